@@ -1,1 +1,3 @@
-//! See docs/ARCHITECTURE.md.
+//! Safe wrappers of what rustix lacks: /proc and per-thread credentials. The only `unsafe` of the crate lives here.
+
+pub mod proc;

@@ -1,0 +1,367 @@
+//! What /proc says about the tasks that talk to us: proc_pid_stat(5), proc_pid_status(5), proc_pid_fd(5), proc_pid_fdinfo(5).
+//!
+//! Every function here answers about a task that may be gone the next moment. Absence is an answer (`None`, `false`, an empty list), not an
+//! error. Nothing is looked at by following a link: /proc/PID/fd/N is only ever read as a link, since following it could lead back into our own mount.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags, RawDir};
+use rustix::io::Errno;
+
+/// A /proc/PID/stat line is a name of at most 64 bytes and some 50 numbers.
+const STAT_BYTES_MAX: usize = 2048;
+/// /proc/PID/status grows with the CPU and NUMA masks of large machines; what we read comes before those.
+const STATUS_BYTES_MAX: usize = 8192;
+/// `ancestors` ends here, should /proc show a loop while tasks come and go.
+const ANCESTORS_MAX: usize = 256;
+/// `descendants` looks at no more than this many processes.
+const DESCENDANTS_MAX: usize = 4096;
+
+const PF_EXITING: u64 = 0x4;
+const PF_SIGNALED: u64 = 0x400;
+const O_PATH: u32 = libc::O_PATH as u32;
+
+/// One line of /proc/PID/stat, as far as it concerns us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// The id that was asked for.
+    pub pid: u32,
+    /// The parent's thread group id; 0 for the first process of a pid namespace.
+    pub parent: u32,
+    /// When it started, in clock ticks since boot.
+    pub start: u64,
+    /// Its name (`comm`): at most 15 bytes, or more for kernel threads; any bytes.
+    pub command: Vec<u8>,
+    flags: u64,
+}
+
+/// How a task that is closing a file is leaving, if it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It goes on running (or is gone, and nobody can tell).
+    Not,
+    /// It left by itself: exit(2), or a return from main.
+    Voluntary,
+    /// A signal ended it.
+    Killed,
+}
+
+/// The thread group of a thread: `Tgid` in /proc/TID/status.
+pub fn thread_group(tid: u32) -> Option<u32> {
+    let mut buffer = [0; STATUS_BYTES_MAX];
+    let text = read(&path(tid, "status"), &mut buffer)?;
+    u32::try_from(status_field(text, b"Tgid:", 10)?).ok()
+}
+
+/// Reads /proc/PID/stat. `pid` may be a thread's id too: parent and start are then its own.
+pub fn stat(pid: u32) -> Option<Stat> {
+    let mut buffer = [0; STAT_BYTES_MAX];
+    parse_stat(pid, read(&path(pid, "stat"), &mut buffer)?)
+}
+
+/// The parents of a process, nearest first, without itself.
+pub fn ancestors(pid: u32) -> Vec<Stat> {
+    let mut found = Vec::new();
+    let mut next = stat(pid).map_or(0, |s| s.parent);
+    while next != 0 && found.len() < ANCESTORS_MAX {
+        let Some(parent) = stat(next) else { break };
+        next = parent.parent;
+        found.push(parent);
+    }
+    found
+}
+
+/// The children of a process, their children, and so on. A child whose parent has died belongs to another parent and is not found.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    children(pid, &mut found);
+    let mut next = 0;
+    while next < found.len() && found.len() < DESCENDANTS_MAX {
+        let child = found[next];
+        children(child, &mut found);
+        next += 1;
+    }
+    found
+}
+
+/// How the task that asked us for something is leaving: PF_EXITING and PF_SIGNALED in field 9 of /proc/TID/stat.
+pub fn exit_of(tid: u32) -> Exit {
+    match stat(tid).map_or(0, |s| s.flags) {
+        flags if flags & PF_EXITING == 0 => Exit::Not,
+        flags if flags & PF_SIGNALED == 0 => Exit::Voluntary,
+        _ => Exit::Killed,
+    }
+}
+
+/// Whether a signal waits for this thread that would interrupt it: pending for it or its process, and not blocked.
+/// `None` when the thread is gone.
+pub fn signal_waits(tid: u32) -> Option<bool> {
+    let mut buffer = [0; STATUS_BYTES_MAX];
+    let text = read(&path(tid, "status"), &mut buffer)?;
+    let mask = |name| status_field(text, name, 16).unwrap_or(0);
+    Some((mask(b"SigPnd:") | mask(b"ShdPnd:")) & !mask(b"SigBlk:") != 0)
+}
+
+/// Whether a process has a descriptor, open for writing, of the inode number `ino` (as fstat(2) shows it).
+///
+/// Inode numbers are compared without the filesystem, which fdinfo does not name in a way that holds across mount namespaces: a
+/// like-numbered file of another filesystem counts as well.
+pub fn holds_for_writing(pid: u32, ino: u64) -> bool {
+    let Ok(table) = rustix::fs::open(
+        path(pid, "fd"),
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) else {
+        return false;
+    };
+    let mut buffer = Vec::with_capacity(8192);
+    let mut entries = RawDir::new(&table, buffer.spare_capacity_mut());
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.file_name();
+        if name.to_bytes().first().is_some_and(u8::is_ascii_digit) && names_a_file(&table, name) {
+            let number = String::from_utf8_lossy(name.to_bytes());
+            let mut info = [0; 512];
+            if let Some(text) = read(&path(pid, &format!("fdinfo/{number}")), &mut info)
+                && status_field(text, b"ino:", 10) == Some(ino)
+                && status_field(text, b"flags:", 8).is_some_and(writes)
+            {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// The value of a variable in the environment that a process was started with, proc_pid_environ(5).
+pub fn environment(pid: u32, variable: &str) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; 64 << 10];
+    let text = read(&path(pid, "environ"), &mut buffer)?;
+    text.split(|byte| *byte == 0).find_map(|entry| {
+        entry
+            .strip_prefix(variable.as_bytes())
+            .and_then(|rest| rest.strip_prefix(b"="))
+            .map(<[u8]>::to_vec)
+    })
+}
+
+fn writes(flags: u64) -> bool {
+    let flags = flags as u32;
+    flags & O_PATH == 0 && flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32
+}
+
+fn names_a_file(table: &OwnedFd, entry: &std::ffi::CStr) -> bool {
+    match rustix::fs::readlinkat(table, entry, Vec::with_capacity(256)) {
+        Ok(target) => target.as_bytes().first() == Some(&b'/') && !target.as_bytes().starts_with(b"/dev/"),
+        Err(_) => false,
+    }
+}
+
+fn children(pid: u32, found: &mut Vec<u32>) {
+    let Ok(tasks) = rustix::fs::open(
+        path(pid, "task"),
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) else {
+        return;
+    };
+    let mut names = Vec::with_capacity(8192);
+    let mut entries = RawDir::new(&tasks, names.spare_capacity_mut());
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.file_name().to_bytes();
+        if name.first().is_some_and(u8::is_ascii_digit) {
+            let list = path(pid, &format!("task/{}/children", String::from_utf8_lossy(name)));
+            let mut buffer = [0; STATUS_BYTES_MAX];
+            if let Some(text) = read(&list, &mut buffer) {
+                found.extend(
+                    text.split(|byte| *byte == b' ')
+                        .filter_map(|word| number(word, 10))
+                        .map(|pid| pid as u32),
+                );
+            }
+        }
+    }
+}
+
+/// `pid (comm) state ppid … flags …  starttime …`; the name may hold spaces and parentheses, so the fields count from its last `)`.
+fn parse_stat(pid: u32, text: &[u8]) -> Option<Stat> {
+    let open = text.iter().position(|byte| *byte == b'(')?;
+    let close = text.iter().rposition(|byte| *byte == b')')?;
+    let command = text.get(open + 1..close)?.to_vec();
+    let fields: Vec<&[u8]> = text.get(close + 2..)?.split(|byte| *byte == b' ').collect();
+    let field = |number_in_manual: usize| number(fields.get(number_in_manual - 3)?, 10);
+    Some(Stat {
+        pid,
+        parent: field(4)? as u32,
+        start: field(22)?,
+        command,
+        flags: field(9)?,
+    })
+}
+
+fn status_field(text: &[u8], name: &[u8], radix: u32) -> Option<u64> {
+    text.split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(name))
+        .and_then(|value| number(value, radix))
+}
+
+fn number(text: &[u8], radix: u32) -> Option<u64> {
+    u64::from_str_radix(std::str::from_utf8(text).ok()?.trim(), radix).ok()
+}
+
+fn path(pid: u32, file: &str) -> String {
+    let mut path = String::with_capacity(32);
+    // Writing to a String cannot fail.
+    let _ = write!(path, "/proc/{pid}/{file}");
+    path
+}
+
+fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let file = rustix::fs::openat(CWD, OsStr::new(path), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut length = 0;
+    while length < buffer.len() {
+        match rustix::io::read(file.as_fd(), &mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+    Some(&buffer[..length])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
+    use std::process::{Child, Command, Stdio};
+
+    struct Reaped(Child);
+    impl Drop for Reaped {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn sleeper(script: &str) -> Reaped {
+        Reaped(
+            Command::new("sh")
+                .args(["-c", script])
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
+    }
+
+    fn eventually(what: impl Fn() -> bool) -> bool {
+        (0..200).any(|_| {
+            what() || {
+                std::thread::sleep(std::time::Duration::from_millis(25));
+                false
+            }
+        })
+    }
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
+        let line = b"7 (a) (b c) S 3 7 7 0 -1 1024 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+        let stat = parse_stat(7, line).unwrap();
+        assert_eq!(
+            (stat.parent, stat.start, stat.command.as_slice(), stat.flags),
+            (3, 4242, b"a) (b c".as_slice(), 1024)
+        );
+    }
+
+    #[test]
+    fn truncated_or_garbled_lines_are_no_answer() {
+        let line = b"7 (sh) S 3 7 7 0 -1 1024 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+        for end in 0..line.len() - 9 {
+            assert_eq!(parse_stat(7, &line[..end]), None, "{end}");
+        }
+        assert_eq!(parse_stat(7, b")("), None);
+    }
+
+    #[test]
+    fn a_thread_belongs_to_its_process() {
+        let own = std::process::id();
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::spawn(move || send.send(rustix::thread::gettid().as_raw_nonzero().get() as u32))
+            .join()
+            .unwrap()
+            .unwrap();
+        let tid = receive.recv().unwrap();
+        assert_ne!(tid, own);
+        assert_eq!(
+            thread_group(rustix::thread::gettid().as_raw_nonzero().get() as u32),
+            Some(own)
+        );
+        assert_eq!(thread_group(own), Some(own));
+    }
+
+    #[test]
+    fn a_grandchild_is_a_descendant_and_we_are_its_ancestor() {
+        let child = sleeper("sh -c 'sleep 30; true'; true");
+        let own = std::process::id();
+        assert!(eventually(|| descendants(own).iter().any(|pid| {
+            let line = ancestors(*pid);
+            line.iter()
+                .position(|a| a.pid == child.0.id())
+                .is_some_and(|near| line[near + 1].pid == own && near >= 1)
+        })));
+        let below = descendants(child.0.id());
+        drop(child);
+        for pid in below {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+
+    #[test]
+    fn only_descriptors_open_for_writing_count() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let ino = file.as_file().metadata().unwrap().ino();
+        let own = std::process::id();
+        assert!(holds_for_writing(own, ino));
+        let path = file.into_temp_path();
+        assert!(!holds_for_writing(own, ino));
+        let _read_only = File::open(&path).unwrap();
+        assert!(!holds_for_writing(own, ino));
+        let writable = File::options().append(true).open(&path).unwrap();
+        assert!(holds_for_writing(own, ino));
+        drop(writable);
+        assert!(!holds_for_writing(own, ino));
+    }
+
+    #[test]
+    fn a_signal_that_is_blocked_does_not_interrupt() {
+        let child = sleeper("sleep 30");
+        assert_eq!(signal_waits(child.0.id()), Some(false));
+        assert_eq!(signal_waits(u32::MAX / 2), None);
+    }
+
+    #[test]
+    fn a_running_task_is_not_leaving() {
+        assert_eq!(exit_of(std::process::id()), Exit::Not);
+        assert_eq!(exit_of(u32::MAX / 2), Exit::Not);
+    }
+
+    #[test]
+    fn a_variable_is_found_by_its_whole_name() {
+        let child = Reaped(
+            Command::new("sleep")
+                .arg("30")
+                .env("CONCORD_AGENT", "one")
+                .env("XCONCORD_AGENT", "two")
+                .spawn()
+                .unwrap(),
+        );
+        assert!(eventually(
+            || environment(child.0.id(), "CONCORD_AGENT").as_deref() == Some(b"one")
+        ));
+        assert_eq!(environment(child.0.id(), "CONCORD"), None);
+    }
+}
