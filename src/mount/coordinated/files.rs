@@ -1,0 +1,226 @@
+//! What is known of the coordinated files that somebody writes or waits for: one table, one lock.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::session::Session;
+use crate::mount::nodes::{Name, NodeId};
+use crate::session::{FileKey, Queue, Refusal, SessionId, Ticket};
+
+/// A thread that was sent back with ESTALE walks the path again at once; after this long it will not come any more.
+const REROUTE_LIFETIME: Duration = Duration::from_secs(30);
+
+/// What a waiting request does when its wait ends.
+pub type Continue = Box<dyn FnOnce(Result<Granted, Errno>) + Send>;
+
+/// How a request was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granted {
+    /// A new session, the only one or one of the lineage's.
+    New(SessionId),
+    /// One more handle on this session's shadow.
+    Join(SessionId),
+}
+
+/// A request that waits in the queue.
+pub struct Waiting {
+    /// The thread in open(2), rename(2) …; 0 when unknown.
+    pub tid: u32,
+    /// For `status`.
+    pub uid: u32,
+    /// What it waits for.
+    pub file: FileKey,
+    /// What happens then.
+    pub resume: Continue,
+}
+
+/// A thread that was answered ESTALE so that it walks the path again and finds a node of its own.
+#[derive(Debug, Clone)]
+pub struct Reroute {
+    /// Where it was going.
+    pub file: FileKey,
+    /// The node made for it, once it has looked.
+    pub node: Option<NodeId>,
+    /// It had O_CREAT: there may be nothing there when its turn comes.
+    pub creates: Option<Creation>,
+    since: Instant,
+}
+
+/// How a new file is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Creation {
+    /// Mode with type bits, umask not applied.
+    pub mode: u32,
+    /// The creator's umask.
+    pub umask: u32,
+}
+
+/// A logical file that is in use.
+#[derive(Debug)]
+struct InUse {
+    name: Name,
+    sessions: Vec<Arc<Session>>,
+}
+
+/// The table. Lock order: this one first; a session's own lock may be taken under it, never the other way round. Nothing that waits for
+/// the disk happens under either.
+pub struct Files {
+    /// Who may write, who waits.
+    pub queue: Queue,
+    /// The waiting requests, by ticket.
+    pub waiting: HashMap<Ticket, Waiting>,
+    keys: HashMap<Name, FileKey>,
+    in_use: HashMap<FileKey, InUse>,
+    reroutes: HashMap<u32, Reroute>,
+    next_key: u64,
+    next_ticket: u64,
+}
+
+impl Files {
+    /// An empty table whose sessions are numbered from `first` on.
+    pub fn new(first: SessionId) -> Files {
+        Files {
+            queue: Queue::new(first),
+            waiting: HashMap::new(),
+            keys: HashMap::new(),
+            in_use: HashMap::new(),
+            reroutes: HashMap::new(),
+            next_key: 1,
+            next_ticket: 1,
+        }
+    }
+
+    /// The key of a name, if it is in use.
+    pub fn key_of(&self, name: &Name) -> Option<FileKey> {
+        self.keys.get(name).copied()
+    }
+
+    /// The key of a name, which is in use from now on until [`Files::settle`].
+    pub fn key(&mut self, name: &Name) -> FileKey {
+        if let Some(key) = self.key_of(name) {
+            return key;
+        }
+        let key = FileKey(self.next_key);
+        self.next_key += 1;
+        self.keys.insert(name.clone(), key);
+        self.in_use.insert(key, InUse { name: name.clone(), sessions: Vec::new() });
+        key
+    }
+
+    /// A number for a waiting request.
+    pub fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    /// Where a file is.
+    pub fn name_of(&self, key: FileKey) -> Option<&Name> {
+        self.in_use.get(&key).map(|file| &file.name)
+    }
+
+    /// A session has a shadow and a node from now on.
+    pub fn add_session(&mut self, session: Arc<Session>) {
+        if let Some(file) = self.in_use.get_mut(&session.file) {
+            file.sessions.push(session);
+        }
+    }
+
+    /// A session is over.
+    pub fn remove_session(&mut self, session: &Session) {
+        if let Some(file) = self.in_use.get_mut(&session.file) {
+            file.sessions.retain(|other| other.id != session.id);
+        }
+    }
+
+    /// The sessions of a file that have a shadow, oldest first.
+    pub fn sessions(&self, key: FileKey) -> &[Arc<Session>] {
+        self.in_use.get(&key).map_or(&[], |file| &file.sessions)
+    }
+
+    /// All sessions, with the names of their files.
+    pub fn all_sessions(&self) -> impl Iterator<Item = (&Name, &Arc<Session>)> {
+        self.in_use.values().flat_map(|file| file.sessions.iter().map(|session| (&file.name, session)))
+    }
+
+    /// A session by its number.
+    pub fn session(&self, id: SessionId) -> Option<&Arc<Session>> {
+        self.all_sessions().map(|(_, session)| session).find(|session| session.id == id)
+    }
+
+    /// The session whose shadow a node stands for.
+    pub fn session_on(&self, node: NodeId) -> Option<&Arc<Session>> {
+        self.all_sessions().map(|(_, session)| session).find(|session| session.node == node)
+    }
+
+    /// Whether a name in this directory belongs to a file that exists only as a session's shadow so far.
+    pub fn creates_in(&self, directory: NodeId) -> bool {
+        self.all_sessions().any(|(name, session)| name.parent == directory && session.creates)
+    }
+
+    /// The file goes by another name from now on: its holder renamed it.
+    pub fn rename(&mut self, key: FileKey, new: &Name) {
+        if let Some(file) = self.in_use.get_mut(&key) {
+            self.keys.remove(&file.name);
+            file.name = new.clone();
+            self.keys.insert(new.clone(), key);
+        }
+    }
+
+    /// Forgets a file that nobody writes, waits for or is on the way to.
+    pub fn settle(&mut self, key: FileKey) {
+        let Some(file) = self.in_use.get(&key) else { return };
+        let expected = self.reroutes.values().any(|reroute| reroute.file == key);
+        if file.sessions.is_empty() && self.queue.is_idle(key) && !expected {
+            self.keys.remove(&file.name);
+            self.in_use.remove(&key);
+        }
+    }
+
+    /// The thread will be answered ESTALE and come back through a LOOKUP.
+    pub fn send_round(&mut self, tid: u32, file: FileKey, creates: Option<Creation>) {
+        self.reroutes.insert(tid, Reroute { file, node: None, creates, since: Instant::now() });
+    }
+
+    /// The thread's way to this file, if it was sent round to it.
+    pub fn reroute(&mut self, tid: u32, file: FileKey) -> Option<&mut Reroute> {
+        self.reroutes.get_mut(&tid).filter(|reroute| reroute.file == file)
+    }
+
+    /// The thread has arrived, or gave up.
+    pub fn take_reroute(&mut self, tid: u32, file: FileKey) -> Option<Reroute> {
+        self.reroute(tid, file)?;
+        self.reroutes.remove(&tid)
+    }
+
+    /// Forgets the threads that were sent round and never came.
+    pub fn expire_reroutes(&mut self, now: Instant) {
+        let late = |reroute: &Reroute| now.saturating_duration_since(reroute.since) > REROUTE_LIFETIME;
+        let files: Vec<FileKey> = self.reroutes.values().filter(|r| late(r)).map(|r| r.file).collect();
+        self.reroutes.retain(|_, reroute| !late(reroute));
+        files.into_iter().for_each(|file| self.settle(file));
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_quiet(&self) -> bool {
+        self.in_use.values().all(|file| file.sessions.is_empty()) && self.queue.files().next().is_none()
+    }
+}
+
+/// The errno of a refusal.
+pub fn errno(refusal: Refusal) -> Errno {
+    match refusal {
+        Refusal::WouldBlock => Errno::WOULDBLOCK,
+        Refusal::Deadlock => Errno::DEADLK,
+        Refusal::Busy => Errno::BUSY,
+        Refusal::Interrupted => Errno::INTR,
+    }
+}
+
+/// The last component of a coordinated file's name, for messages.
+pub fn shown(name: &OsStr) -> String {
+    name.to_string_lossy().into_owned()
+}
