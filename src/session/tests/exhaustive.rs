@@ -177,7 +177,7 @@ fn explore(threads: &[Thread], cancels: usize, ticks: usize) -> Seen {
         }
         seen.states += 1;
         let mut next = vec![];
-        for t in 0..n {
+        for (t, thread) in threads.iter().enumerate() {
             if run.waits[t] && run.cancels > 0 {
                 let mut after = run.clone();
                 after.cancels -= 1;
@@ -187,9 +187,9 @@ fn explore(threads: &[Thread], cancels: usize, ticks: usize) -> Seen {
                 seen.deadlocks_at_leave += wakes.len();
                 after.woken(&wakes);
                 next.push(after);
-            } else if !run.waits[t] && run.at[t] < threads[t].script.len() {
+            } else if !run.waits[t] && run.at[t] < thread.script.len() {
                 let mut after = run.clone();
-                after.step(t, &threads[t]);
+                after.step(t, thread);
                 next.push(after);
             }
         }
