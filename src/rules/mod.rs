@@ -1,7 +1,36 @@
 //! `concord.toml` and the built-in rules: the policy of a path. Pure.
+//!
+//! Text becomes [`written::Written`] (right keys and types), and that becomes [`Rules`] (right values, compiled globs).
+//! Both steps fail with a [`ConfigError`], which names the place and the remedy.
 
+mod builtin;
+mod error;
+mod globs;
+mod values;
+mod written;
+
+#[cfg(test)]
+mod tests;
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
+use globset::{Candidate, Glob, GlobSet};
+use toml::Spanned;
+
+use error::Fault;
+pub use error::{ConfigError, Place, Problem, Remedy};
+use written::{Number, Size, Written, WrittenSettings};
+
+/// The commented `concord.toml` that `concord init` writes. It means what the built-in rules mean.
+pub const TEMPLATE: &str = include_str!("template.toml");
+
+/// How long SIGTERM waits for open sessions (contract F5) unless `grace` says otherwise.
+const GRACE_DEFAULT: Duration = Duration::from_secs(10);
+
+/// The store's folder at the project's root: never coordinated, whatever a rule says.
+const STORE_DIR: &[u8] = b".concord";
 /// How far a publish waits for the disk (contract F2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,4 +72,220 @@ pub struct Policy {
     pub durability: Durability,
     /// See [`OnStale`].
     pub on_stale: OnStale,
+}
+
+/// What `concord.toml` does not set.
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            wait: Duration::from_secs(5),
+            lease_max: Duration::from_secs(5 * 60),
+            keep: 20,
+            max_age: None,
+            max_bytes: None,
+            durability: Durability::Full,
+            on_stale: OnStale::Allow,
+        }
+    }
+}
+
+/// All rules, compiled. Cheap to ask, dear to make: make it once and share it.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    grace: Duration,
+    /// The globs of coordinating rules. Most paths match none of them, and asking costs no allocation.
+    coordinating: GlobSet,
+    /// The globs of all rules, in the rules' order.
+    all: GlobSet,
+    /// For each glob of `all`, its rule.
+    rule_of_glob: Vec<usize>,
+    /// For each rule, its policy; `None` excludes.
+    policies: Vec<Option<Policy>>,
+}
+
+impl Rules {
+    /// The rules of a project without a `concord.toml`.
+    pub fn builtin() -> Rules {
+        // Invariant: the empty text has no mistake and the built-in globs compile; a test calls this.
+        Rules::parse("", Path::new("built-in rules")).expect("the built-in rules compile")
+    }
+
+    /// Reads the text of a `concord.toml`; `file` is how messages call it.
+    ///
+    /// The rules of the text come after the built-in ones, unless it says `builtin = false`.
+    ///
+    /// # Errors
+    /// The first mistake found; keys and types of the whole text are checked before values.
+    pub fn parse(text: &str, file: &Path) -> Result<Rules, ConfigError> {
+        Written::parse(text)
+            .and_then(compile)
+            .map_err(|fault| fault.locate(text, file))
+    }
+
+    /// The policy of a file, `path` being relative to the project's root without a leading `./`; `None`: an ordinary file.
+    ///
+    /// The last rule that matches decides. The path is taken as bytes and need not exist. Whether it is a regular file is
+    /// the caller's to know: a directory named `notes.md` has a policy too, and no use for it.
+    pub fn policy(&self, path: &Path) -> Option<&Policy> {
+        let bytes = path.as_os_str().as_bytes();
+        if bytes
+            .strip_prefix(STORE_DIR)
+            .is_some_and(|rest| rest.first().is_none_or(|b| *b == b'/'))
+        {
+            return None;
+        }
+        let candidate = Candidate::from_bytes(bytes);
+        if !self.coordinating.is_match_candidate(&candidate) {
+            return None;
+        }
+        let last = *self.all.matches_candidate(&candidate).last()?;
+        self.policies[self.rule_of_glob[last]].as_ref()
+    }
+
+    /// How long SIGTERM waits for open sessions before it discards them into `.concord/recovered/` (contract F5).
+    pub fn grace(&self) -> Duration {
+        self.grace
+    }
+}
+
+/// Rules in the making: the globs not yet joined.
+struct Builder {
+    globs: Vec<Glob>,
+    rule_of_glob: Vec<usize>,
+    policies: Vec<Option<Policy>>,
+}
+
+impl Builder {
+    fn add(&mut self, globs: impl IntoIterator<Item = Glob>, policy: Option<Policy>) {
+        self.globs.extend(globs);
+        self.rule_of_glob.resize(self.globs.len(), self.policies.len());
+        self.policies.push(policy);
+    }
+
+    fn build(self, grace: Duration) -> Result<Rules, globset::Error> {
+        let Builder {
+            globs,
+            rule_of_glob,
+            policies,
+        } = self;
+        let coordinates = |(_, rule): &(&Glob, &usize)| policies[**rule].is_some();
+        let coordinating = globs
+            .iter()
+            .zip(&rule_of_glob)
+            .filter(coordinates)
+            .map(|(glob, _)| glob);
+        Ok(Rules {
+            grace,
+            coordinating: GlobSet::new(coordinating)?,
+            all: GlobSet::new(&globs)?,
+            rule_of_glob,
+            policies,
+        })
+    }
+}
+
+fn compile(written: Written) -> Result<Rules, Fault> {
+    let grace = written
+        .grace
+        .as_ref()
+        .map_or(Ok(GRACE_DEFAULT), |text| judge(text, |t| values::duration("grace", t)))?;
+    let defaults = settings(&written.settings, Policy::default())?;
+    let mut builder = Builder {
+        globs: Vec::new(),
+        rule_of_glob: Vec::new(),
+        policies: Vec::new(),
+    };
+    if written.builtin.unwrap_or(true) {
+        for (globs, policy) in [
+            (builtin::COORDINATED, Some(defaults.clone())),
+            (builtin::EXCLUDED, None),
+        ] {
+            let globs: Result<Vec<_>, _> = globs.iter().map(|glob| compile_glob(glob)).collect();
+            builder.add(globs.map_err(|problem| Fault { at: 0, problem })?, policy);
+        }
+    }
+    for rule in &written.rules {
+        if rule.paths.is_empty() {
+            return Err(Fault::new(rule.span.clone(), Problem::NoPaths));
+        }
+        let globs: Result<Vec<_>, _> = rule.paths.iter().map(|glob| judge(glob, |g| compile_glob(g))).collect();
+        let policy = settings(&rule.settings, defaults.clone())?;
+        builder.add(globs?, rule.coordinate.unwrap_or(true).then_some(policy));
+    }
+    builder.build(grace).map_err(|e| Fault {
+        at: 0,
+        problem: Problem::TooComplex { why: e.to_string() },
+    })
+}
+
+fn compile_glob(glob: &str) -> Result<Glob, Problem> {
+    globs::compile(glob).map_err(|why| Problem::Glob {
+        glob: glob.to_owned(),
+        why,
+    })
+}
+
+/// Adds to a problem with a value where that value stands.
+fn judge<T, V>(written: &Spanned<T>, check: impl FnOnce(&T) -> Result<V, Problem>) -> Result<V, Fault> {
+    check(written.get_ref()).map_err(|problem| Fault::new(written.span(), problem))
+}
+
+/// What is written, over what holds otherwise.
+fn settings(written: &WrittenSettings, mut policy: Policy) -> Result<Policy, Fault> {
+    if let Some(text) = &written.wait {
+        policy.wait = judge(text, |t| values::duration("wait", t))?;
+    }
+    if let Some(text) = &written.lease_max {
+        policy.lease_max = judge(text, |t| values::duration_above_zero("lease_max", t))?;
+    }
+    if let Some(number) = &written.keep {
+        let max = u32::MAX;
+        policy.keep = judge(number, |n| {
+            n.value
+                .and_then(|v| v.try_into().ok())
+                .ok_or_else(|| range("keep", n, max.into()))
+        })?;
+    }
+    if let Some(text) = &written.max_age {
+        policy.max_age = Some(judge(text, |t| values::duration("max_age", t))?);
+    }
+    if let Some(size) = &written.max_bytes {
+        policy.max_bytes = Some(judge(size, |size| match size {
+            Size::Bytes(n) => n.value.ok_or_else(|| range("max_bytes", n, u64::MAX)),
+            Size::Text(text) => values::size("max_bytes", text),
+        })?);
+    }
+    if let Some(word) = &written.durability {
+        policy.durability = judge(word, |w| durability(w))?;
+    }
+    if let Some(word) = &written.on_stale {
+        policy.on_stale = judge(word, |w| on_stale(w))?;
+    }
+    Ok(policy)
+}
+
+fn range(key: &'static str, number: &Number, max: u64) -> Problem {
+    Problem::Number {
+        key,
+        value: number.text.clone(),
+        max,
+    }
+}
+
+fn durability(word: &str) -> Result<Durability, Problem> {
+    match word {
+        "full" => Ok(Durability::Full),
+        "atomic" => Ok(Durability::Atomic),
+        "fast" => Ok(Durability::Fast),
+        _ => Err(values::unknown_word("durability", word, &["full", "atomic", "fast"])),
+    }
+}
+
+fn on_stale(word: &str) -> Result<OnStale, Problem> {
+    match word {
+        "allow" => Ok(OnStale::Allow),
+        "refuse" => Ok(OnStale::Refuse),
+        "merge" => Ok(OnStale::Merge),
+        _ => Err(values::unknown_word("on_stale", word, &["allow", "refuse", "merge"])),
+    }
 }

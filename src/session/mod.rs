@@ -1,14 +1,20 @@
-//! The queue of writers over all coordinated files, as one pure state machine. No I/O, no clock, no threads.
+//! The queue of writers over all coordinated files, as one pure state machine. No I/O, no clock, no threads:
+//! the caller tells the time with each call and carries out what comes back.
+//!
+//! Contract claims W1 (one writer at a time, first come first served), W2 (bounded wait), W3 (no self-deadlock)
+//! and W4 (no deadlock across files); W8's zero-length sessions queue here like all others.
+//!
+//! [`Queue`] is the way in. `line.rs` is one file's sessions and waiters, `deadlock.rs` the waits-for graph and
+//! the argument why it refuses real deadlocks and nothing else.
 
-/// A process: a thread group and when it started, so that a reused pid is another process (contract, "Words").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ProcId {
-    /// Thread group id in the daemon's pid namespace; 0 when the kernel could not tell.
-    pub tgid: u32,
-    /// Start time in clock ticks since boot, proc_pid_stat(5) field 22.
-    pub start: u64,
-}
+mod deadlock;
+mod line;
+mod queue;
+mod types;
 
-/// One writer's stay: from the open for writing to the close that publishes or discards it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(pub u64);
+#[cfg(test)]
+mod tests;
+
+pub use line::{Session, SessionKind, WaiterInfo};
+pub use queue::Queue;
+pub use types::{Admission, FileKey, Intent, Millis, Opener, Patience, ProcId, Refusal, SessionId, Ticket, Wake};

@@ -1,0 +1,8 @@
+//! Sentences for the rules, a reference model, and what compares the two.
+
+mod exhaustive;
+mod model;
+mod pair;
+mod random;
+mod rules;
+mod scale;

@@ -1,0 +1,156 @@
+//! Random scripts of up to six processes that fork and end, on three files, on queue and model.
+
+use proptest::prelude::*;
+
+use super::model::Waiting;
+use super::pair::{Pair, proc};
+use crate::session::*;
+
+const FILES: u64 = 3;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Open {
+        who: usize,
+        file: u64,
+        intent: Intent,
+        wait_ms: Option<u64>,
+        lease_ms: u64,
+    },
+    Close(usize),
+    Cancel(usize),
+    /// This process ends: its waits are cancelled, its children become their grandparent's or nobody's.
+    End {
+        who: usize,
+        orphans: bool,
+    },
+    Pass(u64),
+}
+
+fn intent() -> impl Strategy<Value = Intent> {
+    prop_oneof![Just(Intent::Truncate), Just(Intent::Modify), Just(Intent::Instant)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let open = (
+        0..7usize,
+        0..FILES,
+        intent(),
+        prop::option::weighted(0.9, 1..60u64),
+        prop_oneof![Just(20u64), Just(1000)],
+    );
+    prop_oneof![
+        10 => open.prop_map(|(who, file, intent, wait_ms, lease_ms)| Step::Open { who, file, intent, wait_ms, lease_ms }),
+        4 => any::<prop::sample::Index>().prop_map(|i| Step::Close(i.index(1000))),
+        2 => any::<prop::sample::Index>().prop_map(|i| Step::Cancel(i.index(1000))),
+        1 => (0..6usize, any::<bool>()).prop_map(|(who, orphans)| Step::End { who, orphans }),
+        2 => (0..30u64).prop_map(Step::Pass),
+    ]
+}
+
+/// Parents of processes 1 to 6: each has none, or one that came before it.
+fn parents() -> impl Strategy<Value = Vec<Option<usize>>> {
+    (0..6usize)
+        .map(|n| prop::option::of(0..n.max(1)).prop_map(move |p| p.filter(|_| n > 0)))
+        .collect::<Vec<_>>()
+}
+
+struct World {
+    pair: Pair,
+    parents: Vec<Option<usize>>,
+    ended: [bool; 6],
+    next_ticket: u64,
+}
+
+impl World {
+    /// The process as it stands in the family now; the seventh is unknown.
+    fn opener(&self, who: usize) -> Opener {
+        if who == 6 {
+            return Opener {
+                proc: ProcId { tgid: 0, start: 0 },
+                ancestors: vec![],
+            };
+        }
+        let parent = |p: &usize| self.parents[*p];
+        let up = std::iter::successors(self.parents[who], parent);
+        Opener {
+            proc: proc(who as u32 + 1),
+            ancestors: up.map(|p| proc(p as u32 + 1)).collect(),
+        }
+    }
+
+    fn run(&mut self, step: &Step) {
+        match *step {
+            Step::Open {
+                who,
+                file,
+                intent,
+                wait_ms,
+                lease_ms,
+            } => {
+                if who < 6 && self.ended[who] {
+                    return;
+                }
+                let patience = wait_ms.map_or(Patience::NonBlock, |ms| Patience::Until(Millis(self.pair.now.0 + ms)));
+                self.next_ticket += 1;
+                self.pair
+                    .open(file, &self.opener(who), intent, patience, lease_ms, self.next_ticket);
+            }
+            Step::Close(i) => {
+                let held: Vec<SessionId> = self.pair.model.held.iter().map(|(_, h)| h.id).collect();
+                // One too many on purpose: a session that does not exist.
+                self.pair
+                    .close(held.get(i % (held.len() + 1)).copied().unwrap_or(SessionId(u64::MAX)));
+            }
+            Step::Cancel(i) => {
+                let waiting: Vec<Ticket> = self.pair.model.waiting.iter().map(|w| w.ticket).collect();
+                self.pair.cancel(
+                    waiting
+                        .get(i % (waiting.len() + 1))
+                        .copied()
+                        .unwrap_or(Ticket(u64::MAX)),
+                );
+            }
+            Step::End { who, orphans } => self.end(who, orphans),
+            Step::Pass(ms) => {
+                self.pair.now = Millis(self.pair.now.0 + ms);
+                self.pair.tick();
+            }
+        }
+    }
+
+    /// Its sessions stay: another process may have inherited the descriptors.
+    fn end(&mut self, who: usize, orphans: bool) {
+        let me = proc(who as u32 + 1);
+        let own = |w: &&Waiting| w.proc == me;
+        let tickets: Vec<Ticket> = self.pair.model.waiting.iter().filter(own).map(|w| w.ticket).collect();
+        tickets.into_iter().for_each(|ticket| drop(self.pair.cancel(ticket)));
+        let heir = if orphans { None } else { self.parents[who] };
+        self.parents
+            .iter_mut()
+            .filter(|p| **p == Some(who))
+            .for_each(|p| *p = heir);
+        self.ended[who] = true;
+    }
+
+    /// Closing everything that is open, again and again, serves or ends every wait.
+    fn drain(&mut self) {
+        while let Some((_, held)) = self.pair.model.held.first() {
+            let id = held.id;
+            self.pair.close(id);
+        }
+        assert_eq!(self.pair.model.waiting, []);
+        assert_eq!(self.pair.queue.next_deadline(), None);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_lives_of_six_processes_follow_the_model(parents in parents(), steps in prop::collection::vec(step(), 1..60)) {
+        let mut world = World { pair: Pair::new(), parents, ended: [false; 6], next_ticket: 0 };
+        steps.iter().for_each(|step| world.run(step));
+        world.drain();
+    }
+}
