@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
+use crate::mount::tree::Caller;
 use crate::os::proc;
 use crate::session::{Opener, ProcId};
 use crate::store::record::Who;
@@ -20,28 +21,16 @@ const AGENT_COMMANDS: [&str; 12] =
 
 const UNKNOWN: ProcId = ProcId { tgid: 0, start: 0 };
 
-/// The sender of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caller {
-    /// The thread (kernel-facts, 3); 0 when it is in a pid namespace that we cannot see.
-    pub tid: u32,
-    /// Its filesystem user id.
-    pub uid: u32,
-    /// Its filesystem group id.
-    pub gid: u32,
+/// The process that a request's thread belongs to.
+pub fn process(caller: Caller) -> ProcId {
+    known(caller.tid).and_then(proc::thread_group).and_then(proc::stat).map_or(UNKNOWN, |stat| id(&stat))
 }
 
-impl Caller {
-    /// The process that the thread belongs to.
-    pub fn process(&self) -> ProcId {
-        known(self.tid).and_then(proc::thread_group).and_then(proc::stat).map_or(UNKNOWN, |stat| id(&stat))
-    }
-
-    /// The process and its ancestors: some ten files of /proc, so only asked for when somebody else holds the file.
-    pub fn opener(&self) -> Opener {
-        let proc = self.process();
-        Opener { proc, ancestors: if proc.is_known() { proc::ancestors(proc.tgid).iter().map(id).collect() } else { Vec::new() } }
-    }
+/// The process and its ancestors: some ten files of /proc, so only asked for when somebody else holds the file.
+pub fn opener(caller: Caller) -> Opener {
+    let proc = process(caller);
+    let ancestors = if proc.is_known() { proc::ancestors(proc.tgid) } else { Vec::new() };
+    Opener { proc, ancestors: ancestors.iter().map(id).collect() }
 }
 
 /// What history says about processes, remembered by process.

@@ -1,7 +1,6 @@
 //! What is known of the coordinated files that somebody writes or waits for: one table, one lock.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,8 +29,6 @@ pub enum Granted {
 pub struct Waiting {
     /// The thread in open(2), rename(2) …; 0 when unknown.
     pub tid: u32,
-    /// For `status`.
-    pub uid: u32,
     /// What it waits for.
     pub file: FileKey,
     /// What happens then.
@@ -76,6 +73,7 @@ pub struct Files {
     keys: HashMap<Name, FileKey>,
     in_use: HashMap<FileKey, InUse>,
     reroutes: HashMap<u32, Reroute>,
+    late: Vec<Arc<Session>>,
     next_key: u64,
     next_ticket: u64,
 }
@@ -89,6 +87,7 @@ impl Files {
             keys: HashMap::new(),
             in_use: HashMap::new(),
             reroutes: HashMap::new(),
+            late: Vec::new(),
             next_key: 1,
             next_ticket: 1,
         }
@@ -124,15 +123,18 @@ impl Files {
 
     /// A session has a shadow and a node from now on.
     pub fn add_session(&mut self, session: Arc<Session>) {
-        if let Some(file) = self.in_use.get_mut(&session.file) {
+        if session.is_late() {
+            self.late.push(session);
+        } else if let Some(file) = self.in_use.get_mut(&session.about.file) {
             file.sessions.push(session);
         }
     }
 
     /// A session is over.
     pub fn remove_session(&mut self, session: &Session) {
-        if let Some(file) = self.in_use.get_mut(&session.file) {
-            file.sessions.retain(|other| other.id != session.id);
+        self.late.retain(|other| other.about.id != session.about.id);
+        if let Some(file) = self.in_use.get_mut(&session.about.file) {
+            file.sessions.retain(|other| other.about.id != session.about.id);
         }
     }
 
@@ -148,12 +150,17 @@ impl Files {
 
     /// A session by its number.
     pub fn session(&self, id: SessionId) -> Option<&Arc<Session>> {
-        self.all_sessions().map(|(_, session)| session).find(|session| session.id == id)
+        self.all_sessions().map(|(_, session)| session).find(|session| session.about.id == id)
+    }
+
+    /// The sessions that nobody waits for: see [`Session::queued`].
+    pub fn late_sessions(&self) -> &[Arc<Session>] {
+        &self.late
     }
 
     /// The session whose shadow a node stands for.
     pub fn session_on(&self, node: NodeId) -> Option<&Arc<Session>> {
-        self.all_sessions().map(|(_, session)| session).find(|session| session.node == node)
+        self.all_sessions().map(|(_, session)| session).find(|session| session.about.node == node)
     }
 
     /// Whether a name in this directory belongs to a file that exists only as a session's shadow so far.
@@ -206,7 +213,7 @@ impl Files {
 
     /// Whether nothing is under way.
     pub fn is_quiet(&self) -> bool {
-        self.in_use.values().all(|file| file.sessions.is_empty()) && self.queue.files().next().is_none()
+        self.late.is_empty() && self.in_use.values().all(|file| file.sessions.is_empty()) && self.queue.files().next().is_none()
     }
 }
 
@@ -218,9 +225,4 @@ pub fn errno(refusal: Refusal) -> Errno {
         Refusal::Busy => Errno::BUSY,
         Refusal::Interrupted => Errno::INTR,
     }
-}
-
-/// The last component of a coordinated file's name, for messages.
-pub fn shown(name: &OsStr) -> String {
-    name.to_string_lossy().into_owned()
 }

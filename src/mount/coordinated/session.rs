@@ -5,12 +5,13 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard};
-use rustix::fs::Stat;
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::{Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::mount::errno::from_io;
-use crate::mount::nodes::NodeId;
+use crate::mount::nodes::{Name, NodeId};
+use crate::mount::pin::Pin;
 use crate::os::proc::Exit;
 use crate::rules::Policy;
 use crate::session::{FileKey, ProcId, SessionId};
@@ -23,9 +24,10 @@ pub type RealStore = Store<RealDisk>;
 /// Answers a request whose reply waits for the end of the session.
 pub type EndReply = Box<dyn FnOnce(Result<(), Errno>) + Send>;
 
-/// A session that has a shadow. The queue knows it by the same number.
-pub struct Session {
-    /// Its number.
+/// What is settled when a session begins.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Its number; the queue knows it by the same.
     pub id: SessionId,
     /// The file that it writes.
     pub file: FileKey,
@@ -35,27 +37,46 @@ pub struct Session {
     pub process: ProcId,
     /// For the record.
     pub who: Who,
-    /// When it began.
-    pub since: Instant,
-    /// There was no file when it began.
-    pub creates: bool,
     /// How its version will have come.
     pub how: How,
     /// The rules that it began under.
     pub policy: Policy,
-    /// The queue knows it; a continuation of an ended one (see [`How::Late`]) holds nobody up.
-    pub queued: bool,
+}
+
+/// A session that has a shadow.
+pub struct Session {
+    /// What does not change.
+    pub about: About,
+    /// When it began.
+    pub since: Instant,
+    /// There was no file when it began.
+    pub creates: bool,
+    /// Holds the shadow's inode; the handles of its node share it.
+    pub pin: Arc<Pin>,
+    name: Mutex<Name>,
     stage: Mutex<Stage>,
+    settled: Condvar,
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "session {} of {:?}", self.id.0, self.process)
+        write!(f, "session {} of {:?}", self.about.id.0, self.about.process)
     }
 }
 
+/// A larger base is copied on a worker thread, so that the few threads which read requests stay free.
+const COPY_AT_ONCE_BYTES_MAX: u64 = 1 << 20;
+
+/// Whether a session can be written to, seen from outside.
+pub enum Life {
+    /// It can.
+    Open,
+    /// It is over. A handle that lives on continues from this content, of this version.
+    Done(Arc<std::fs::File>, Option<u64>),
+}
+
 /// Where a session is in its life.
-pub enum Stage {
+enum Stage {
     /// It can be written to.
     Open(Staged),
     /// Its end is being carried out; these wait for it.
@@ -87,12 +108,12 @@ pub struct Staged {
 }
 
 /// How a session ended.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Outcome {
     /// Published, or there was nothing to publish. A handle that lives on continues from this content.
     Done {
-        /// What the file holds since, for a continuation.
-        content: Option<Arc<std::fs::File>>,
+        /// What its handles see since.
+        content: Arc<std::fs::File>,
         /// Its version.
         version: Option<u64>,
     },
@@ -102,37 +123,83 @@ pub enum Outcome {
 
 impl Session {
     /// A session that is open.
-    #[allow(clippy::too_many_arguments)]
-    pub fn new(
-        id: SessionId,
-        file: FileKey,
-        node: NodeId,
-        process: ProcId,
-        who: Who,
-        how: How,
-        policy: Policy,
-        queued: bool,
-        staged: Staged,
-    ) -> Session {
-        let creates = staged.base.is_none();
+    pub fn new(about: About, name: Name, pin: Arc<Pin>, staged: Staged) -> Session {
         Session {
-            id,
-            file,
-            node,
-            process,
-            who,
+            about,
             since: Instant::now(),
-            creates,
-            how,
-            policy,
-            queued,
+            creates: staged.base.is_none(),
+            pin,
+            name: Mutex::new(name),
             stage: Mutex::new(Stage::Open(staged)),
+            settled: Condvar::new(),
         }
     }
 
-    /// Its stage, locked.
-    pub fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock()
+    /// The name that it will be published to.
+    pub fn name(&self) -> Name {
+        self.name.lock().clone()
+    }
+
+    /// Its file was renamed.
+    pub fn set_name(&self, name: Name) {
+        *self.name.lock() = name;
+    }
+
+    /// The queue does not know it, and nobody waits for it: the continuation of a session that has ended.
+    pub fn is_late(&self) -> bool {
+        self.about.how == How::Late
+    }
+
+    /// Takes what is staged in order to end the session; `None` when that is under way or done.
+    pub fn take(&self) -> Option<Staged> {
+        let mut stage = self.stage.lock();
+        match std::mem::replace(&mut *stage, Stage::Ending(Vec::new())) {
+            Stage::Open(staged) => Some(staged),
+            other => {
+                *stage = other;
+                None
+            }
+        }
+    }
+
+    /// `reply` is told how the session ended, as soon as it has.
+    pub fn on_end(&self, reply: EndReply) {
+        let outcome = match &mut *self.stage.lock() {
+            Stage::Ending(waiting) => {
+                waiting.push(reply);
+                return;
+            }
+            Stage::Open(_) => Ok(()),
+            Stage::Over(Outcome::Done { .. }) => Ok(()),
+            Stage::Over(Outcome::Lost(errno)) => Err(*errno),
+        };
+        reply(outcome);
+    }
+
+    /// The session is over; returns those who waited for that.
+    pub fn end(&self, outcome: Outcome) -> Vec<EndReply> {
+        let before = std::mem::replace(&mut *self.stage.lock(), Stage::Over(outcome));
+        self.settled.notify_all();
+        match before {
+            Stage::Ending(waiting) => waiting,
+            Stage::Open(_) | Stage::Over(_) => Vec::new(),
+        }
+    }
+
+    /// Waits until the session is not just ending. Only for worker threads.
+    ///
+    /// # Errors
+    /// Those of a session that was lost.
+    pub fn settle(&self) -> Result<Life, Errno> {
+        let mut stage = self.stage.lock();
+        loop {
+            match &*stage {
+                Stage::Open(_) => return Ok(Life::Open),
+                Stage::Over(Outcome::Lost(errno)) => return Err(*errno),
+                Stage::Over(Outcome::Done { content, version }) => return Ok(Life::Done(content.clone(), *version)),
+                Stage::Ending(_) => self.settled.wait(&mut stage),
+            }
+        }
     }
 
     /// Runs `act` on what is staged.
@@ -148,6 +215,11 @@ impl Session {
         }
     }
 
+    /// Whether a write can be served at once: nothing large has to be copied first, and nothing waited for.
+    pub fn is_quick(&self) -> bool {
+        matches!(&*self.stage.lock(), Stage::Open(staged) if staged.to_copy() <= COPY_AT_ONCE_BYTES_MAX)
+    }
+
     /// Whether it still can be written to.
     pub fn is_open(&self) -> bool {
         matches!(&*self.stage.lock(), Stage::Open(_))
@@ -155,6 +227,22 @@ impl Session {
 }
 
 impl Staged {
+    /// Of a session that has just begun. `truncate`: it does not look at what the file holds.
+    pub fn new(shadow: Shadow<RealDisk>, base: Option<Arc<std::fs::File>>, truncate: bool, opener: ProcId) -> Staged {
+        let fresh = truncate || base.is_none();
+        Staged {
+            shadow,
+            base,
+            filled: fresh,
+            changed: fresh,
+            unlinked: false,
+            failed: None,
+            handles: 1,
+            processes: vec![opener.tgid],
+            last_exit: Exit::Not,
+        }
+    }
+
     /// The descriptor whose content the session sees.
     pub fn content(&self) -> BorrowedFd<'_> {
         match &self.base {
@@ -194,7 +282,8 @@ impl Staged {
     /// ENOSPC, EDQUOT, EIO; the session can then only be discarded.
     pub fn fill(&mut self, store: &RealStore) -> Result<(), Errno> {
         if let (Some(base), false) = (&self.base, self.filled) {
-            store.fill(&self.shadow, base).map_err(|error| self.failed.insert(from_io(&error)).to_owned())?;
+            let copied = store.fill(&self.shadow, base).map_err(|error| from_io(&error));
+            copied.and_then(|()| keep_times(base, &self.shadow.file)).inspect_err(|errno| self.failed = Some(*errno))?;
         }
         self.filled = true;
         Ok(())
@@ -254,6 +343,17 @@ impl Staged {
         let synced = if data_only { rustix::fs::fdatasync(file) } else { rustix::fs::fsync(file) };
         synced.inspect_err(|errno| self.failed = Some(*errno))
     }
+}
+
+/// A copy is not a change: the time of the last modification stays until there is one.
+fn keep_times(from: &std::fs::File, to: &std::fs::File) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(from)?;
+    let time = |tv_sec, tv_nsec: u64| Timespec { tv_sec, tv_nsec: tv_nsec as i64 };
+    let times = Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    };
+    rustix::fs::futimens(to, &times)
 }
 
 /// pread(2) until `size` bytes or the end of the file.

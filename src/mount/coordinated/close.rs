@@ -1,0 +1,245 @@
+//! The end of a session: which close is the last one, and what becomes of what was staged (W5, W6, W7).
+
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::files::Files;
+use super::handles::Writer;
+use super::session::{EndReply, Outcome, Session, Staged};
+use super::{Coordination, Counted, described, nanos_now, place, publish_info};
+use crate::mount::attr;
+use crate::mount::errno::from_io;
+use crate::mount::nodes::Name;
+use crate::mount::pin::{Access, Pin};
+use crate::mount::tree::Caller;
+use crate::os::proc::{self, Exit};
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Its last descriptor was closed.
+    Closed,
+    /// A signal killed the task that had the last descriptor (W7).
+    Killed,
+    /// Others waited for longer than the rule's lease.
+    Expired,
+    /// The mount is going away and does not wait.
+    Unmounted,
+}
+
+impl Coordination {
+    /// A descriptor of the handle was closed. It was the last one when nobody else who could have it still has it; then the session ends,
+    /// and `reply` waits for that, so that close(2) tells the truth.
+    pub fn flush(self: &Arc<Self>, caller: Caller, writer: &Writer, reply: EndReply) {
+        let session = writer.session();
+        let exit = if caller.tid == 0 { Exit::Not } else { proc::exit_of(caller.tid) };
+        let flusher = proc::thread_group(caller.tid);
+        let noted = session.staged(|staged| {
+            staged.last_exit = exit;
+            if let Some(flusher) = flusher.filter(|tgid| !staged.processes.contains(tgid)) {
+                staged.processes.push(flusher);
+            }
+            Ok(staged.processes.clone())
+        });
+        match noted {
+            Ok(processes) if !is_held(&processes, session.about.node.0) => self.end(&session, ending(exit), Some(reply)),
+            Ok(_) => reply(Ok(())),
+            Err(_) => session.on_end(reply),
+        }
+    }
+
+    /// The handle is gone, mappings included. Ends the session if no close was taken for the last one.
+    pub fn close_writer(self: &Arc<Self>, writer: &Writer) {
+        let session = writer.session();
+        let last = session.staged(|staged| {
+            staged.handles = staged.handles.saturating_sub(1);
+            Ok((staged.handles == 0).then_some(staged.last_exit))
+        });
+        if let Ok(Some(exit)) = last {
+            self.end(&session, ending(exit), None);
+        }
+    }
+
+    /// Lets go of a session's node after its last handle.
+    pub fn forget_pin(&self, writer: Arc<Writer>) {
+        let session = writer.session();
+        drop(writer);
+        let node = session.about.node;
+        drop(session);
+        self.tree.nodes.handle_closed(node);
+    }
+
+    /// The lease of a session has run out.
+    pub(super) fn expire(self: &Arc<Self>, id: crate::session::SessionId) {
+        if let Some(session) = self.files.lock().session(id).cloned() {
+            self.end(&session, Ending::Expired, None);
+        }
+    }
+
+    /// Ends a session on a worker thread, once.
+    pub(super) fn end(self: &Arc<Self>, session: &Arc<Session>, why: Ending, reply: Option<EndReply>) {
+        let taken = session.take();
+        if let Some(reply) = reply {
+            session.on_end(reply);
+        }
+        let Some(staged) = taken else { return };
+        let (this, session) = (Arc::clone(self), Arc::clone(session));
+        self.tree.workers.run(move || {
+            let outcome = this.finish(&session, staged, why);
+            this.over(&session, outcome);
+        });
+    }
+
+    /// Ends a session on this thread, which may wait for the disk. A session that is ending already is waited for.
+    pub(super) fn end_now(self: &Arc<Self>, session: &Arc<Session>, why: Ending) -> Result<(), Errno> {
+        if let Some(staged) = session.take() {
+            let outcome = self.finish(session, staged, why);
+            self.over(session, outcome);
+        }
+        session.settle().map(|_| ())
+    }
+
+    fn over(self: &Arc<Self>, session: &Arc<Session>, outcome: Outcome) {
+        if matches!(outcome, Outcome::Lost(_)) || session.about.how == crate::store::record::How::Late {
+            self.rebind_to_current(session);
+        }
+        self.files.lock().remove_session(session);
+        let result = match &outcome {
+            Outcome::Done { .. } => Ok(()),
+            Outcome::Lost(errno) => Err(*errno),
+        };
+        for reply in session.end(outcome) {
+            reply(result);
+        }
+        if !session.is_late() {
+            self.release(session.about.id, session.about.file);
+        }
+    }
+
+    /// What becomes of what was staged.
+    fn finish(&self, session: &Session, staged: Staged, why: Ending) -> Outcome {
+        if staged.unlinked || !staged.changed {
+            return self.drop_staged(session, staged);
+        }
+        let lost = match why {
+            Ending::Closed => staged.failed.map(|errno| ("writing or syncing it failed", errno, Counted::Failed)),
+            Ending::Killed => Some(("its writer was killed before it closed the file", Errno::STALE, Counted::Killed)),
+            Ending::Expired => Some(("its lease ran out while others waited", Errno::STALE, Counted::Expired)),
+            Ending::Unmounted => Some(("the mount was taken away by force", Errno::STALE, Counted::Killed)),
+        };
+        match lost {
+            Some((reason, errno, counted)) => {
+                self.counts.add(counted);
+                self.discard(session, staged, reason);
+                Outcome::Lost(errno)
+            }
+            None => self.publish(session, staged),
+        }
+    }
+
+    fn drop_staged(&self, session: &Session, staged: Staged) -> Outcome {
+        self.counts.add(Counted::Unchanged);
+        let content = staged.base.clone().unwrap_or_else(|| Arc::clone(&staged.shadow.file));
+        let version = staged.shadow.based_on;
+        if let Err(error) = self.store.drop_unwritten(staged.shadow) {
+            log::warn!("an empty shadow stays in .concord/shadows until the next start: {error}");
+        }
+        self.rebind_to_current(session);
+        Outcome::Done { content, version }
+    }
+
+    fn discard(&self, session: &Session, staged: Staged, reason: &str) {
+        let name = session.name().name.to_string_lossy().into_owned();
+        match self.store.discard(staged.shadow, reason, nanos_now()) {
+            Ok(Some(kept)) => log::warn!(
+                "what {} staged for {name} was not published: {reason}; it is kept in .concord/recovered/{kept}",
+                described(&session.about.who)
+            ),
+            Ok(None) => {}
+            Err(error) => log::error!("what was staged for {name} stays in .concord/shadows until the next start: {error}"),
+        }
+    }
+
+    fn publish(&self, session: &Session, staged: Staged) -> Outcome {
+        let name = session.name();
+        let content = Arc::clone(&staged.shadow.file);
+        let replaced = self.replaced_by(&name);
+        let result = self.path_of(&name).and_then(|path| Ok((self.directory(name.parent)?, path)));
+        let (dir, path) = match result {
+            Ok(found) => found,
+            Err(errno) => {
+                self.counts.add(Counted::Failed);
+                self.discard(session, staged, "its directory was removed");
+                return Outcome::Lost(errno);
+            }
+        };
+        let info = publish_info(session.about.how, &session.about.policy);
+        let based_on = staged.shadow.based_on;
+        match self.store.publish(staged.shadow, &place(&dir, &name, &path), &info) {
+            Ok(published) => {
+                self.replace_node(&name, replaced, session);
+                if session.is_late() {
+                    self.counts.add(Counted::Late);
+                }
+                if published.replaced != based_on {
+                    self.counts.add(Counted::Stale);
+                }
+                self.published(&path);
+                Outcome::Done { content, version: Some(published.version) }
+            }
+            Err(error) => {
+                self.counts.add(Counted::Failed);
+                log::error!("{error}; {} was told so when it closed the file", described(&session.about.who));
+                if error.published {
+                    self.replace_node(&name, replaced, session);
+                }
+                Outcome::Lost(from_io(&error.source))
+            }
+        }
+    }
+
+    /// The inode that a publish to this name will replace, held.
+    fn replaced_by(&self, name: &Name) -> Option<Arc<Pin>> {
+        let dir = self.directory(name.parent).ok()?;
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&dir, &*name.name, flags, rustix::fs::Mode::empty()).ok()?;
+        Some(Arc::new(Pin::new(fd, Access::Path, None)))
+    }
+
+    /// The node of a replaced version has lost its name; its inode lives on in the history and may some day come back as another file.
+    fn replace_node(&self, name: &Name, replaced: Option<Arc<Pin>>, session: &Session) {
+        let Some(pin) = replaced else { return };
+        let Ok(stat) = rustix::fs::fstat(pin.fd()) else { return };
+        if let Some(old) = self.tree.nodes.find(attr::identity(&stat, false))
+            && old != session.about.node
+        {
+            self.tree.nodes.remove_name(old, name, pin, true);
+        }
+    }
+
+    /// The session's shadow is gone: its node stands for the current version again, if there is one.
+    fn rebind_to_current(&self, session: &Session) {
+        if let Ok(stat) = self.stat(&session.name()) {
+            let identity = attr::identity(&stat, false);
+            if self.tree.nodes.identity(session.about.node) != Some(identity) {
+                self.tree.nodes.rebind(session.about.node, identity, None);
+            }
+        }
+    }
+}
+
+fn ending(exit: Exit) -> Ending {
+    if exit == Exit::Killed { Ending::Killed } else { Ending::Closed }
+}
+
+/// Whether any of these processes, or a descendant of one, has the session's node open for writing.
+fn is_held(processes: &[u32], node: u64) -> bool {
+    processes.iter().any(|pid| {
+        proc::holds_for_writing(*pid, node)
+            || proc::descendants(*pid).iter().any(|child| proc::holds_for_writing(*child, node))
+    })
+}
+
+#[allow(unused)]
+fn unused(_: &Files) {}

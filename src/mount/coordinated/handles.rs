@@ -1,0 +1,143 @@
+//! What goes by handle: reads of a version, reads and writes of a session's shadow.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::Coordination;
+use super::session::{Life, Session, Staged, read_at};
+use crate::mount::file::Ordinary;
+
+/// A handle that sees one version (R1).
+#[derive(Debug)]
+pub struct Reader {
+    file: Arc<Ordinary>,
+}
+
+impl Reader {
+    /// Reads the version that `file` has open.
+    pub fn new(file: Arc<Ordinary>) -> Reader {
+        Reader { file }
+    }
+
+    /// The open file, for all that does not depend on coordination.
+    pub fn file(&self) -> &Arc<Ordinary> {
+        &self.file
+    }
+}
+
+/// A handle that was opened for writing.
+#[derive(Debug)]
+pub struct Writer {
+    session: Mutex<Arc<Session>>,
+    append: bool,
+}
+
+impl Writer {
+    /// Writes to `session`; at the end of the file with `append` (O_APPEND).
+    pub fn new(session: Arc<Session>, append: bool) -> Writer {
+        Writer { session: Mutex::new(session), append }
+    }
+
+    /// The session that it writes to now.
+    pub fn session(&self) -> Arc<Session> {
+        Arc::clone(&self.session.lock())
+    }
+
+    /// Whether a change can be made at once, without waiting and without copying much.
+    pub fn is_quick(&self) -> bool {
+        self.session().is_quick()
+    }
+
+    /// Runs `act` on the session's shadow. Where the session has ended although this handle lives on, another one continues it (How::Late).
+    /// Waits unless [`Writer::is_quick`].
+    ///
+    /// # Errors
+    /// Those of `act`; ESTALE when the session was discarded, or what its publish failed with.
+    pub fn change<T>(
+        &self,
+        coordination: &Coordination,
+        act: impl FnOnce(&mut Staged) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let mut session = self.session.lock();
+        if let Life::Done(content, version) = session.settle()? {
+            *session = coordination.continue_late(&session, content, version)?;
+        }
+        session.staged(act)
+    }
+
+    /// pwrite(2). `at_offset`: pages of a mapping go where they belong, whatever the flags of the handle.
+    ///
+    /// # Errors
+    /// As [`Writer::change`], and ENOSPC, EDQUOT, EFBIG, EIO.
+    pub fn write(&self, coordination: &Coordination, offset: u64, data: &[u8], at_offset: bool) -> Result<u32, Errno> {
+        let append = self.append && !at_offset;
+        self.change(coordination, |staged| staged.write(coordination.store(), offset, data, append)).map(|count| count as u32)
+    }
+
+    /// ftruncate(2).
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    pub fn set_len(&self, coordination: &Coordination, len: u64) -> Result<(), Errno> {
+        self.change(coordination, |staged| staged.set_len(coordination.store(), len))
+    }
+
+    /// fallocate(2).
+    ///
+    /// # Errors
+    /// As [`Writer::write`], and EOPNOTSUPP.
+    pub fn allocate(&self, coordination: &Coordination, offset: u64, length: u64, mode: i32) -> Result<(), Errno> {
+        self.change(coordination, |staged| {
+            staged.fill(coordination.store())?;
+            staged.changed = true;
+            rustix::fs::fallocate(&staged.shadow.file, FallocateFlags::from_bits_retain(mode as u32), offset, length)
+        })
+    }
+
+    /// fsync(2) of what is staged. It says nothing about the publish: that is close(2)'s to say.
+    ///
+    /// # Errors
+    /// EIO, ENOSPC, EDQUOT; the session is then never published.
+    pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
+        let session = self.session();
+        if session.is_open() { session.staged(|staged| staged.sync(data_only)) } else { Ok(()) }
+    }
+
+    /// pread(2) of what the session sees.
+    ///
+    /// # Errors
+    /// EIO.
+    pub fn read(&self, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+        let session = self.session();
+        if session.is_open() {
+            match session.staged(|staged| staged.read(offset, size as usize)) {
+                Err(Errno::BUSY | Errno::STALE) => {}
+                result => return result,
+            }
+        }
+        read_at(session.pin.fd(), offset, size as usize)
+    }
+
+    /// lseek(2) with SEEK_DATA or SEEK_HOLE.
+    ///
+    /// # Errors
+    /// ENXIO beyond the end; EINVAL for another whence.
+    pub fn seek(&self, offset: i64, whence: i32) -> Result<i64, Errno> {
+        let offset = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+        let to = match whence {
+            libc::SEEK_DATA => SeekFrom::Data(offset),
+            libc::SEEK_HOLE => SeekFrom::Hole(offset),
+            _ => return Err(Errno::INVAL),
+        };
+        let session = self.session();
+        let seek = |staged: &mut Staged| rustix::fs::seek(staged.content(), to);
+        let found = match session.staged(seek) {
+            Err(Errno::BUSY | Errno::STALE) => rustix::fs::seek(session.pin.fd(), to),
+            result => result,
+        };
+        found.map(|offset| offset as i64)
+    }
+}

@@ -1,0 +1,214 @@
+//! Coordinated files: who may write, what each process sees, and how a session becomes a version.
+//!
+//! A write goes through here in a straight line: `open.rs` asks the queue and begins a session, `handles.rs` writes to its shadow, `close.rs`
+//! finds out whether a close was the last one and ends the session. `names.rs` does what changes a name without a handle. The rules of the
+//! game are in [`crate::session`], the disk is [`crate::store`]'s.
+
+pub mod caller;
+mod close;
+mod counts;
+mod files;
+mod handles;
+mod names;
+mod open;
+mod restore;
+mod session;
+mod status;
+mod wait;
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::io::Errno;
+
+pub use counts::Counted;
+pub use handles::{Reader, Writer};
+pub use open::Opened;
+pub use session::RealStore;
+pub use status::{SessionStatus, WaiterStatus};
+
+use caller::Descriptions;
+use counts::Counts;
+use files::Files;
+
+use super::nodes::{Name, NodeId};
+use super::tree::Tree;
+use crate::rules::{Policy, Rules};
+use crate::session::{FileKey, Millis, SessionId};
+use crate::store::record::{How, Who};
+use crate::store::{Place, PublishInfo, RealDisk, Retain};
+
+/// The answer to a request, given when there is one: at once, or at the end of a wait.
+pub type Answer<T> = Box<dyn FnOnce(Result<T, Errno>) + Send>;
+
+/// A coordinated file, by one of its names.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its directory and name.
+    pub name: Name,
+    /// The same relative to the project; the key of its history.
+    pub path: PathBuf,
+    /// What the rules say.
+    pub policy: Policy,
+}
+
+/// The coordination of one mount.
+pub struct Coordination {
+    tree: Arc<Tree>,
+    store: RealStore,
+    rules: RwLock<Arc<Rules>>,
+    files: Mutex<Files>,
+    descriptions: Descriptions,
+    counts: Counts,
+    wakeup: wait::Wakeup,
+    epoch: Instant,
+    /// No session begins any more: the mount is going away.
+    closing: AtomicBool,
+    /// Called when `concord.toml` was published.
+    config_changed: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Coordination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Coordination").finish_non_exhaustive()
+    }
+}
+
+impl Coordination {
+    /// Coordinates the files of `tree` that `rules` name, and starts the thread that watches over waits.
+    ///
+    /// # Errors
+    /// When that thread cannot be started.
+    pub fn start(
+        tree: Arc<Tree>,
+        store: RealStore,
+        rules: Rules,
+        config_changed: Box<dyn Fn() + Send + Sync>,
+    ) -> std::io::Result<Arc<Coordination>> {
+        // Numbers never come back, also after a restart: what is in `recovered/` is named by them.
+        let first = SessionId(nanos_now() / 1000);
+        let this = Arc::new(Coordination {
+            tree,
+            store,
+            rules: RwLock::new(Arc::new(rules)),
+            files: Mutex::new(Files::new(first)),
+            descriptions: Descriptions::default(),
+            counts: Counts::default(),
+            wakeup: wait::Wakeup::default(),
+            epoch: Instant::now(),
+            closing: AtomicBool::new(false),
+            config_changed,
+        });
+        wait::start(&this)?;
+        Ok(this)
+    }
+
+    /// The rules for what is opened from now on.
+    pub fn set_rules(&self, rules: Rules) {
+        *self.rules.write() = Arc::new(rules);
+    }
+
+    /// How long a stop may wait for open sessions.
+    pub fn grace(&self) -> std::time::Duration {
+        self.rules.read().grace()
+    }
+
+    /// The store, for its reading side.
+    pub fn store(&self) -> &RealStore {
+        &self.store
+    }
+
+    /// What the rules say of a name; `None` when it is an ordinary file's. Nothing is asked of the disk.
+    pub fn target(&self, parent: NodeId, name: &OsStr) -> Option<Target> {
+        let rules = Arc::clone(&self.rules.read());
+        let mut path = self.tree.nodes.path_of(parent)?;
+        path.push(name);
+        let policy = rules.policy(&path)?.clone();
+        (!self.tree.is_private(parent, name).unwrap_or(true)).then(|| Target { name: Name::new(parent, name), path, policy })
+    }
+
+    /// The coordinated file that a node is, by its first name. Files with several hard links are ordinary files for now.
+    pub fn target_of(&self, node: NodeId) -> Option<Target> {
+        let info = self.tree.nodes.info(node).filter(|info| info.kind == fuser::FileType::RegularFile)?;
+        let name = info.names.into_iter().next()?;
+        let target = self.target(name.parent, &name.name)?;
+        let linked_once = match self.stat(&target.name) {
+            Ok(stat) => is_coordinable(&stat),
+            Err(_) => true,
+        };
+        linked_once.then_some(target)
+    }
+
+    /// lstat(2) of a name in the backing tree.
+    fn stat(&self, name: &Name) -> Result<Stat, Errno> {
+        rustix::fs::statat(self.directory(name.parent)?, &*name.name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn directory(&self, node: NodeId) -> Result<Arc<OwnedFd>, Errno> {
+        self.tree.dir_of(&self.tree.hold_names(), node)
+    }
+
+    /// Where a name is now: directories may have been renamed since the target was made.
+    fn path_of(&self, name: &Name) -> Result<PathBuf, Errno> {
+        let mut path = self.tree.nodes.path_of(name.parent).ok_or(Errno::NOENT)?;
+        path.push(&*name.name);
+        Ok(path)
+    }
+
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// After a publish: the daemon's own configuration may have been it.
+    fn published(&self, path: &Path) {
+        self.counts.add(Counted::Published);
+        if path == Path::new(crate::rules::FILE_NAME) {
+            (self.config_changed)();
+        }
+    }
+}
+
+/// Whether a file can be coordinated: a regular file with one name.
+fn is_coordinable(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1
+}
+
+fn nanos_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn publish_info(how: How, policy: &Policy) -> PublishInfo {
+    PublishInfo {
+        how,
+        durability: policy.durability,
+        retain: Retain { keep: policy.keep, max_age: policy.max_age, max_bytes: policy.max_bytes },
+        now: nanos_now(),
+        note: None,
+        hash: None,
+    }
+}
+
+fn place<'a>(dir: &'a Arc<OwnedFd>, name: &'a Name, path: &'a Path) -> Place<'a, RealDisk> {
+    Place { dir, name: &name.name, path }
+}
+
+/// What the log and `status` need of a file in use.
+fn described(who: &Who) -> String {
+    match &who.agent {
+        Some(agent) => format!("process {} ({}, {agent})", who.pid, who.command),
+        None => format!("process {} ({})", who.pid, who.command),
+    }
+}
+
+#[allow(unused)]
+type Unused = FileKey;

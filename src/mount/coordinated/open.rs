@@ -1,0 +1,315 @@
+//! Looking up, opening and creating coordinated files: from a name to a version, or to a session with its shadow.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::files::{Creation, Granted};
+use super::handles::{Reader, Writer};
+use super::session::{About, Session, Staged};
+use super::wait::Claim;
+use super::{Answer, Coordination, Target, caller, nanos_now};
+use crate::mount::attr;
+use crate::mount::entry::Entry;
+use crate::mount::errno::from_io;
+use crate::mount::nodes::NodeId;
+use crate::mount::pin::{Access, Pin};
+use crate::mount::tree::Caller;
+use crate::session::{FileKey, Intent, Opener, ProcId, SessionId};
+use crate::store::record::How;
+
+/// What an open made.
+#[derive(Debug)]
+pub enum Opened {
+    /// A handle on one version.
+    Reader(Reader),
+    /// A handle on a session's shadow.
+    Writer(Arc<Writer>),
+}
+
+/// What is needed to begin a session once the queue has admitted it.
+pub(super) struct Beginning {
+    pub id: SessionId,
+    pub file: FileKey,
+    /// `None` makes one: there is no file yet.
+    pub node: Option<NodeId>,
+    pub caller: Caller,
+    pub process: ProcId,
+    pub how: How,
+    pub truncate: bool,
+    pub creates: Option<Creation>,
+}
+
+impl Coordination {
+    /// What this caller finds under a coordinated name: its own session's shadow, the node it was sent round for, or the current version.
+    /// The kernel must ask again next time.
+    ///
+    /// # Errors
+    /// ENOENT when there is no version yet, and the caller is not its creator.
+    pub fn lookup(&self, caller: Caller, target: &Target) -> Result<Entry, Errno> {
+        let key = self.files.lock().key_of(&target.name);
+        if let Some(key) = key {
+            if let Some(entry) = self.arrive(caller, key, target)? {
+                return Ok(entry);
+            }
+            if !self.files.lock().sessions(key).is_empty()
+                && let Some(session) = self.nearest_of(key, &caller::opener(caller))
+                && let Ok(stat) = session.staged(|staged| staged.stat())
+            {
+                self.tree.nodes.look_up_again(session.about.node);
+                return Ok(Entry { id: session.about.node, stat, private: false });
+            }
+        }
+        self.tree.lookup(caller, target.name.parent, &target.name.name)
+    }
+
+    /// The LOOKUP of a thread that was answered ESTALE: it gets a node of its own, the same until it opens it.
+    fn arrive(&self, caller: Caller, key: FileKey, target: &Target) -> Result<Option<Entry>, Errno> {
+        let Some(node) = self.files.lock().reroute(caller.tid, key).map(|reroute| reroute.node) else { return Ok(None) };
+        let stat = match self.stat(&target.name) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => {
+                let Some(session) = self.files.lock().sessions(key).last().cloned() else { return Ok(None) };
+                session.staged(|staged| staged.stat())?
+            }
+            Err(errno) => return Err(errno),
+        };
+        let id = match node {
+            Some(id) => {
+                self.tree.nodes.look_up_again(id);
+                id
+            }
+            None => {
+                let id = self.tree.nodes.fresh(target.name.clone(), attr::identity(&stat, false), attr::kind(stat.st_mode));
+                if let Some(reroute) = self.files.lock().reroute(caller.tid, key) {
+                    reroute.node = Some(id);
+                }
+                id
+            }
+        };
+        Ok(Some(Entry { id, stat, private: false }))
+    }
+
+    /// fstat(2) and stat(2) of a node that stands for a session's shadow; `None` for all others.
+    pub fn stat_of_session(&self, node: NodeId) -> Option<Stat> {
+        let session = self.files.lock().session_on(node).cloned()?;
+        session.staged(|staged| staged.stat()).ok()
+    }
+
+    /// open(2) for reading: the handle keeps the version that the node stands for.
+    ///
+    /// # Errors
+    /// ESTALE sends the caller round when the node has become the shadow of somebody else's session since it was looked up.
+    pub fn open_reader(&self, caller: Caller, node: NodeId, target: &Target) -> Result<Reader, Errno> {
+        let session = self.files.lock().session_on(node).cloned();
+        if let Some(session) = session
+            && session.is_open()
+        {
+            let opener = caller::opener(caller);
+            if self.nearest_of(session.about.file, &opener).is_none_or(|own| own.about.node != node) {
+                return Err(Errno::STALE);
+            }
+        }
+        let file = self.tree.open(caller, node, OFlags::RDONLY, &|_| Err(std::io::ErrorKind::Unsupported.into()))?;
+        Ok(Reader::new(file))
+    }
+
+    /// open(2) for writing, or with O_TRUNC: joins or begins a session, waiting for it if need be.
+    ///
+    /// Answers ESTALE to a thread that must wait, or whose node others have open: its next request is a LOOKUP, which gives it a node
+    /// of its own (docs/ARCHITECTURE.md, "One node, one backing inode").
+    pub fn open_writer(self: &Arc<Self>, caller: Caller, node: NodeId, target: Target, flags: OFlags, answer: Answer<Opened>) {
+        let truncate = flags.contains(OFlags::TRUNC);
+        let (key, reroute) = {
+            let mut files = self.files.lock();
+            let key = files.key(&target.name);
+            (key, files.take_reroute(caller.tid, key))
+        };
+        let opener = self.opener_for(caller, key);
+        let nonblock = flags.contains(OFlags::NONBLOCK);
+        if reroute.is_none() && !nonblock && self.must_go_round(key, node, &opener, truncate) {
+            self.files.lock().send_round(caller.tid, key, None);
+            return answer(Err(Errno::STALE));
+        }
+        let process = opener.proc;
+        let intent = if truncate { Intent::Truncate } else { Intent::Modify };
+        let claim = Claim { file: key, caller, opener, intent, nonblock };
+        let this = Arc::clone(self);
+        let creates = reroute.and_then(|reroute| reroute.creates);
+        let append = flags.contains(OFlags::APPEND);
+        let beginning = move |id| Beginning { id, file: key, node: Some(node), caller, process, how: How::Close, truncate, creates };
+        let joined = target.clone();
+        self.acquire(
+            &target,
+            claim,
+            Box::new(move |granted| {
+                answer(granted.and_then(|granted| match granted {
+                    Granted::New(id) => this.begin(&joined, beginning(id)),
+                    Granted::Join(id) => this.join(id, process),
+                })
+                .map(|session| Opened::Writer(Arc::new(Writer::new(session, append)))));
+            }),
+        );
+    }
+
+    /// Whether an open for writing cannot be served on the node that the thread found.
+    fn must_go_round(&self, key: FileKey, node: NodeId, opener: &Opener, truncate: bool) -> bool {
+        if self.files.lock().queue.is_idle(key) {
+            return self.tree.nodes.open_pin(node).is_some();
+        }
+        match self.nearest_of(key, opener) {
+            Some(own) => truncate || own.about.node != node,
+            None => true,
+        }
+    }
+
+    /// open(2) with O_CREAT of a name that the caller found free: begins a session whose file appears at its close (W9).
+    pub fn create(
+        self: &Arc<Self>,
+        caller: Caller,
+        target: Target,
+        creation: Creation,
+        flags: OFlags,
+        answer: Answer<(Entry, Arc<Writer>)>,
+    ) {
+        let key = self.files.lock().key(&target.name);
+        let opener = self.opener_for(caller, key);
+        let taken = !self.files.lock().queue.is_idle(key) || self.stat(&target.name).is_ok();
+        if taken {
+            if flags.contains(OFlags::EXCL) {
+                self.files.lock().settle(key);
+                return answer(Err(Errno::EXIST));
+            }
+            if flags.contains(OFlags::NONBLOCK) && self.nearest_of(key, &opener).is_none() {
+                return answer(Err(Errno::WOULDBLOCK));
+            }
+            self.files.lock().send_round(caller.tid, key, Some(creation));
+            return answer(Err(Errno::STALE));
+        }
+        let process = opener.proc;
+        let claim = Claim { file: key, caller, opener, intent: Intent::Truncate, nonblock: true };
+        let this = Arc::clone(self);
+        let created = target.clone();
+        let append = flags.contains(OFlags::APPEND);
+        self.acquire(
+            &target,
+            claim,
+            Box::new(move |granted| {
+                answer(granted.and_then(|granted| {
+                    let (Granted::New(id) | Granted::Join(id)) = granted;
+                    let (how, creates) = (How::Close, Some(creation));
+                    let beginning =
+                        Beginning { id, file: key, node: None, caller, process, how, truncate: true, creates };
+                    let session = this.begin(&created, beginning)?;
+                    let entry = Entry { id: session.about.node, stat: rustix::fs::fstat(session.pin.fd())?, private: false };
+                    Ok((entry, Arc::new(Writer::new(session, append))))
+                }));
+            }),
+        );
+    }
+
+    /// One more handle on a session of the caller's lineage.
+    fn join(&self, id: SessionId, process: ProcId) -> Result<Arc<Session>, Errno> {
+        let session = self.files.lock().session(id).cloned().ok_or(Errno::STALE)?;
+        session.staged(|staged| {
+            staged.handles += 1;
+            staged.processes.push(process.tgid);
+            Ok(())
+        })?;
+        Ok(session)
+    }
+
+    /// The queue has admitted a session: gives it a shadow, and the node to stand for it. On an error the queue is told that it is over.
+    pub(super) fn begin(self: &Arc<Self>, target: &Target, beginning: Beginning) -> Result<Arc<Session>, Errno> {
+        let (id, file) = (beginning.id, beginning.file);
+        self.try_begin(target, beginning).inspect_err(|_| self.release(id, file))
+    }
+
+    fn try_begin(&self, target: &Target, beginning: Beginning) -> Result<Arc<Session>, Errno> {
+        let Beginning { id, file, node, caller, process, how, truncate, creates } = beginning;
+        let path = self.path_of(&target.name)?;
+        let dir = self.directory(target.name.parent)?;
+        let who = self.descriptions.of(process, caller.uid);
+        let base = match open_version(&dir, &target.name.name) {
+            Err(Errno::NOENT) if creates.is_some() => None,
+            opened => Some(opened?),
+        };
+        let shadow = match (&base, creates) {
+            (None, Some(creation)) => {
+                let unnamed = self.make_unnamed(caller, &dir, creation)?;
+                self.store.adopt(id, &path, unnamed.into(), who.clone(), nanos_now())
+            }
+            _ => {
+                let version = match &base {
+                    Some(base) => self.store.version_of(&path, base).map_err(|error| from_io(&error))?,
+                    None => None,
+                };
+                self.store.begin(id, &path, base.as_ref(), who.clone(), version, nanos_now())
+            }
+        }
+        .map_err(|error| from_io(&error))?;
+        let pin = pin_shadow(&shadow.file)?;
+        let identity = attr::identity(&rustix::fs::fstat(&shadow.file)?, false);
+        let node = match node {
+            Some(node) => {
+                self.tree.nodes.rebind(node, identity, Some(&pin));
+                node
+            }
+            None => {
+                let node = self.tree.nodes.intern(target.name.clone(), identity, fuser::FileType::RegularFile);
+                self.tree.nodes.set_open_pin(node, &pin);
+                node
+            }
+        };
+        let staged = Staged::new(shadow, base.map(Arc::new), truncate, process);
+        let about = About { id, file, node, process, who, how, policy: target.policy.clone() };
+        let session = Arc::new(Session::new(about, target.name.clone(), pin, staged));
+        self.files.lock().add_session(Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// A new file with no name yet, made in the directory where it will appear: so its owner, mode, set-group-id and default ACL are
+    /// what any creation there gives (open(2), O_TMPFILE).
+    fn make_unnamed(&self, caller: Caller, dir: &OwnedFd, creation: Creation) -> Result<OwnedFd, Errno> {
+        let _caller = caller.assume(creation.mode, creation.umask)?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(creation.mode & 0o7777))
+    }
+
+    /// A continuation of a session that was published while a descriptor lived on unseen: nothing that is written is lost.
+    pub(super) fn continue_late(
+        &self,
+        ended: &Session,
+        content: Arc<std::fs::File>,
+        version: Option<u64>,
+    ) -> Result<Arc<Session>, Errno> {
+        let id = self.files.lock().queue.number();
+        let (name, about) = (ended.name(), About { id, how: How::Late, ..ended.about.clone() });
+        let shadow = self
+            .store
+            .begin(id, &self.path_of(&name)?, Some(&content), about.who.clone(), version, nanos_now())
+            .map_err(|error| from_io(&error))?;
+        let pin = pin_shadow(&shadow.file)?;
+        let staged = Staged::new(shadow, Some(content), false, about.process);
+        let session = Arc::new(Session::new(about, name, pin, staged));
+        self.files.lock().add_session(Arc::clone(&session));
+        Ok(session)
+    }
+}
+
+fn pin_shadow(file: &std::fs::File) -> Result<Arc<Pin>, Errno> {
+    Ok(Arc::new(Pin::new(rustix::io::fcntl_dupfd_cloexec(file, 3)?, Access::Both, None)))
+}
+
+/// The current version of a name, open for reading.
+pub(super) fn open_version(dir: &OwnedFd, name: &std::ffi::OsStr) -> Result<std::fs::File, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&fd)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::STALE);
+    }
+    Ok(fd.into())
+}

@@ -1,0 +1,219 @@
+//! Waiting in the queue without a thread, and the one thread that watches over all waits.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
+
+use super::caller;
+use super::files::{Continue, Granted, Waiting, errno};
+use super::{Coordination, Counted, Target};
+use crate::mount::tree::Caller;
+use crate::os::proc;
+use crate::session::{Admission, FileKey, Intent, Millis, Opener, Patience, ProcId, Refusal, SessionId, Ticket, Wake};
+
+/// How often the waiting threads are asked whether a signal is pending. fuser refuses FUSE_INTERRUPT, so nobody tells us (kernel-facts, 10).
+const SIGNALS_EVERY: Duration = Duration::from_millis(40);
+/// How long the thread sleeps when nobody waits.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Wakes the watching thread.
+#[derive(Debug, Default)]
+pub struct Wakeup {
+    called: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wakeup {
+    fn call(&self) {
+        *self.called.lock() = true;
+        self.changed.notify_one();
+    }
+
+    fn sleep(&self, at_most: Duration) {
+        let mut called = self.called.lock();
+        if !*called {
+            self.changed.wait_for(&mut called, at_most);
+        }
+        *called = false;
+    }
+}
+
+/// A request for a file.
+pub struct Claim {
+    /// Which file.
+    pub file: FileKey,
+    /// Who asks.
+    pub caller: Caller,
+    /// Its process and, where somebody else holds the file, its ancestors.
+    pub opener: Opener,
+    /// What for.
+    pub intent: Intent,
+    /// O_NONBLOCK.
+    pub nonblock: bool,
+}
+
+impl Coordination {
+    /// Asks the queue for a file; `resume` runs when the answer is known, on this thread or on that which makes room.
+    pub(super) fn acquire(&self, target: &Target, mut claim: Claim, resume: Continue) {
+        if self.is_closing() {
+            return resume(Err(Errno::SHUTDOWN));
+        }
+        let now = self.now();
+        let patience =
+            if claim.nonblock { Patience::NonBlock } else { Patience::Until(now.saturating_add(millis(target.policy.wait))) };
+        let mut files = self.files.lock();
+        if claim.opener.ancestors.is_empty() && !files.queue.is_idle(claim.file) {
+            // Somebody took the file since the opener was looked at.
+            drop(files);
+            claim.opener = caller::opener(claim.caller);
+            files = self.files.lock();
+        }
+        let ticket = files.ticket();
+        let lease = millis(target.policy.lease_max);
+        let admission = files.queue.open(now, claim.file, &claim.opener, claim.intent, patience, lease, ticket);
+        match admission {
+            Admission::Wait => {
+                files.waiting.insert(ticket, Waiting { tid: claim.caller.tid, file: claim.file, resume });
+                drop(files);
+                self.counts.add(Counted::Waited);
+                self.wakeup.call();
+            }
+            Admission::Refuse(refusal) => {
+                files.settle(claim.file);
+                drop(files);
+                self.count_refusal(refusal);
+                resume(Err(errno(refusal)));
+            }
+            admitted => {
+                drop(files);
+                resume(granted(admitted));
+            }
+        }
+    }
+
+    /// A session is over: whoever waited for it goes on.
+    pub(super) fn release(&self, session: SessionId, file: FileKey) {
+        let wakes = {
+            let mut files = self.files.lock();
+            let wakes = files.queue.close(self.now(), session);
+            files.settle(file);
+            wakes
+        };
+        self.carry_out(wakes);
+    }
+
+    fn carry_out(&self, wakes: Vec<Wake>) {
+        for wake in wakes {
+            match wake {
+                Wake::Granted { ticket, admission } => self.resume(ticket, granted(admission)),
+                Wake::Refused { ticket, why } => {
+                    self.count_refusal(why);
+                    self.resume(ticket, Err(errno(why)));
+                }
+                Wake::LeaseExpired { session } => self.expire(session),
+            }
+        }
+    }
+
+    fn resume(&self, ticket: Ticket, result: Result<Granted, Errno>) {
+        let waiting = {
+            let mut files = self.files.lock();
+            let waiting = files.waiting.remove(&ticket);
+            if let Some(waiting) = &waiting {
+                files.settle(waiting.file);
+            }
+            waiting
+        };
+        if let Some(waiting) = waiting {
+            (waiting.resume)(result);
+        }
+    }
+
+    fn count_refusal(&self, refusal: Refusal) {
+        self.counts.add(match refusal {
+            Refusal::WouldBlock => Counted::WouldBlock,
+            Refusal::Deadlock => Counted::Deadlock,
+            Refusal::Busy => Counted::Busy,
+            Refusal::Interrupted => Counted::Interrupted,
+        });
+    }
+
+    /// Ends the waits of threads that have a signal pending, or are gone.
+    fn end_interrupted(&self) {
+        let tids: Vec<(Ticket, u32)> =
+            self.files.lock().waiting.iter().filter(|(_, waiting)| waiting.tid != 0).map(|(t, w)| (*t, w.tid)).collect();
+        for (ticket, tid) in tids {
+            if proc::signal_waits(tid) != Some(false) {
+                let wakes = {
+                    let mut files = self.files.lock();
+                    if !files.waiting.contains_key(&ticket) {
+                        continue;
+                    }
+                    files.queue.cancel(self.now(), ticket)
+                };
+                self.count_refusal(Refusal::Interrupted);
+                self.resume(ticket, Err(errno(Refusal::Interrupted)));
+                self.carry_out(wakes);
+            }
+        }
+    }
+
+    /// One round of the watching thread; returns how long it may sleep.
+    fn watch(&self) -> Duration {
+        let wakes = {
+            let mut files = self.files.lock();
+            files.expire_reroutes(Instant::now());
+            files.queue.tick(self.now())
+        };
+        self.carry_out(wakes);
+        self.end_interrupted();
+        let files = self.files.lock();
+        let deadline = files.queue.next_deadline().map(|at| Duration::from_millis(at.0.saturating_sub(self.now().0)));
+        let signals = if files.waiting.is_empty() { IDLE } else { SIGNALS_EVERY };
+        deadline.map_or(signals, |deadline| deadline.max(Duration::from_millis(1)).min(signals))
+    }
+
+    /// Who asks: with its ancestors only where somebody has the file, because reading them costs.
+    pub(super) fn opener_for(&self, caller: Caller, file: FileKey) -> Opener {
+        if self.files.lock().queue.is_idle(file) {
+            Opener { proc: caller::process(caller), ancestors: Vec::new() }
+        } else {
+            caller::opener(caller)
+        }
+    }
+
+    /// The sessions of a file that belong to a lineage, the nearest and newest last.
+    pub(super) fn nearest_of(&self, file: FileKey, opener: &Opener) -> Option<std::sync::Arc<super::session::Session>> {
+        let sessions: Vec<_> = self.files.lock().sessions(file).to_vec();
+        let lineage: Vec<ProcId> = std::iter::once(opener.proc).chain(opener.ancestors.iter().copied()).filter(|p| p.is_known()).collect();
+        lineage.iter().find_map(|proc| sessions.iter().rev().find(|session| session.about.process == *proc && session.is_open())).cloned()
+    }
+}
+
+/// Starts the thread that watches over the waits of a coordination, for as long as that lives.
+pub fn start(coordination: &Arc<Coordination>) -> std::io::Result<()> {
+    let watched: Weak<Coordination> = Arc::downgrade(coordination);
+    std::thread::Builder::new().name("concord-waits".to_owned()).spawn(move || {
+        while let Some(coordination) = watched.upgrade() {
+            let sleep = coordination.watch();
+            coordination.wakeup.sleep(sleep);
+        }
+    })?;
+    Ok(())
+}
+
+fn granted(admission: Admission) -> Result<Granted, Errno> {
+    match admission {
+        Admission::Start(session) | Admission::Private(session) => Ok(Granted::New(session)),
+        Admission::Join(session) => Ok(Granted::Join(session)),
+        Admission::Refuse(refusal) => Err(errno(refusal)),
+        // The queue says `Wait` to a caller only, never in a wake.
+        Admission::Wait => Err(Errno::IO),
+    }
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
