@@ -1,1 +1,3 @@
-//! See docs/ARCHITECTURE.md.
+//! Safe wrappers of system calls and of /proc that rustix lacks: the only `unsafe` of the crate.
+
+pub mod creds;
