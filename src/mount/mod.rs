@@ -186,7 +186,8 @@ fn config(allow_other: bool, fs_name: String) -> fuser::Config {
     config.mount_options = vec![
         fuser::MountOption::DefaultPermissions,
         fuser::MountOption::FSName(fs_name),
-        fuser::MountOption::Subtype("concordfs".to_owned()),
+        // As `Subtype` fuser hands it to fusermount only, and mountinfo of a mount by root would say plain "fuse".
+        fuser::MountOption::CUSTOM("subtype=concordfs".to_owned()),
     ];
     if rustix::process::geteuid().is_root() {
         config
