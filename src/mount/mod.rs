@@ -224,5 +224,5 @@ fn raise_descriptor_limit() -> usize {
 /// Whether the backing tree is itself a stacked filesystem, statfs(2).
 fn is_overlay(backing: impl AsFd) -> bool {
     const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
-    rustix::fs::fstatfs(backing).is_ok_and(|stat| stat.f_type as i64 == OVERLAYFS_SUPER_MAGIC)
+    rustix::fs::fstatfs(backing).is_ok_and(|stat| stat.f_type == OVERLAYFS_SUPER_MAGIC)
 }

@@ -81,7 +81,7 @@ struct Node {
 enum Names {
     None,
     One(Name),
-    Many(Box<Vec<Name>>),
+    Many(Vec<Name>),
 }
 
 impl Names {
@@ -96,7 +96,7 @@ impl Names {
     fn from_vec(mut names: Vec<Name>) -> Names {
         match names.len() {
             0 | 1 => names.pop().map_or(Names::None, Names::One),
-            _ => Names::Many(Box::new(names)),
+            _ => Names::Many(names),
         }
     }
 
@@ -104,7 +104,7 @@ impl Names {
         match std::mem::replace(self, Names::None) {
             Names::None => Vec::new(),
             Names::One(name) => vec![name],
-            Names::Many(names) => *names,
+            Names::Many(names) => names,
         }
     }
 }
@@ -121,6 +121,9 @@ pub struct NodeInfo {
     /// Its known names; empty for the root and for deleted files.
     pub names: Vec<Name>,
 }
+
+/// One step of a chain: a directory's node, and its name in the one before.
+pub type Step = (NodeId, Box<OsStr>);
 
 /// All nodes that the kernel knows or that lead to one it knows.
 ///
@@ -283,7 +286,6 @@ impl NodeTable {
     /// rename(2): the node's name `old` is now `new`.
     pub fn rename(&self, id: NodeId, old: &Name, new: Name) {
         let mut inner = self.inner.write();
-        // The new name first: an old parent that is only held by this name must not drop the node's chain.
         let old_parent = old.parent;
         inner.remove_name(id, old);
         inner.add_name(id, new);
@@ -301,7 +303,7 @@ impl NodeTable {
 
     /// The names that lead to a directory from the nearest one that `cached` has a descriptor of, outermost first.
     /// `None` when the chain is broken: an ancestor was deleted.
-    pub fn chain<T>(&self, id: NodeId, cached: impl Fn(NodeId) -> Option<T>) -> Option<(T, Vec<(NodeId, Box<OsStr>)>)> {
+    pub fn chain<T>(&self, id: NodeId, cached: impl Fn(NodeId) -> Option<T>) -> Option<(T, Vec<Step>)> {
         let inner = self.inner.read();
         let mut missing = Vec::new();
         let mut at = id;
