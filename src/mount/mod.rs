@@ -1,1 +1,228 @@
 //! FUSE: decode, nodes, handles, ordinary files, coordinated files, replies. The only place that knows `fuser`.
+
+mod attr;
+mod dir;
+mod dirs;
+mod entry;
+mod errno;
+mod file;
+mod fs;
+mod handles;
+pub mod nodes;
+pub mod pin;
+mod setattr;
+mod tree;
+mod workers;
+mod xattr;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::mount::UnmountFlags;
+use rustix::process::{Resource, Rlimit};
+
+/// Where and how to mount.
+#[derive(Debug)]
+pub struct MountOptions {
+    /// The directory to mount over.
+    pub mountpoint: PathBuf,
+    /// The real tree: `O_PATH | O_DIRECTORY`, opened before anything is mounted over it.
+    pub backing: OwnedFd,
+    /// Others change the backing tree while it is mounted: the kernel then remembers for one second only, and every directory
+    /// that is reached is checked to be the one that was meant.
+    pub shared_backing: bool,
+    /// Users other than the one who mounts may use the mount; needs root, or `user_allow_other` in fuse.conf(5).
+    pub allow_other: bool,
+    /// The source that mount(8) shows.
+    pub fs_name: String,
+}
+
+/// Why mounting, serving or unmounting failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The backing descriptor is not a directory that can be used.
+    #[error("cannot use the backing directory of {}: {source}; check that it exists and can be read", path.display())]
+    Backing {
+        /// The mount point.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The kernel or fusermount3 refused.
+    #[error("cannot mount over {}: {source}; check that /dev/fuse is there, and fusermount3 unless you are root", path.display())]
+    Mount {
+        /// The mount point.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The connection to the kernel broke.
+    #[error("serving {} failed: {source}; unmount it and mount again", path.display())]
+    Serve {
+        /// The mount point.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// umount(2) or fusermount3 refused.
+    #[error("cannot unmount {}: {source}; end the programs that use it, or detach it", path.display())]
+    Unmount {
+        /// The mount point.
+        path: PathBuf,
+        /// What the system said: EBUSY while it is in use.
+        source: io::Error,
+    },
+}
+
+/// A mount that waits to be served.
+#[derive(Debug)]
+pub struct Mount {
+    session: fuser::Session<fs::Fs>,
+    mountpoint: PathBuf,
+}
+
+/// Unmounts from any thread; [`Mount::run`] then returns.
+#[derive(Debug, Clone)]
+pub struct Unmounter {
+    mountpoint: PathBuf,
+}
+
+impl Mount {
+    /// Mounts. Whoever touches the mount point from now on waits until [`Mount::run`] is called.
+    ///
+    /// # Errors
+    /// [`MountError::Backing`] and [`MountError::Mount`].
+    pub fn new(options: MountOptions) -> Result<Mount, MountError> {
+        let MountOptions {
+            mountpoint,
+            backing,
+            shared_backing,
+            allow_other,
+            fs_name,
+        } = options;
+        let wrap = |source: io::Error| MountError::Mount {
+            path: mountpoint.clone(),
+            source,
+        };
+        let mountpoint = mountpoint.canonicalize().map_err(wrap)?;
+        let descriptors_max = raise_descriptor_limit();
+        let stacked = is_overlay(&backing);
+        let tree = tree::Tree::new(backing, shared_backing, descriptors_max).map_err(|errno| MountError::Backing {
+            path: mountpoint.clone(),
+            source: errno.into(),
+        })?;
+        let session = fuser::Session::new(fs::Fs::new(tree, stacked), &mountpoint, &config(allow_other, fs_name))
+            .map_err(|source| MountError::Mount {
+                path: mountpoint.clone(),
+                source,
+            })?;
+        Ok(Mount { session, mountpoint })
+    }
+
+    /// Serves the mount until it is unmounted.
+    ///
+    /// # Errors
+    /// [`MountError::Serve`].
+    pub fn run(self) -> Result<(), MountError> {
+        let path = self.mountpoint;
+        self.session.run().map_err(|source| MountError::Serve { path, source })
+    }
+
+    /// What ends [`Mount::run`].
+    pub fn unmounter(&self) -> Unmounter {
+        Unmounter {
+            mountpoint: self.mountpoint.clone(),
+        }
+    }
+}
+
+impl Unmounter {
+    /// Unmounts, umount(2).
+    ///
+    /// # Errors
+    /// [`MountError::Unmount`], with EBUSY while anybody uses the mount.
+    pub fn unmount(&self) -> Result<(), MountError> {
+        self.call(UnmountFlags::NOFOLLOW, &["-u"])
+    }
+
+    /// Takes the mount away from the tree at once; it ends when the last program lets go of it (MNT_DETACH).
+    ///
+    /// # Errors
+    /// [`MountError::Unmount`].
+    pub fn detach(&self) -> Result<(), MountError> {
+        self.call(UnmountFlags::NOFOLLOW | UnmountFlags::DETACH, &["-u", "-z"])
+    }
+
+    fn call(&self, flags: UnmountFlags, fusermount: &[&str]) -> Result<(), MountError> {
+        let result = match rustix::mount::unmount(&self.mountpoint, flags) {
+            Err(rustix::io::Errno::PERM) => run_fusermount(fusermount, &self.mountpoint),
+            result => result.map_err(io::Error::from),
+        };
+        result.map_err(|source| MountError::Unmount {
+            path: self.mountpoint.clone(),
+            source,
+        })
+    }
+}
+
+fn run_fusermount(arguments: &[&str], mountpoint: &Path) -> io::Result<()> {
+    let output = Command::new("fusermount3")
+        .args(arguments)
+        .arg("--")
+        .arg(mountpoint)
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    ))
+}
+
+fn config(allow_other: bool, fs_name: String) -> fuser::Config {
+    let mut config = fuser::Config::default();
+    config.mount_options = vec![
+        fuser::MountOption::DefaultPermissions,
+        fuser::MountOption::FSName(fs_name),
+        // As `Subtype` fuser hands it to fusermount only, and mountinfo of a mount by root would say plain "fuse".
+        fuser::MountOption::CUSTOM("subtype=concordfs".to_owned()),
+    ];
+    if rustix::process::geteuid().is_root() {
+        config
+            .mount_options
+            .extend([fuser::MountOption::Suid, fuser::MountOption::Dev]);
+    }
+    // With `Owner` the kernel itself refuses other users; fuser's own filter would refuse root too.
+    config.acl = if allow_other {
+        fuser::SessionACL::All
+    } else {
+        fuser::SessionACL::Owner
+    };
+    config.n_threads = Some(std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2)));
+    config.clone_fd = true;
+    config
+}
+
+/// Every open inode takes a descriptor. Returns how many we may have.
+fn raise_descriptor_limit() -> usize {
+    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
+    if let Err(error) = rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    ) {
+        log::warn!("cannot raise the limit of open files: {error}; many open files at once may fail with ENFILE");
+        return current.map_or(1024, |limit| limit as usize);
+    }
+    maximum.map_or(1 << 20, |limit| limit as usize)
+}
+
+/// Whether the backing tree is itself a stacked filesystem, statfs(2).
+fn is_overlay(backing: impl AsFd) -> bool {
+    const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
+    rustix::fs::fstatfs(backing).is_ok_and(|stat| stat.f_type == OVERLAYFS_SUPER_MAGIC)
+}

@@ -1,0 +1,318 @@
+//! What changes a coordinated name without a handle: rename(2), unlink(2), link(2), truncate(2). Each is a session of zero length (W8): it
+//! waits its turn, keeps the version it replaces, and publishes.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, RenameFlags, Stat};
+use rustix::io::Errno;
+
+use super::close::Ending;
+use super::files::Granted;
+use super::open::Beginning;
+use super::session::Session;
+use super::wait::Claim;
+use super::{Answer, Coordination, Counted, Target, caller, is_coordinable, place, publish_info};
+use crate::mount::attr;
+use crate::mount::entry::Entry;
+use crate::mount::errno::from_io;
+use crate::mount::nodes::{Name, NodeId};
+use crate::mount::tree::{Caller, Victim};
+use crate::session::{FileKey, Intent, Opener, SessionId};
+use crate::store::record::How;
+use crate::store::{PublishError, ReplaceOptions};
+
+/// What a rename is about.
+#[derive(Debug, Clone)]
+struct Move {
+    old: Name,
+    new: Name,
+    flags: RenameFlags,
+    source: Option<Target>,
+    target: Option<Target>,
+}
+
+/// A coordinated name that an operation of zero length has to itself.
+type Held = (SessionId, FileKey);
+
+impl Coordination {
+    /// Takes all of `targets`, one after the other, then runs `work` on a worker thread and lets go of them.
+    fn with_all(
+        self: &Arc<Self>,
+        caller: Caller,
+        opener: Opener,
+        mut targets: Vec<Target>,
+        work: impl FnOnce(&Arc<Coordination>, Result<(), Errno>) + Send + 'static,
+    ) {
+        // One order for all: two renames of the same files do not wait for each other crosswise.
+        targets.sort_by(|a, b| a.path.cmp(&b.path));
+        targets.dedup_by(|a, b| a.name == b.name);
+        targets.reverse();
+        self.take_next(caller, opener, targets, Vec::new(), Box::new(work));
+    }
+
+    fn take_next(
+        self: &Arc<Self>,
+        caller: Caller,
+        opener: Opener,
+        mut targets: Vec<Target>,
+        mut held: Vec<Held>,
+        work: Box<dyn FnOnce(&Arc<Coordination>, Result<(), Errno>) + Send>,
+    ) {
+        let this = Arc::clone(self);
+        let Some(target) = targets.pop() else {
+            return self.tree.workers.run(move || {
+                work(&this, Ok(()));
+                held.into_iter().for_each(|(id, file)| this.release(id, file));
+            });
+        };
+        let file = self.files.lock().key(&target.name);
+        let claim = Claim { file, caller, opener: opener.clone(), intent: Intent::Instant, nonblock: false };
+        self.acquire(
+            &target,
+            claim,
+            Box::new(move |granted| match granted {
+                Ok(Granted::New(id) | Granted::Join(id)) => {
+                    held.push((id, file));
+                    this.take_next(caller, opener, targets, held, work);
+                }
+                Err(errno) => {
+                    held.into_iter().for_each(|(id, file)| this.release(id, file));
+                    work(&this, Err(errno));
+                }
+            }),
+        );
+    }
+
+    /// unlink(2) of a coordinated name.
+    pub fn unlink(self: &Arc<Self>, caller: Caller, target: Target, answer: Answer<()>) {
+        let opener = caller::opener(caller);
+        let own = self.own_session(&target.name, &opener);
+        if let (Err(Errno::NOENT), Some(own)) = (self.stat(&target.name), &own) {
+            // Its creator takes the file back before it appeared.
+            return answer(own.staged(|staged| {
+                staged.unlinked = true;
+                Ok(())
+            }));
+        }
+        let process = opener.proc;
+        let name = target.name.clone();
+        self.with_all(caller, opener, vec![target.clone()], move |this, taken| {
+            answer(taken.and_then(|()| {
+                this.remove_name(caller, process, &name, &target)?;
+                if let Some(own) = own {
+                    // As on any filesystem: what is written to a file that has no name goes with it.
+                    let _ = own.staged(|staged| {
+                        staged.unlinked = true;
+                        Ok(())
+                    });
+                }
+                Ok(())
+            }));
+        });
+    }
+
+    fn remove_name(&self, caller: Caller, process: crate::session::ProcId, name: &Name, target: &Target) -> Result<(), Errno> {
+        let (dir, path) = self.located(name)?;
+        if !is_coordinable(&self.stat(name)?) {
+            return self.tree.remove(name.parent, &name.name, AtFlags::empty());
+        }
+        let who = self.descriptions.of(process, caller.uid);
+        let victim = Victim::hold(&dir, &name.name)?;
+        let info = publish_info(How::Unlink, &target.policy);
+        self.store.remove(&place(&dir, name, &path), &who, &info).map_err(|error| self.failed(&error))?;
+        self.tree.taken_away(victim, name);
+        self.published(&path);
+        Ok(())
+    }
+
+    /// rename(2) of which at least one name is coordinated.
+    #[allow(clippy::too_many_arguments)]
+    pub fn rename(
+        self: &Arc<Self>,
+        caller: Caller,
+        old: (NodeId, &OsStr),
+        new: (NodeId, &OsStr),
+        source: Option<Target>,
+        target: Option<Target>,
+        flags: RenameFlags,
+        answer: Answer<()>,
+    ) {
+        let opener = caller::opener(caller);
+        let moving = Move { old: Name::new(old.0, old.1), new: Name::new(new.0, new.1), flags, source, target };
+        let own = moving.source.as_ref().and_then(|source| self.own_session(&source.name, &opener));
+        let targets = moving.source.iter().chain(&moving.target).cloned().collect();
+        let process = opener.proc;
+        self.with_all(caller, opener, targets, move |this, taken| {
+            answer(taken.and_then(|()| {
+                if let Some(own) = &own {
+                    // The name it has is about to lead elsewhere: what was written so far moves with it, what is written later follows.
+                    this.end_now(own, Ending::Closed)?;
+                    own.set_name(moving.new.clone());
+                }
+                this.carry_out_rename(caller, process, &moving)
+            }));
+        });
+    }
+
+    fn carry_out_rename(&self, caller: Caller, process: crate::session::ProcId, moving: &Move) -> Result<(), Errno> {
+        let (old, new) = (&moving.old, &moving.new);
+        let moved = self.stat(old)?;
+        let replaced = match self.stat(new) {
+            Ok(stat) => Some(stat),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(errno),
+        };
+        let source = moving.source.as_ref().filter(|_| is_coordinable(&moved));
+        let target = moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(is_coordinable));
+        let is_file = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let same = replaced.as_ref().is_some_and(|stat| (stat.st_dev, stat.st_ino) == (moved.st_dev, moved.st_ino));
+        let by_store = is_file(&moved) && replaced.as_ref().is_none_or(is_file) && !same && moved.st_nlink == 1;
+        let unusual = moving.flags - RenameFlags::NOREPLACE - RenameFlags::EXCHANGE;
+        if !by_store || !unusual.is_empty() || (source.is_none() && target.is_none()) {
+            return self.tree.rename((old.parent, &old.name), (new.parent, &new.name), moving.flags);
+        }
+        let (old_dir, old_path) = self.located(old)?;
+        let (new_dir, new_path) = self.located(new)?;
+        let who = self.descriptions.of(process, caller.uid);
+        let (from, to) = (place(&old_dir, old, &old_path), place(&new_dir, new, &new_path));
+        let victim = replaced.is_some().then(|| Victim::hold(&new_dir, &new.name)).transpose()?;
+        if moving.flags.contains(RenameFlags::EXCHANGE) {
+            let policy = target.or(source).map(|found| found.policy.clone()).unwrap_or_default();
+            let info = publish_info(How::Exchange, &policy);
+            self.store
+                .exchange((&from, source.is_some()), (&to, target.is_some()), &who, &info)
+                .map_err(|error| self.failed(&error))?;
+        } else if let Some(target) = target {
+            let options =
+                ReplaceOptions { src_coordinated: source.is_some(), no_replace: moving.flags.contains(RenameFlags::NOREPLACE) };
+            let based_on = match &replaced {
+                Some(_) => self.store.version_at(&to).map_err(|error| from_io(&error))?,
+                None => None,
+            };
+            let info = publish_info(How::Rename, &target.policy);
+            self.store.replace(&from, &to, options, &who, based_on, &info).map_err(|error| self.failed(&error))?;
+        } else if let Some(source) = source {
+            let info = publish_info(How::Unlink, &source.policy);
+            let to = (&new_dir, &*new.name);
+            self.store
+                .move_away(&from, to, moving.flags.contains(RenameFlags::NOREPLACE), &who, &info)
+                .map_err(|error| self.failed(&error))?;
+        }
+        self.tree.renamed(old, new, &moved, victim, moving.flags);
+        [&old_path, &new_path].into_iter().for_each(|path| self.published(path));
+        Ok(())
+    }
+
+    /// link(2) onto a coordinated name.
+    pub fn link(self: &Arc<Self>, caller: Caller, node: NodeId, target: Target, answer: Answer<Entry>) {
+        let opener = caller::opener(caller);
+        let name = target.name.clone();
+        self.with_all(caller, opener, vec![target], move |this, taken| {
+            answer(taken.and_then(|()| this.tree.link(node, name.parent, &name.name)));
+        });
+    }
+
+    /// truncate(2) by path: a version of its own.
+    ///
+    /// Answers ESTALE to a thread that must wait, or whose node others have open, as [`Coordination::open_writer`] does.
+    pub fn truncate(self: &Arc<Self>, caller: Caller, node: NodeId, target: Target, len: u64, answer: Answer<Stat>) {
+        let (key, reroute) = {
+            let mut files = self.files.lock();
+            let key = files.key(&target.name);
+            (key, files.take_reroute(caller.tid, key))
+        };
+        let opener = self.opener_for(caller, key);
+        if let Some(own) = self.nearest_of(key, &opener) {
+            let result = own.staged(|staged| {
+                staged.set_len(&self.store, len)?;
+                staged.stat()
+            });
+            return answer(result);
+        }
+        let in_the_way = !self.files.lock().queue.is_idle(key) || self.tree.nodes.open_pin(node).is_some();
+        if reroute.is_none() && in_the_way {
+            self.files.lock().send_round(caller.tid, key, None);
+            return answer(Err(Errno::STALE));
+        }
+        let process = opener.proc;
+        let claim = Claim { file: key, caller, opener, intent: Intent::Truncate, nonblock: false };
+        let this = Arc::clone(self);
+        let truncated = target.clone();
+        self.acquire(
+            &target,
+            claim,
+            Box::new(move |granted| {
+                let begun = granted.and_then(|granted| {
+                    let (Granted::New(id) | Granted::Join(id)) = granted;
+                    let (how, creates) = (How::Truncate, None);
+                    let beginning =
+                        Beginning { id, file: key, node: Some(node), caller, process, how, truncate: len == 0, creates };
+                    this.begin(&truncated, beginning)
+                });
+                let session = match begun {
+                    Ok(session) => session,
+                    Err(errno) => return answer(Err(errno)),
+                };
+                let that = Arc::clone(&this);
+                this.tree.workers.run(move || answer(that.truncate_now(&session, len)));
+            }),
+        );
+    }
+
+    fn truncate_now(self: &Arc<Self>, session: &Arc<Session>, len: u64) -> Result<Stat, Errno> {
+        let set = session.staged(|staged| staged.set_len(&self.store, len));
+        let why = if set.is_ok() { Ending::Closed } else { Ending::Killed };
+        let ended = self.end_now(session, why);
+        let stat = rustix::fs::fstat(session.pin.fd());
+        set.and(ended).and(stat)
+    }
+
+    /// Owner, mode, times or attributes of a session's node are about to change: the shadow's are its own from now on, and there is
+    /// something to publish. EAGAIN-free: a session that is ending has its metadata already.
+    pub fn touch(&self, node: NodeId) -> Result<(), Errno> {
+        let Some(session) = self.files.lock().session_on(node).cloned() else { return Ok(()) };
+        match session.staged(|staged| {
+            staged.fill(&self.store)?;
+            staged.shadow.meta_touched = true;
+            staged.changed = true;
+            Ok(())
+        }) {
+            Err(Errno::BUSY | Errno::STALE) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Whether a name is taken by a file that exists only as a session's shadow, so that nothing else can be made there (EEXIST).
+    pub fn is_promised(&self, name: &Name) -> bool {
+        let files = self.files.lock();
+        files.key_of(name).is_some_and(|key| files.sessions(key).iter().any(|session| session.creates))
+    }
+
+    /// Whether a directory is empty only because what is being created in it has not appeared yet (ENOTEMPTY).
+    pub fn is_promised_in(&self, parent: NodeId, name: &OsStr) -> bool {
+        let Ok(stat) = self.stat(&Name::new(parent, name)) else { return false };
+        let Some(directory) = self.tree.nodes.find(attr::identity(&stat, false)) else { return false };
+        self.files.lock().creates_in(directory)
+    }
+
+    fn own_session(&self, name: &Name, opener: &Opener) -> Option<Arc<Session>> {
+        let key = self.files.lock().key_of(name)?;
+        self.nearest_of(key, opener)
+    }
+
+    fn located(&self, name: &Name) -> Result<(Arc<OwnedFd>, PathBuf), Errno> {
+        Ok((self.directory(name.parent)?, self.path_of(name)?))
+    }
+
+    fn failed(&self, error: &PublishError) -> Errno {
+        let errno = from_io(&error.source);
+        if errno != Errno::EXIST && errno != Errno::NOENT {
+            self.counts.add(Counted::Failed);
+            log::error!("{error}");
+        }
+        errno
+    }
+}

@@ -1,0 +1,89 @@
+//! What `concord status` shows of the coordination.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Coordination;
+use super::counts::COUNTED;
+use crate::store::record::Who;
+
+/// An open session.
+#[derive(Debug, Clone)]
+pub struct SessionStatus {
+    /// Relative to the project.
+    pub path: PathBuf,
+    /// Who writes.
+    pub who: Who,
+    /// Since it began.
+    pub held: Duration,
+    /// It is being published just now.
+    pub ending: bool,
+    /// First in line first.
+    pub waiters: Vec<WaiterStatus>,
+}
+
+/// A request that waits.
+#[derive(Debug, Clone)]
+pub struct WaiterStatus {
+    /// Who waits.
+    pub who: Who,
+    /// Since when.
+    pub waited: Duration,
+}
+
+impl Coordination {
+    /// All open sessions and who waits for them.
+    pub fn sessions(&self) -> Vec<SessionStatus> {
+        let now = self.now();
+        let (sessions, waiting): (Vec<_>, Vec<_>) = {
+            let files = self.files.lock();
+            let late = files.late_sessions().iter().cloned();
+            let sessions: Vec<_> = files.all_sessions().map(|(_, session)| session.clone()).chain(late).collect();
+            let waiting = sessions
+                .iter()
+                .map(|session| files.queue.waiters(session.about.file).map(|w| (w.proc, now.0 - w.since.0)).collect::<Vec<_>>())
+                .collect();
+            (sessions, waiting)
+        };
+        let described = |session: &super::session::Session, waiting: Vec<(_, u64)>| SessionStatus {
+            path: self.path_of(&session.name()).unwrap_or_else(|_| PathBuf::from(&session.name().name)),
+            who: session.about.who.clone(),
+            held: session.since.elapsed(),
+            ending: !session.is_open(),
+            waiters: waiting
+                .into_iter()
+                .map(|(proc, ms)| WaiterStatus { who: self.descriptions.of(proc, 0), waited: Duration::from_millis(ms) })
+                .collect(),
+        };
+        sessions.iter().zip(waiting).map(|(session, waiting)| described(session, waiting)).collect()
+    }
+
+    /// How often what happened, by name.
+    pub fn counted(&self) -> Vec<(&'static str, u64)> {
+        COUNTED.iter().map(|(what, name)| (*name, self.counts.get(*what))).collect()
+    }
+
+    /// Lets no session begin any more, and tells whether all have ended.
+    pub fn drain(&self) -> bool {
+        self.closing.store(true, std::sync::atomic::Ordering::Release);
+        self.files.lock().is_quiet()
+    }
+
+    /// Takes back [`Coordination::drain`]: the mount stays.
+    pub fn reopen(&self) {
+        self.closing.store(false, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Discards all open sessions; what they staged goes to `recovered/`.
+    pub fn discard_all(self: &std::sync::Arc<Self>) {
+        let sessions: Vec<_> = {
+            let files = self.files.lock();
+            let late = files.late_sessions().iter().cloned();
+            files.all_sessions().map(|(_, session)| session.clone()).chain(late).collect()
+        };
+        for session in sessions {
+            // What cannot be set aside now stays in the shadows and is found by the next start.
+            let _ = self.end_now(&session, super::close::Ending::Unmounted);
+        }
+    }
+}

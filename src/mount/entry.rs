@@ -1,0 +1,196 @@
+//! Names: lookup, make, link, unlink, rename.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::{Errno, Result};
+
+use super::attr;
+use super::nodes::{Name, NodeId};
+use super::pin::{Access, Pin};
+use super::tree::{Caller, Tree};
+
+/// A name's node, one lookup more, and its attributes.
+#[derive(Debug)]
+pub struct Entry {
+    /// The node.
+    pub id: NodeId,
+    /// What stat(2) says.
+    pub stat: Stat,
+    /// Below `.concord`.
+    pub private: bool,
+}
+
+/// What a new name is to be.
+#[derive(Debug)]
+pub enum New<'a> {
+    /// mkdir(2), with its mode.
+    Directory(u32),
+    /// symlink(2), with its target.
+    Symlink(&'a Path),
+    /// mknod(2), with its mode and the kernel's device number.
+    Special(u32, u32),
+}
+
+impl Tree {
+    /// The node of a name; ENOENT when there is none.
+    pub fn lookup(&self, caller: Caller, parent: NodeId, name: &OsStr) -> Result<Entry> {
+        let private = self.is_private(parent, name)?;
+        if private && !self.may_see_store(caller) {
+            return Err(Errno::NOENT);
+        }
+        let held = self.hold_names();
+        let dir = self.dir_of(&held, parent)?;
+        self.enter(&dir, parent, name, private)
+    }
+
+    /// A descriptor of a directory, also of one that was removed while somebody is in it.
+    pub fn dir_of(&self, held: &super::tree::NamesHeld<'_>, id: NodeId) -> Result<Arc<OwnedFd>> {
+        match self.reach(held, id) {
+            // Nothing can be in a removed directory, and nothing can be made there.
+            Err(Errno::STALE) if self.nodes.pin(id).is_some() => Err(Errno::NOENT),
+            result => result,
+        }
+    }
+
+    /// Makes the entry of a name that is in the directory `dir`.
+    pub fn enter(&self, dir: &OwnedFd, parent: NodeId, name: &OsStr, private: bool) -> Result<Entry> {
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let identity = attr::identity(&stat, private);
+        let id = self
+            .nodes
+            .intern(Name::new(parent, name), identity, attr::kind(stat.st_mode));
+        Ok(Entry { id, stat, private })
+    }
+
+    /// mkdir(2), symlink(2), mknod(2), as the caller.
+    pub fn make(&self, caller: Caller, parent: NodeId, name: &OsStr, new: New<'_>, umask: u32) -> Result<Entry> {
+        self.refuse_private(parent, name)?;
+        let held = self.hold_names();
+        let dir = self.dir_of(&held, parent)?;
+        {
+            let mode = match new {
+                New::Directory(mode) | New::Special(mode, _) => mode,
+                New::Symlink(_) => 0,
+            };
+            let _caller = caller.assume(mode, umask)?;
+            match new {
+                New::Directory(mode) => rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(mode))?,
+                New::Symlink(target) => rustix::fs::symlinkat(target, &dir, name)?,
+                New::Special(mode, device) => {
+                    let kind = FileType::from_raw_mode(mode);
+                    let mode = Mode::from_raw_mode(mode & 0o7777);
+                    rustix::fs::mknodat(&dir, name, kind, mode, attr::decode_device(device))?;
+                }
+            }
+        }
+        self.enter(&dir, parent, name, false)
+    }
+
+    /// readlink(2).
+    pub fn read_link(&self, id: NodeId) -> Result<Vec<u8>> {
+        let anchor = self.anchor(id)?;
+        rustix::fs::readlinkat(&anchor, "", Vec::new()).map(|target| target.into_bytes())
+    }
+
+    /// link(2). As the daemon, not the caller: no inode is made, and the kernel has checked what hard links need
+    /// (fs.protected_hardlinks) against the mounted inode.
+    pub fn link(&self, id: NodeId, parent: NodeId, name: &OsStr) -> Result<Entry> {
+        self.refuse_private(parent, name)?;
+        let identity = self.identity(id)?;
+        if identity.private {
+            return Err(Errno::ROFS);
+        }
+        let anchor = self.anchor(id)?;
+        let held = self.hold_names();
+        let dir = self.dir_of(&held, parent)?;
+        let source = super::pin::proc_path(std::os::fd::AsFd::as_fd(&anchor));
+        rustix::fs::linkat(rustix::fs::CWD, source, &dir, name, AtFlags::SYMLINK_FOLLOW)?;
+        let stat = rustix::fs::fstat(&anchor)?;
+        // The very node that was asked for, also when it was deleted meanwhile and its inode has another.
+        let id = self
+            .nodes
+            .intern(Name::new(parent, name), identity, attr::kind(stat.st_mode));
+        Ok(Entry {
+            id,
+            stat,
+            private: false,
+        })
+    }
+
+    /// unlink(2), or rmdir(2) with `AtFlags::REMOVEDIR`.
+    pub fn remove(&self, parent: NodeId, name: &OsStr, flags: AtFlags) -> Result<()> {
+        self.refuse_private(parent, name)?;
+        let dir = self.dir_of(&self.hold_names(), parent)?;
+        let _changing = self.change_names();
+        let victim = Victim::hold(&dir, name)?;
+        rustix::fs::unlinkat(&dir, name, flags)?;
+        self.gone(victim, &Name::new(parent, name));
+        Ok(())
+    }
+
+    /// rename(2) with its flags, renameat2(2).
+    pub fn rename(&self, from: (NodeId, &OsStr), to: (NodeId, &OsStr), flags: RenameFlags) -> Result<()> {
+        self.refuse_private(from.0, from.1)?;
+        self.refuse_private(to.0, to.1)?;
+        let (old_dir, new_dir) = {
+            let held = self.hold_names();
+            (self.dir_of(&held, from.0)?, self.dir_of(&held, to.0)?)
+        };
+        let _changing = self.change_names();
+        let source = attr::identity(&rustix::fs::statat(&old_dir, from.1, AtFlags::SYMLINK_NOFOLLOW)?, false);
+        let target = match Victim::hold(&new_dir, to.1) {
+            Ok(victim) => Some(victim),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(error),
+        };
+        rustix::fs::renameat_with(&old_dir, from.1, &new_dir, to.1, flags)?;
+        let (old, new) = (Name::new(from.0, from.1), Name::new(to.0, to.1));
+        if let Some(victim) = target {
+            let replaced = attr::identity(&victim.stat, false);
+            if replaced == source {
+                // Two names of one inode: rename(2) leaves both.
+                return Ok(());
+            }
+            if flags.contains(RenameFlags::EXCHANGE) {
+                if let Some(id) = self.nodes.find(replaced) {
+                    self.nodes.rename(id, &new, old.clone());
+                }
+            } else {
+                self.gone(victim, &new);
+            }
+        }
+        if let Some(id) = self.nodes.find(source) {
+            self.nodes.rename(id, &old, new);
+        }
+        Ok(())
+    }
+
+    /// A name was removed on disk: so it is in the table.
+    fn gone(&self, victim: Victim, name: &Name) {
+        if let Some(id) = self.nodes.find(attr::identity(&victim.stat, false)) {
+            let last_link = victim.stat.st_nlink <= 1 || attr::kind(victim.stat.st_mode) == fuser::FileType::Directory;
+            self.nodes
+                .remove_name(id, name, Arc::new(Pin::new(victim.fd, Access::Path, None)), last_link);
+        }
+    }
+}
+
+/// An inode that is about to lose a name, held so that whoever has it by a descriptor can still be answered.
+#[derive(Debug)]
+struct Victim {
+    fd: OwnedFd,
+    stat: Stat,
+}
+
+impl Victim {
+    fn hold(dir: &OwnedFd, name: &OsStr) -> Result<Victim> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&fd)?;
+        Ok(Victim { fd, stat })
+    }
+}

@@ -1,0 +1,592 @@
+//! Decode, call, reply: what fuser wants of a filesystem. Every decision is made elsewhere.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
+    OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use rustix::fs::{AtFlags, OFlags, RenameFlags};
+use rustix::io::{Errno, Result};
+
+use super::attr;
+use super::entry::{Entry, New};
+use super::errno::reply_errno;
+use super::file;
+use super::handles::{Handle, Ordinary};
+use super::nodes::NodeId;
+use super::setattr::Changes;
+use super::tree::{Caller, Tree};
+use super::xattr::Answer;
+
+/// The filesystem as fuser sees it.
+#[derive(Debug)]
+pub struct Fs {
+    tree: Arc<Tree>,
+    /// The backing filesystem is itself stacked: passthrough needs one level more.
+    stacked: bool,
+}
+
+/// Bytes of one write request at most.
+const WRITE_BYTES_MAX: u32 = 1 << 20;
+/// Read-ahead and asynchronous requests the kernel may have under way.
+const BACKGROUND_MAX: u16 = 64;
+/// The kernel asks for generations only for NFS export, which is not offered.
+const GENERATION: Generation = Generation(0);
+
+/// What is asked of the kernel, each where it has it. Not asked for: FUSE_FLOCK_LOCKS and FUSE_POSIX_LOCKS (the kernel then
+/// keeps locks itself, which is right for ordinary files), FUSE_WRITEBACK_CACHE (passthrough excludes it),
+/// FUSE_HANDLE_KILLPRIV (the kernel then sends the mode that is left after a write, also for passthrough).
+const WANTED: [InitFlags; 11] = [
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_PASSTHROUGH,
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_MAX_PAGES,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+];
+
+impl Fs {
+    /// Serves a tree.
+    pub fn new(tree: Tree, stacked: bool) -> Fs {
+        Fs {
+            tree: Arc::new(tree),
+            stacked,
+        }
+    }
+
+    fn reply_entry(&self, result: Result<Entry>, reply: ReplyEntry) {
+        match result {
+            Ok(entry) => {
+                reply.entry(
+                    &self.tree.ttl(entry.private),
+                    &attr::attributes(entry.id, &entry.stat),
+                    GENERATION,
+                );
+            }
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn open_flags(&self, file: &Ordinary) -> Result<FopenFlags> {
+        if self.tree.identity(file.node)?.private {
+            // The daemon changes these files underneath.
+            return Ok(FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
+        }
+        let kept = file.pin.backing().is_none() && !self.tree.shared_backing;
+        Ok(if kept {
+            FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_KEEP_CACHE
+        } else {
+            FopenFlags::FOPEN_NOFLUSH
+        })
+    }
+
+    /// Runs `work` on a worker thread and replies from there.
+    fn later(&self, reply: ReplyEmpty, work: impl FnOnce() -> Result<()> + Send + 'static) {
+        self.tree.workers.run(move || reply_empty(work(), reply));
+    }
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        tid: request.pid(),
+    }
+}
+
+fn node(number: INodeNo) -> NodeId {
+    NodeId(number.0)
+}
+
+fn open_flags(flags: i32) -> OFlags {
+    OFlags::from_bits_retain(flags as u32)
+}
+
+fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(reply_errno(error)),
+    }
+}
+
+fn reply_xattr(result: Result<Answer>, reply: ReplyXattr) {
+    match result {
+        Ok(Answer::Length(length)) => reply.size(length),
+        Ok(Answer::Data(data)) => reply.data(&data),
+        Err(error) => reply.error(reply_errno(error)),
+    }
+}
+
+impl fuser::Filesystem for Fs {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        for flag in WANTED {
+            if let Err(missing) = config.add_capabilities(flag) {
+                log::info!("this kernel does not have {missing:?}");
+            }
+        }
+        if self.tree.shared_backing {
+            // Absent on no kernel that this runs on; without it, stale pages would be a matter of the attributes' timeout.
+            let _ = config.add_capabilities(InitFlags::FUSE_AUTO_INVAL_DATA);
+        }
+        let depth = if self.stacked { 2 } else { 1 };
+        let stacking = config.set_max_stack_depth(depth).is_ok();
+        let passthrough = stacking && config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH);
+        self.tree.passthrough.store(passthrough, Ordering::Relaxed);
+        if config.set_max_write(WRITE_BYTES_MAX).is_err() || config.set_max_background(BACKGROUND_MAX).is_err() {
+            log::warn!("the kernel keeps its own limits for writes and background requests");
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.tree.lookup(caller(request), node(parent), name) {
+            Err(Errno::NOENT) if !self.tree.is_private(node(parent), name).unwrap_or(true) => {
+                reply.entry(&self.tree.ttl(false), &attr::negative(), GENERATION);
+            }
+            result => self.reply_entry(result, reply),
+        }
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {
+        self.tree.nodes.forget(node(ino), nlookup);
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let id = node(ino);
+        match self
+            .tree
+            .identity(id)
+            .and_then(|identity| Ok((identity.private, self.tree.stat(id)?)))
+        {
+            Ok((private, stat)) => reply.attr(&self.tree.ttl(private), &attr::attributes(id, &stat)),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changes = Changes {
+            mode,
+            uid,
+            gid,
+            size,
+            atime,
+            mtime,
+        };
+        match self.tree.set_attributes(node(ino), fh.map(|fh| fh.0), &changes) {
+            Ok(stat) => reply.attr(&self.tree.ttl(false), &attr::attributes(node(ino), &stat)),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.tree.read_link(node(ino)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        self.reply_entry(
+            self.tree
+                .make(caller(request), node(parent), name, New::Special(mode, rdev), umask),
+            reply,
+        );
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        self.reply_entry(
+            self.tree
+                .make(caller(request), node(parent), name, New::Directory(mode), umask),
+            reply,
+        );
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
+        self.reply_entry(
+            self.tree
+                .make(caller(request), node(parent), link_name, New::Symlink(target), 0),
+            reply,
+        );
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(self.tree.remove(node(parent), name, AtFlags::empty()), reply);
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(self.tree.remove(node(parent), name, AtFlags::REMOVEDIR), reply);
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: fuser::RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let flags = RenameFlags::from_bits_retain(flags.bits());
+        reply_empty(
+            self.tree
+                .rename((node(parent), name), (node(newparent), newname), flags),
+            reply,
+        );
+    }
+
+    fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        self.reply_entry(self.tree.link(node(ino), node(newparent), newname), reply);
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let register = |fd: std::os::fd::BorrowedFd<'_>| reply.open_backing(fd);
+        let opened = self
+            .tree
+            .open(caller(request), node(ino), open_flags(flags.0), &register)
+            .and_then(|file| Ok((self.open_flags(&file)?, file)));
+        match opened {
+            Ok((flags, file)) => {
+                let number = FileHandle(self.tree.handles.insert(Handle::Ordinary(Arc::clone(&file))));
+                match file.pin.backing() {
+                    Some(backing) => reply.opened_passthrough(number, flags, backing),
+                    None => reply.opened(number, flags),
+                }
+            }
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let register = |fd: std::os::fd::BorrowedFd<'_>| reply.open_backing(fd);
+        let created = self
+            .tree
+            .create(
+                caller(request),
+                node(parent),
+                name,
+                (mode, umask),
+                open_flags(flags),
+                &register,
+            )
+            .and_then(|(entry, file)| Ok((self.open_flags(&file)?, entry, file)));
+        match created {
+            Ok((flags, entry, file)) => {
+                let number = FileHandle(self.tree.handles.insert(Handle::Ordinary(Arc::clone(&file))));
+                let (ttl, attr) = (self.tree.ttl(false), attr::attributes(entry.id, &entry.stat));
+                match file.pin.backing() {
+                    Some(backing) => reply.created_passthrough(&ttl, &attr, GENERATION, number, flags, backing),
+                    None => reply.created(&ttl, &attr, GENERATION, number, flags),
+                }
+            }
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self
+            .tree
+            .handles
+            .ordinary(fh.0)
+            .and_then(|file| file.read(offset, size))
+        {
+            Ok(data) => reply.data(&data),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let mut flags = open_flags(flags.0);
+        if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            // Pages of a mapping go where they belong, whatever handle the kernel chose for them.
+            flags -= OFlags::APPEND;
+        }
+        let clears = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        match self
+            .tree
+            .handles
+            .ordinary(fh.0)
+            .and_then(|file| file.write(offset, data, flags, clears))
+        {
+            Ok(count) => reply.written(count),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn flush(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        // Only kernels without FOPEN_NOFLUSH (before 5.16) ask; nothing is held back.
+        reply_empty(self.tree.handles.ordinary(fh.0).map(drop), reply);
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        match self.tree.handles.remove(fh.0) {
+            Some(Handle::Ordinary(file)) => self.tree.close(file),
+            Some(Handle::Directory(_)) | None => {}
+        }
+        reply.ok();
+    }
+
+    fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        match self.tree.handles.ordinary(fh.0) {
+            Ok(file) => self.later(reply, move || file.sync(datasync)),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.tree.open_dir(node(ino)) {
+            Ok(dir) => {
+                let number = self.tree.handles.insert(Handle::Directory(Arc::new(dir)));
+                reply.opened(FileHandle(number), FopenFlags::empty());
+            }
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn readdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listed = self.tree.handles.directory(fh.0).and_then(|dir| {
+            self.tree.list(&dir, offset, |entry| {
+                reply.add(INodeNo(entry.ino), entry.next, entry.kind, &entry.name)
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let listed = self.tree.handles.directory(fh.0).and_then(|dir| {
+            self.tree.list_plus(&dir, offset, |listed, entry| {
+                let (ttl, attr) = match entry {
+                    Some(entry) => (self.tree.ttl(entry.private), attr::attributes(entry.id, &entry.stat)),
+                    None => {
+                        // For "." and ".." the kernel makes no node; for others number 0 says that it must not.
+                        let dots = listed.name == "." || listed.name == "..";
+                        let ino = INodeNo(if dots { listed.ino } else { 0 });
+                        (
+                            std::time::Duration::ZERO,
+                            fuser::FileAttr {
+                                kind: listed.kind,
+                                ino,
+                                ..attr::negative()
+                            },
+                        )
+                    }
+                };
+                reply.add(attr.ino, listed.next, &listed.name, &ttl, &attr, GENERATION)
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn releasedir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.tree.handles.remove(fh.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        match self.tree.handles.directory(fh.0) {
+            Ok(dir) => self.later(reply, move || file::sync(std::os::fd::AsFd::as_fd(dir.fd()), datasync)),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match self.tree.anchor(node(ino)).and_then(rustix::fs::fstatvfs) {
+            Ok(stat) => reply.statfs(
+                stat.f_blocks,
+                stat.f_bfree,
+                stat.f_bavail,
+                stat.f_files,
+                stat.f_ffree,
+                stat.f_bsize as u32,
+                stat.f_namemax as u32,
+                stat.f_frsize as u32,
+            ),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply_empty(
+            self.tree.set_xattr(caller(request), node(ino), name, value, flags),
+            reply,
+        );
+    }
+
+    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        reply_xattr(self.tree.get_xattr(node(ino), name, size), reply);
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        reply_xattr(self.tree.list_xattr(node(ino), size), reply);
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(self.tree.remove_xattr(node(ino), name), reply);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: fuser::IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(reply_errno(Errno::NOTTY));
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        match self.tree.handles.ordinary(fh.0) {
+            Ok(file) => self.later(reply, move || file.allocate(offset, length, mode)),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn lseek(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        match self
+            .tree
+            .handles
+            .ordinary(fh.0)
+            .and_then(|file| file.seek(offset, whence))
+        {
+            Ok(offset) => reply.offset(offset),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let tree = Arc::clone(&self.tree);
+        self.tree.workers.run(move || {
+            let files = tree
+                .handles
+                .ordinary(fh_in.0)
+                .and_then(|from| Ok((from, tree.handles.ordinary(fh_out.0)?)));
+            match files.and_then(|(from, to)| from.copy(offset_in, &to, offset_out, len)) {
+                Ok(count) => reply.written(count),
+                Err(error) => reply.error(reply_errno(error)),
+            }
+        });
+    }
+}

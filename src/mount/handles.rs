@@ -1,0 +1,72 @@
+//! Open files and directories, by the number that the kernel has for them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use rustix::io::{Errno, Result};
+
+use super::dir::DirHandle;
+use super::nodes::NodeId;
+use super::pin::Pin;
+
+/// What an open made.
+#[derive(Debug, Clone)]
+pub enum Handle {
+    /// A regular file that is nobody's business but its users'.
+    Ordinary(Arc<Ordinary>),
+    /// A directory.
+    Directory(Arc<DirHandle>),
+}
+
+/// An open ordinary file.
+#[derive(Debug)]
+pub struct Ordinary {
+    /// Its node.
+    pub node: NodeId,
+    /// What it shares with the other handles of the node.
+    pub pin: Arc<Pin>,
+}
+
+/// The table of open handles. Its lock is held only to look one up.
+#[derive(Debug, Default)]
+pub struct Handles {
+    table: RwLock<HashMap<u64, Handle>>,
+    next: AtomicU64,
+}
+
+impl Handles {
+    /// Gives a handle its number.
+    pub fn insert(&self, handle: Handle) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.table.write().insert(number, handle);
+        number
+    }
+
+    /// The handle with this number; EBADF when there is none.
+    pub fn get(&self, number: u64) -> Result<Handle> {
+        self.table.read().get(&number).cloned().ok_or(Errno::BADF)
+    }
+
+    /// The open ordinary file with this number; EBADF when it is something else.
+    pub fn ordinary(&self, number: u64) -> Result<Arc<Ordinary>> {
+        match self.get(number)? {
+            Handle::Ordinary(file) => Ok(file),
+            Handle::Directory(_) => Err(Errno::BADF),
+        }
+    }
+
+    /// The open directory with this number; EBADF when it is something else.
+    pub fn directory(&self, number: u64) -> Result<Arc<DirHandle>> {
+        match self.get(number)? {
+            Handle::Directory(dir) => Ok(dir),
+            Handle::Ordinary(_) => Err(Errno::BADF),
+        }
+    }
+
+    /// Takes a handle out: it is closed when the last request that uses it is answered.
+    pub fn remove(&self, number: u64) -> Option<Handle> {
+        self.table.write().remove(&number)
+    }
+}

@@ -1,0 +1,138 @@
+use super::*;
+use crate::mount::pin::Access;
+use fuser::FileType;
+use std::path::Path;
+
+fn table() -> NodeTable {
+    NodeTable::new(identity(2), Arc::new(DirCache::new(4)))
+}
+
+fn identity(ino: u64) -> Identity {
+    Identity {
+        dev: 7,
+        ino,
+        private: false,
+    }
+}
+
+fn name(parent: NodeId, name: &str) -> Name {
+    Name::new(parent, OsStr::new(name))
+}
+
+fn held() -> Arc<Pin> {
+    Arc::new(Pin::new(std::fs::File::open("/").unwrap().into(), Access::Read, None))
+}
+
+#[test]
+fn a_node_has_its_inodes_number_where_that_is_free() {
+    let table = table();
+    let file = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    assert_eq!(file, NodeId(100));
+    let elsewhere = Identity {
+        dev: 8,
+        ..identity(100)
+    };
+    assert!(table.intern(name(ROOT, "b"), elsewhere, FileType::RegularFile).0 >= SYNTHETIC_FIRST);
+    assert!(table.intern(name(ROOT, "c"), identity(1), FileType::RegularFile).0 >= SYNTHETIC_FIRST);
+    let private = Identity {
+        private: true,
+        ..identity(100)
+    };
+    assert!(table.intern(name(ROOT, "d"), private, FileType::RegularFile).0 >= SYNTHETIC_FIRST);
+}
+
+#[test]
+fn hard_links_are_one_node_with_several_names() {
+    let table = table();
+    let first = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    assert_eq!(
+        first,
+        table.intern(name(ROOT, "b"), identity(100), FileType::RegularFile)
+    );
+    assert_eq!(table.info(first).unwrap().names, [name(ROOT, "a"), name(ROOT, "b")]);
+    table.remove_name(first, &name(ROOT, "a"), held(), false);
+    assert_eq!(table.path_of(first).unwrap(), Path::new("b"));
+    assert!(table.pin(first).is_none());
+}
+
+#[test]
+fn a_deleted_inodes_number_given_to_a_new_file_makes_another_node() {
+    let table = table();
+    let old = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    table.remove_name(old, &name(ROOT, "a"), held(), true);
+    assert!(table.pin(old).is_some());
+    let new = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    assert_ne!(old, new);
+    assert_eq!(table.find(identity(100)), Some(new));
+    table.forget(old, 1);
+    assert!(table.info(old).is_none());
+    assert_eq!(table.find(identity(100)), Some(new));
+}
+
+#[test]
+fn a_directory_stays_while_a_child_is_known_and_goes_with_it() {
+    let table = table();
+    let dir = table.intern(name(ROOT, "d"), identity(100), FileType::Directory);
+    let deeper = table.intern(name(dir, "e"), identity(101), FileType::Directory);
+    let file = table.intern(name(deeper, "f"), identity(102), FileType::RegularFile);
+    table.forget(dir, 1);
+    table.forget(deeper, 1);
+    assert_eq!(table.path_of(file).unwrap(), Path::new("d/e/f"));
+    table.forget(file, 1);
+    assert_eq!(table.len(), 1);
+}
+
+#[test]
+fn a_renamed_directory_takes_its_children_along() {
+    let table = table();
+    let dir = table.intern(name(ROOT, "d"), identity(100), FileType::Directory);
+    let other = table.intern(name(ROOT, "o"), identity(101), FileType::Directory);
+    let file = table.intern(name(dir, "f"), identity(102), FileType::RegularFile);
+    table.rename(dir, &name(ROOT, "d"), name(other, "x"));
+    assert_eq!(table.path_of(file).unwrap(), Path::new("o/x/f"));
+    table.forget(other, 1);
+    assert_eq!(table.path_of(file).unwrap(), Path::new("o/x/f"));
+}
+
+#[test]
+fn forget_drops_a_node_only_when_all_lookups_are_returned() {
+    let table = table();
+    let file = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    table.forget(file, 1);
+    assert!(table.info(file).is_some());
+    table.forget(file, 1);
+    assert!(table.info(file).is_none());
+}
+
+#[test]
+fn an_open_node_outlives_its_lookups_until_the_handle_is_closed() {
+    let table = table();
+    let file = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    let pin = held();
+    table.set_open_pin(file, &pin);
+    table.forget(file, 1);
+    assert!(table.open_pin(file).is_some());
+    drop(pin);
+    table.handle_closed(file);
+    assert!(table.info(file).is_none());
+}
+
+#[test]
+fn a_rebound_node_is_found_by_its_new_inode_and_a_fresh_one_is_not() {
+    let table = table();
+    let node = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    let fresh = table.fresh(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    assert!(fresh.0 >= SYNTHETIC_FIRST);
+    assert_eq!(table.find(identity(100)), Some(node));
+    table.rebind(node, identity(200), None);
+    assert_eq!(table.find(identity(200)), Some(node));
+    assert_eq!(table.find(identity(100)), None);
+    table.rebind(fresh, identity(100), None);
+    assert_eq!(table.find(identity(100)), Some(fresh));
+}
+
+#[test]
+fn a_node_is_small_enough_for_hundreds_of_thousands() {
+    assert!(std::mem::size_of::<Node>() <= 96, "{}", std::mem::size_of::<Node>());
+}

@@ -1,0 +1,273 @@
+//! The backing tree, and how a node is reached in it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::{Errno, Result};
+
+use super::attr;
+use super::dirs::DirCache;
+use super::handles::Handles;
+use super::nodes::{Identity, Name, NodeId, NodeTable, ROOT};
+use super::pin::Pin;
+use super::workers::Workers;
+use crate::os::creds::Assumed;
+
+/// The store's folder in the root: shown to who asks for it by name, never listed, never changed through the mount.
+pub const STORE: &str = ".concord";
+
+/// First opens of one inode exclude each other by its stripe.
+const STRIPES: usize = 64;
+
+/// Everything the operations share. The operations themselves are grouped by subject in the files next to this one.
+///
+/// Lock order: `opening`, `names`, the node table, the directory cache. `names` is never taken twice by one thread: functions
+/// that need it to be held take a [`NamesHeld`].
+#[derive(Debug)]
+pub struct Tree {
+    root: Arc<OwnedFd>,
+    pub(super) nodes: NodeTable,
+    dirs: Arc<DirCache>,
+    pub(super) handles: Handles,
+    pub(super) workers: Workers,
+    /// Held for reading while a node is reached by its name, for writing while a name changes on disk and in the table.
+    names: RwLock<()>,
+    opening: Vec<Mutex<()>>,
+    pub(super) shared_backing: bool,
+    /// The kernel takes passthrough, and has not refused us yet.
+    pub(super) passthrough: AtomicBool,
+    owner: u32,
+}
+
+/// Proof that no name changes meanwhile.
+pub type NamesHeld<'a> = RwLockReadGuard<'a, ()>;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Thread id (kernel-facts, 3).
+    pub tid: u32,
+}
+
+impl Caller {
+    /// The serving thread makes files as the caller, with the caller's umask, until the guard is dropped.
+    pub fn assume(self, mode: u32, umask: u32) -> Result<Assumed> {
+        crate::os::creds::set_thread_umask(umask).map_err(|error| super::errno::from_io(&error))?;
+        const S_ISGID: u32 = 0o2000;
+        Ok(if mode & S_ISGID != 0 {
+            Assumed::user_with_groups(self.uid, self.gid, self.tid)
+        } else {
+            Assumed::user(self.uid, self.gid)
+        })
+    }
+}
+
+/// A descriptor of a node's inode, perhaps `O_PATH`.
+#[derive(Debug)]
+pub enum Anchor {
+    /// What its open handles share.
+    Pinned(Arc<Pin>),
+    /// A cached directory.
+    Cached(Arc<OwnedFd>),
+    /// Opened for this one operation.
+    Own(OwnedFd),
+}
+
+impl AsFd for Anchor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Anchor::Pinned(pin) => pin.fd(),
+            Anchor::Cached(fd) => fd.as_fd(),
+            Anchor::Own(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl Tree {
+    /// A tree with only its root known.
+    pub fn new(backing: OwnedFd, shared_backing: bool, descriptors_max: usize) -> Result<Tree> {
+        let stat = rustix::fs::fstat(&backing)?;
+        if attr::kind(stat.st_mode) != fuser::FileType::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        let dirs = Arc::new(DirCache::new((descriptors_max / 16).clamp(32, 1024)));
+        Ok(Tree {
+            root: Arc::new(backing),
+            nodes: NodeTable::new(attr::identity(&stat, false), Arc::clone(&dirs)),
+            dirs,
+            handles: Handles::default(),
+            workers: Workers::new(),
+            names: RwLock::new(()),
+            opening: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            shared_backing,
+            passthrough: AtomicBool::new(false),
+            owner: rustix::process::geteuid().as_raw(),
+        })
+    }
+
+    /// No name changes while this is held.
+    pub fn hold_names(&self) -> NamesHeld<'_> {
+        self.names.read()
+    }
+
+    /// A name is about to change: nobody may reach a node by name meanwhile.
+    pub fn change_names(&self) -> parking_lot::RwLockWriteGuard<'_, ()> {
+        self.names.write()
+    }
+
+    /// Only one thread at a time makes the pin of an inode.
+    pub fn opening(&self, id: NodeId) -> parking_lot::MutexGuard<'_, ()> {
+        self.opening[id.0 as usize % STRIPES].lock()
+    }
+
+    /// How long the kernel may remember a node's attributes and names.
+    pub fn ttl(&self, private: bool) -> Duration {
+        match (private, self.shared_backing) {
+            (true, _) => Duration::ZERO,
+            (false, true) => attr::TTL_SHARED,
+            (false, false) => attr::TTL_SOLE_WAY,
+        }
+    }
+
+    /// The inode of a node; ESTALE when the kernel names one that we do not know.
+    pub fn identity(&self, id: NodeId) -> Result<Identity> {
+        self.nodes.identity(id).ok_or(Errno::STALE)
+    }
+
+    /// Whether `name` in `parent` belongs to the store.
+    pub fn is_private(&self, parent: NodeId, name: &OsStr) -> Result<bool> {
+        Ok((parent == ROOT && name == STORE) || self.identity(parent)?.private)
+    }
+
+    /// EROFS for what would change the store.
+    pub fn refuse_private(&self, parent: NodeId, name: &OsStr) -> Result<()> {
+        if self.is_private(parent, name)? {
+            Err(Errno::ROFS)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the store's folder exists for this caller.
+    pub fn may_see_store(&self, caller: Caller) -> bool {
+        caller.uid == 0 || caller.uid == self.owner
+    }
+
+    /// A descriptor of a directory (`O_PATH` except perhaps the root's), reached from the nearest cached ancestor.
+    pub fn reach(&self, _held: &NamesHeld<'_>, id: NodeId) -> Result<Arc<OwnedFd>> {
+        if id == ROOT {
+            return Ok(Arc::clone(&self.root));
+        }
+        if let Some(fd) = self.dirs.get(id) {
+            return Ok(fd);
+        }
+        let cached = |at| {
+            if at == ROOT {
+                Some(Arc::clone(&self.root))
+            } else {
+                self.dirs.get(at)
+            }
+        };
+        let Some((mut fd, missing)) = self.nodes.chain(id, cached) else {
+            return Err(Errno::STALE);
+        };
+        for (at, name) in missing {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let next = rustix::fs::openat(&fd, &*name, flags, Mode::empty()).map_err(stale)?;
+            if self.shared_backing {
+                self.verify(at, &rustix::fs::fstat(&next)?)?;
+            }
+            fd = Arc::new(next);
+            self.dirs.insert(at, Arc::clone(&fd));
+        }
+        Ok(fd)
+    }
+
+    /// A descriptor of any node's inode, for what needs no more than `O_PATH`.
+    pub fn anchor(&self, id: NodeId) -> Result<Anchor> {
+        if id == ROOT {
+            return Ok(Anchor::Cached(Arc::clone(&self.root)));
+        }
+        let held = self.hold_names();
+        let info = self.nodes.info(id).ok_or(Errno::STALE)?;
+        if let Some(pin) = info.pin {
+            return Ok(Anchor::Pinned(pin));
+        }
+        if info.kind == fuser::FileType::Directory {
+            return self.reach(&held, id).map(Anchor::Cached);
+        }
+        self.by_name(&held, id, &info.names, |dir, name| {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+            let stat = rustix::fs::fstat(&fd)?;
+            Ok((fd, stat))
+        })
+        .map(|(fd, _)| Anchor::Own(fd))
+    }
+
+    /// stat(2) of a node.
+    pub fn stat(&self, id: NodeId) -> Result<Stat> {
+        if id == ROOT {
+            return rustix::fs::fstat(&self.root);
+        }
+        let held = self.hold_names();
+        let info = self.nodes.info(id).ok_or(Errno::STALE)?;
+        if let Some(pin) = info.pin {
+            return rustix::fs::fstat(pin.fd());
+        }
+        if let Some(dir) = self.dirs.get(id) {
+            return rustix::fs::fstat(dir);
+        }
+        self.by_name(&held, id, &info.names, |dir, name| {
+            let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok((stat, stat))
+        })
+        .map(|(stat, _)| stat)
+    }
+
+    /// Tries a node's names until one leads to its inode; `attempt` returns a stat of what it found.
+    pub fn by_name<T>(
+        &self,
+        held: &NamesHeld<'_>,
+        id: NodeId,
+        names: &[Name],
+        mut attempt: impl FnMut(&OwnedFd, &OsStr) -> Result<(T, Stat)>,
+    ) -> Result<(T, Stat)> {
+        let mut error = Errno::STALE;
+        for name in names {
+            let tried = self.reach(held, name.parent).and_then(|dir| attempt(&dir, &name.name));
+            match tried.and_then(|found| self.verify(id, &found.1).map(|()| found)) {
+                Ok(found) => return Ok(found),
+                Err(Errno::STALE | Errno::NOENT) => {}
+                Err(other) => error = other,
+            }
+        }
+        Err(error)
+    }
+
+    fn verify(&self, id: NodeId, stat: &Stat) -> Result<()> {
+        let identity = self.identity(id)?;
+        if attr::identity(stat, identity.private) == identity {
+            Ok(())
+        } else {
+            Err(Errno::STALE)
+        }
+    }
+}
+
+/// A name that should be there and is not: somebody else changed the tree.
+fn stale(error: Errno) -> Errno {
+    match error {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Errno::STALE,
+        error => error,
+    }
+}

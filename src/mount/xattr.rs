@@ -1,0 +1,75 @@
+//! Extended attributes, and with them ACLs.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+
+use rustix::fs::XattrFlags;
+use rustix::io::{Errno, Result};
+
+use super::nodes::NodeId;
+use super::pin::proc_path;
+use super::tree::{Caller, Tree};
+use crate::os::creds::Assumed;
+
+/// The largest value and the largest list, xattr(7).
+const XATTR_SIZE_MAX: usize = 64 * 1024;
+
+/// What the kernel asked for: how long it is, or the thing itself.
+#[derive(Debug)]
+pub enum Answer {
+    /// Length in bytes.
+    Length(u32),
+    /// The value, or the names each with a NUL.
+    Data(Vec<u8>),
+}
+
+impl Tree {
+    /// getxattr(2); with `size` 0 the length only.
+    pub fn get_xattr(&self, id: NodeId, name: &OsStr, size: u32) -> Result<Answer> {
+        let anchor = self.anchor(id)?;
+        let path = proc_path(anchor.as_fd());
+        answer(size, |buffer| rustix::fs::getxattr(&path, name, buffer))
+    }
+
+    /// listxattr(2); with `size` 0 the length only.
+    pub fn list_xattr(&self, id: NodeId, size: u32) -> Result<Answer> {
+        let anchor = self.anchor(id)?;
+        let path = proc_path(anchor.as_fd());
+        answer(size, |buffer| rustix::fs::listxattr(&path, buffer))
+    }
+
+    /// setxattr(2). An ACL is set as the caller, because it may cost the file its set-group-id bit.
+    pub fn set_xattr(&self, caller: Caller, id: NodeId, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+        self.refuse_private_node(id)?;
+        let anchor = self.anchor(id)?;
+        let path = proc_path(anchor.as_fd());
+        let _caller = (name == "system.posix_acl_access" && caller.uid != 0)
+            .then(|| Assumed::user_with_groups(caller.uid, caller.gid, caller.tid));
+        rustix::fs::setxattr(path, name, value, XattrFlags::from_bits_retain(flags as u32))
+    }
+
+    /// removexattr(2).
+    pub fn remove_xattr(&self, id: NodeId, name: &OsStr) -> Result<()> {
+        self.refuse_private_node(id)?;
+        let anchor = self.anchor(id)?;
+        rustix::fs::removexattr(proc_path(anchor.as_fd()), name)
+    }
+
+    fn refuse_private_node(&self, id: NodeId) -> Result<()> {
+        if self.identity(id)?.private {
+            Err(Errno::ROFS)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn answer(size: u32, read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Answer> {
+    if size == 0 {
+        return read(&mut []).map(|length| Answer::Length(length as u32));
+    }
+    let mut buffer = vec![0; (size as usize).min(XATTR_SIZE_MAX)];
+    let length = read(&mut buffer)?;
+    buffer.truncate(length);
+    Ok(Answer::Data(buffer))
+}

@@ -1,0 +1,274 @@
+//! The credentials and the umask of the calling thread alone.
+//!
+//! glibc's `setgroups`, `setfsuid` … keep all threads of a process alike; a FUSE server needs the opposite: the thread that
+//! serves a request becomes the caller while it creates a file, the others stay what they are. Hence raw system calls.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::OnceLock;
+
+/// `CAP_DAC_OVERRIDE`, capabilities(7): kept while acting as somebody else, because the kernel has already checked access
+/// to the mounted tree, with capabilities of the caller that the daemon cannot see.
+const CAP_DAC_OVERRIDE: u32 = 1;
+/// `CAP_FSETID`: who has it may write to a set-user-id file without the bit being cleared.
+const CAP_FSETID: u32 = 4;
+/// `CAP_SETGID` and `CAP_SETUID`: without them nobody can be impersonated.
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+/// Header and data of capget(2) and capset(2), version 3.
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+fn capabilities() -> io::Result<[CapData; 2]> {
+    let mut header = CapHeader {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: capget(2) writes two `CapData` for version 3, and `data` holds two; both pointers outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &mut header, data.as_mut_ptr()) };
+    if result == 0 {
+        Ok(data)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn set_capabilities(data: &[CapData; 2]) -> io::Result<()> {
+    let mut header = CapHeader {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    // SAFETY: capset(2) reads two `CapData` for version 3; pid 0 means the calling thread.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &mut header, data.as_ptr()) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// What this process started with; every serving thread has the same.
+fn own_capabilities() -> Option<[CapData; 2]> {
+    static OWN: OnceLock<Option<[CapData; 2]>> = OnceLock::new();
+    *OWN.get_or_init(|| {
+        let data = capabilities().ok()?;
+        let needed = 1 << CAP_SETUID | 1 << CAP_SETGID;
+        (data[0].effective & needed == needed).then_some(data)
+    })
+}
+
+/// setfsuid(2); returns the previous id, there is no error.
+fn set_fsuid(uid: u32) -> u32 {
+    // SAFETY: setfsuid(2) takes one integer and changes the calling thread only.
+    unsafe { libc::syscall(libc::SYS_setfsuid, uid) as u32 }
+}
+
+/// setfsgid(2); returns the previous id, there is no error.
+fn set_fsgid(gid: u32) -> u32 {
+    // SAFETY: setfsgid(2) takes one integer and changes the calling thread only.
+    unsafe { libc::syscall(libc::SYS_setfsgid, gid) as u32 }
+}
+
+/// setgroups(2) for the calling thread.
+fn set_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: setgroups(2) reads `groups.len()` ids from a slice that outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The supplementary groups of a thread, from `/proc/TID/status`; empty when it is gone.
+fn groups_of(tid: u32) -> Vec<u32> {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else {
+        return Vec::new();
+    };
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    line.unwrap_or_default()
+        .split_ascii_whitespace()
+        .filter_map(|group| group.parse().ok())
+        .collect()
+}
+
+/// The calling thread acts as somebody else until this is dropped.
+#[derive(Debug)]
+pub struct Assumed {
+    /// What to put back: fsuid and fsgid.
+    ids: Option<(u32, u32)>,
+    own_groups: Option<Vec<u32>>,
+    /// Not `Send`: what it undoes belongs to this thread.
+    _this_thread: std::marker::PhantomData<*const ()>,
+}
+
+impl Assumed {
+    /// Makes the calling thread create files as `uid` and `gid` (setfsuid(2), setfsgid(2)). Does nothing when that is who
+    /// we are, or when this process may not become others: the mount then belongs to one user.
+    pub fn user(uid: u32, gid: u32) -> Assumed {
+        let mut assumed = Assumed {
+            ids: None,
+            own_groups: None,
+            _this_thread: std::marker::PhantomData,
+        };
+        let Some(own) = own_capabilities() else { return assumed };
+        if (uid, gid) == (0, 0) {
+            return assumed;
+        }
+        let own_gid = set_fsgid(gid);
+        let own_uid = set_fsuid(uid);
+        if uid != 0 {
+            // setfsuid to a user has just taken the file capabilities from the effective set.
+            let mut reduced = own;
+            reduced[0].effective &= !FILE_CAPABILITIES;
+            reduced[0].effective |= own[0].permitted & 1 << CAP_DAC_OVERRIDE;
+            if let Err(error) = set_capabilities(&reduced) {
+                log::warn!("cannot keep CAP_DAC_OVERRIDE while acting as user {uid}: {error}");
+            }
+        }
+        assumed.ids = Some((own_uid, own_gid));
+        assumed
+    }
+
+    /// As [`Assumed::user`], with the supplementary groups of the thread `tid` as well. The kernel asks for them only
+    /// when it decides whether a set-group-id bit may stay; reading them costs as much as the rest of a create.
+    pub fn user_with_groups(uid: u32, gid: u32, tid: u32) -> Assumed {
+        let own_groups = rustix::process::getgroups().map(|groups| groups.iter().map(|gid| gid.as_raw()).collect());
+        let mut replaced = None;
+        if own_capabilities().is_some()
+            && uid != 0
+            && let Ok(own) = own_groups
+        {
+            match set_groups(&groups_of(tid)) {
+                Ok(()) => replaced = Some(own),
+                Err(error) => log::warn!("cannot take on the groups of thread {tid}: {error}"),
+            }
+        }
+        let mut assumed = Assumed::user(uid, gid);
+        assumed.own_groups = replaced;
+        assumed
+    }
+}
+
+/// What setfsuid(2) takes away when it goes from 0 to a user: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID,
+/// LINUX_IMMUTABLE, MKNOD (all below 32; MAC_OVERRIDE, bit 32, is not ours to use).
+const FILE_CAPABILITIES: u32 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << CAP_FSETID | 1 << 9 | 1 << 27;
+
+impl Drop for Assumed {
+    fn drop(&mut self) {
+        if let Some((uid, gid)) = self.ids {
+            set_fsuid(uid);
+            set_fsgid(gid);
+            // Going back to 0 raises all file capabilities that are permitted; put back exactly what was.
+            if let Some(own) = own_capabilities()
+                && let Err(error) = set_capabilities(&own)
+            {
+                log::warn!("cannot put the daemon's capabilities back: {error}");
+            }
+        }
+        if let Some(groups) = &self.own_groups
+            && let Err(error) = set_groups(groups)
+        {
+            log::warn!("cannot put the daemon's groups back: {error}");
+        }
+    }
+}
+
+/// Runs `work` without `CAP_FSETID`, so that what it does to set-user-id files clears the bits as it would for a user.
+pub fn without_fsetid<T>(work: impl FnOnce() -> T) -> T {
+    let Some(own) = own_capabilities() else { return work() };
+    let mut reduced = own;
+    reduced[0].effective &= !(1 << CAP_FSETID);
+    if let Err(error) = set_capabilities(&reduced) {
+        log::warn!("cannot drop CAP_FSETID: {error}");
+    }
+    let result = work();
+    if let Err(error) = set_capabilities(&own) {
+        log::warn!("cannot put CAP_FSETID back: {error}");
+    }
+    result
+}
+
+/// Sets the umask of the calling thread only: the thread first leaves the process's shared umask, working directory and
+/// root, unshare(2) with CLONE_FS. The kernel then applies it, or the parent's default ACL instead, as it should.
+///
+/// # Errors
+/// What unshare(2) says; the umask is then unchanged.
+pub fn set_thread_umask(umask: u32) -> io::Result<()> {
+    thread_local! {
+        static CURRENT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+    let umask = umask & 0o777;
+    let current = CURRENT.get();
+    if current == Some(umask) {
+        return Ok(());
+    }
+    if current.is_none() {
+        // SAFETY: unshare(2) with CLONE_FS copies what the thread shared; it touches no memory of ours.
+        if unsafe { libc::unshare(libc::CLONE_FS) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: umask(2) cannot fail and, after the unshare, concerns this thread only.
+    unsafe { libc::umask(umask as libc::mode_t) };
+    CURRENT.set(Some(umask));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    #[test]
+    fn a_file_made_as_another_user_belongs_to_that_user_and_the_thread_comes_back() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let _as_user = Assumed::user_with_groups(4242, 4343, std::process::id());
+            std::fs::write(dir.path().join("theirs"), "").unwrap();
+        }
+        std::fs::write(dir.path().join("ours"), "").unwrap();
+        let theirs = std::fs::metadata(dir.path().join("theirs")).unwrap();
+        let ours = std::fs::metadata(dir.path().join("ours")).unwrap();
+        assert_eq!((theirs.uid(), theirs.gid()), (4242, 4343));
+        assert_eq!((ours.uid(), ours.gid()), (0, 0));
+        assert_eq!(
+            capabilities().unwrap()[0].effective,
+            own_capabilities().unwrap()[0].effective
+        );
+    }
+
+    #[test]
+    fn the_umask_of_one_thread_is_not_the_umask_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("masked");
+        let made = path.clone();
+        std::thread::spawn(move || {
+            set_thread_umask(0o077).unwrap();
+            std::fs::write(made, "").unwrap();
+        })
+        .join()
+        .unwrap();
+        std::fs::write(dir.path().join("plain"), "").unwrap();
+        let mode = |path: std::path::PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(path), 0o600);
+        assert_ne!(mode(dir.path().join("plain")), 0o600);
+    }
+}
