@@ -1,4 +1,5 @@
-//! Safe wrappers of what rustix lacks: /proc and per-thread credentials. The only `unsafe` of the crate lives here.
+//! Safe wrappers of what rustix lacks: /proc, per-thread credentials, starting writeback. The only `unsafe` of the crate lives here.
 
 pub mod creds;
 pub mod proc;
+pub mod writeback;

@@ -1,0 +1,457 @@
+//! What is known per coordinated file: its history directory, open, and its records. A bounded cache.
+//!
+//! A file's entry is taken out while a change is under way and put back when it went well; after a failure it is
+//! dropped, and the next change reads the directory again, which also sets right what the failure left.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::disk::{Disk, Kind, Stat, if_there};
+use super::history::{Key, found};
+use super::record::{Identity, VersionRecord, seal};
+use super::{OPEN_HISTORIES_MAX, Place, Retain, Store};
+
+/// One file's history, as far as it lies on disk.
+pub(super) struct FileHistory<D: Disk> {
+    pub key: Key,
+    pub dir: D::Dir,
+    pub next: u64,
+    pub records: BTreeMap<u64, VersionRecord>,
+    /// Versions whose content lies here, with its size.
+    pub contents: BTreeMap<u64, u64>,
+    /// The version that the live file holds.
+    pub current: Option<u64>,
+    /// The directories down to `dir`, and the `path` file, are known to be on disk.
+    pub rooted: bool,
+}
+
+enum Slot<D: Disk> {
+    Busy,
+    Idle(Box<FileHistory<D>>, u64),
+}
+
+/// The cache.
+pub(super) struct Files<D: Disk> {
+    slots: Mutex<Slots<D>>,
+    freed: Condvar,
+}
+
+struct Slots<D: Disk> {
+    map: HashMap<Key, Slot<D>>,
+    /// Current version per file, also while a change is under way; for [`Store::current_version`].
+    shown: HashMap<Key, (u64, Identity)>,
+    clock: u64,
+}
+
+impl<D: Disk> Files<D> {
+    pub fn new() -> Files<D> {
+        let slots = Slots {
+            map: HashMap::new(),
+            shown: HashMap::new(),
+            clock: 0,
+        };
+        Files {
+            slots: Mutex::new(slots),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// Takes the entry out, waiting for another change of the file to end.
+    fn take(&self, key: &Key) -> Option<Box<FileHistory<D>>> {
+        let mut slots = self.slots.lock();
+        while matches!(slots.map.get(key), Some(Slot::Busy)) {
+            self.freed.wait(&mut slots);
+        }
+        match slots.map.insert(key.clone(), Slot::Busy) {
+            Some(Slot::Idle(history, _)) => Some(history),
+            _ => None,
+        }
+    }
+
+    fn put(&self, key: &Key, history: Option<Box<FileHistory<D>>>) {
+        let mut slots = self.slots.lock();
+        let Slots { map, shown, clock } = &mut *slots;
+        *clock += 1;
+        shown.remove(key);
+        match history {
+            Some(history) => {
+                let identity = |v: u64| history.records.get(&v).and_then(|r| r.identity).map(|i| (v, i));
+                if let Some(current) = history.current.and_then(identity) {
+                    shown.insert(key.clone(), current);
+                }
+                map.insert(key.clone(), Slot::Idle(history, *clock));
+            }
+            None => drop(map.remove(key)),
+        }
+        if map.len() > OPEN_HISTORIES_MAX {
+            let used = |slot: &Slot<D>| match slot {
+                Slot::Idle(_, at) => Some(*at),
+                Slot::Busy => None,
+            };
+            let oldest = map
+                .iter()
+                .filter_map(|(k, s)| Some((used(s)?, k.clone())))
+                .min_by_key(|(at, _)| *at);
+            if let Some((_, key)) = oldest {
+                map.remove(&key);
+                shown.remove(&key);
+            }
+        }
+        self.freed.notify_all();
+    }
+
+    pub fn shown(&self, key: &Key) -> Option<(u64, Identity)> {
+        self.slots.lock().shown.get(key).copied()
+    }
+}
+
+/// A file's history, taken out of the cache. Dropped without [`Held::keep`], the cache forgets the file.
+pub(super) struct Held<'a, D: Disk> {
+    files: &'a Files<D>,
+    key: Key,
+    history: Option<Box<FileHistory<D>>>,
+}
+
+impl<D: Disk> Held<'_, D> {
+    /// The change went well: what is known stays known.
+    pub fn keep(mut self, history: Box<FileHistory<D>>) {
+        self.history = Some(history);
+    }
+}
+
+impl<D: Disk> Drop for Held<'_, D> {
+    fn drop(&mut self) {
+        self.files.put(&self.key, self.history.take());
+    }
+}
+
+pub(super) type Taken<'a, D> = (Held<'a, D>, Box<FileHistory<D>>);
+
+impl<D: Disk> Store<D> {
+    /// Takes a file's history for a change. `live` is the file's state now.
+    pub(super) fn take(&self, place: &Place<'_, D>, live: Option<&Stat>, now: u64) -> io::Result<Taken<'_, D>> {
+        let key = Key::of(place.path);
+        let history = self.files.take(&key);
+        let held = Held {
+            files: &self.files,
+            key: key.clone(),
+            history: None,
+        };
+        let mut history = match history {
+            Some(history) => history,
+            None => Box::new(self.settle(&key, place, live, now)?),
+        };
+        history.current = self.still_current(&history, place, live)?;
+        Ok((held, history))
+    }
+
+    fn still_current(&self, h: &FileHistory<D>, place: &Place<'_, D>, live: Option<&Stat>) -> io::Result<Option<u64>> {
+        let Some((live, current)) = live.zip(h.current) else {
+            return Ok(None);
+        };
+        let Some(record) = h.records.get(&current) else {
+            return Ok(None);
+        };
+        Ok(self
+            .history
+            .is_content_of(record, place.dir, place.name, live)?
+            .then_some(current))
+    }
+
+    /// Reads a file's history directory, making it where there is none, and sets right what a crash or a stranger left:
+    /// half-written things and records whose content never came or is no more go; a content without a record gets one; a
+    /// second name of the live file goes; what is not concordfs's is set aside.
+    pub(super) fn settle(
+        &self,
+        key: &Key,
+        place: &Place<'_, D>,
+        live: Option<&Stat>,
+        now: u64,
+    ) -> io::Result<FileHistory<D>> {
+        let disk = self.disk();
+        let dir = self.make_history(key)?;
+        let mut scan = self.history.scan(&dir, key)?;
+        let shown = key.name().to_string_lossy().into_owned();
+        for (name, why) in &scan.odd {
+            self.set_aside_garbage(&dir, name, &format!("history/{shown}"), why, now)?;
+        }
+        for name in &scan.parts {
+            disk.unlink(&dir, name)?;
+        }
+        if scan.path.is_none() {
+            self.write_new(&dir, OsStr::new("path"), place.path.as_os_str().as_encoded_bytes())?;
+        }
+        let next = scan.next();
+        let mut contents = BTreeMap::new();
+        for (version, name) in &scan.contents {
+            let Some(stat) = if_there(disk.stat_at(&dir, name))? else {
+                continue;
+            };
+            if live.is_some_and(|live| live.ino == stat.ino) {
+                disk.unlink(&dir, name)?;
+                continue;
+            }
+            contents.insert(*version, stat.size);
+            if !scan.records.contains_key(version) {
+                let note = Some("its record was lost; who wrote it is not known".to_owned());
+                let record = VersionRecord {
+                    note,
+                    ..found(place.path, *version, &stat)
+                };
+                self.write_record(&dir, &record)?;
+                scan.records.insert(*version, record);
+            }
+        }
+        let current = match live {
+            Some(live) => self.history.current_of(&scan, place.dir, place.name, live)?,
+            None => None,
+        };
+        // A copy made ahead of a rename that did not happen: the file itself still holds that version.
+        if let Some(version) = current.filter(|version| contents.remove(version).is_some()) {
+            disk.unlink(&dir, &content_name(version))?;
+        }
+        // A tombstone newer than the version that is live tells of a removal that did not happen.
+        let stays = |record: &VersionRecord| match record.is_tombstone() {
+            true => current.is_none_or(|current| record.version < current),
+            false => contents.contains_key(&record.version) || current == Some(record.version),
+        };
+        for record in scan.records.values().filter(|record| !stays(record)) {
+            disk.unlink(&dir, &record_name(record.version))?;
+        }
+        scan.records.retain(|_, record| stays(record));
+        Ok(FileHistory {
+            key: key.clone(),
+            dir,
+            next,
+            records: scan.records,
+            contents,
+            current,
+            rooted: false,
+        })
+    }
+
+    /// The history directory of a file, made where there is none.
+    pub(super) fn make_history(&self, key: &Key) -> io::Result<D::Dir> {
+        let fan = self.dir_made(&self.history.files, key.fan())?;
+        self.dir_made(&fan, key.name())
+    }
+
+    fn dir_made(&self, dir: &D::Dir, name: &OsStr) -> io::Result<D::Dir> {
+        match if_there(self.disk().open_dir(dir, name))? {
+            Some(found) => Ok(found),
+            None => match self.disk().make_dir(dir, name) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => self.disk().open_dir(dir, name),
+            },
+        }
+    }
+
+    /// A new file with these bytes, whose writing to the disk has begun.
+    fn write_new(&self, dir: &D::Dir, name: &OsStr, bytes: &[u8]) -> io::Result<()> {
+        let file = self.disk().create(dir, name)?;
+        let written = self
+            .disk()
+            .write_at(&file, bytes, 0)
+            .and_then(|()| self.disk().start_writeback(&file));
+        if written.is_err() {
+            let _ = self.disk().unlink(dir, name);
+        }
+        written
+    }
+
+    /// Writes a new record.
+    pub(super) fn write_record(&self, dir: &D::Dir, record: &VersionRecord) -> io::Result<()> {
+        self.write_new(
+            dir,
+            &record_name(record.version),
+            &seal(record).map_err(io::Error::other)?,
+        )
+    }
+
+    /// Replaces a record, in one step.
+    pub(super) fn rewrite_record(&self, dir: &D::Dir, record: &VersionRecord) -> io::Result<()> {
+        let name = record_name(record.version);
+        let mut part = name.clone();
+        part.push(".part");
+        if_there(self.disk().unlink(dir, &part))?;
+        self.write_new(dir, &part, &seal(record).map_err(io::Error::other)?)?;
+        self.disk().rename((dir, &part), (dir, &name))
+    }
+
+    /// The number of the version that `live` is; one that has no record yet gets one.
+    pub(super) fn record_current(
+        &self,
+        history: &mut FileHistory<D>,
+        place: &Place<'_, D>,
+        live: &Stat,
+    ) -> io::Result<u64> {
+        let identity = Identity::of(live);
+        if let Some(current) = history.current {
+            // Only its times changed: the record must know the file again after a crash.
+            if let Some(record) = history
+                .records
+                .get_mut(&current)
+                .filter(|r| !r.identity.is_some_and(|i| i.is(live)))
+            {
+                record.identity = Some(identity);
+                self.rewrite_record(&history.dir, record)?;
+            }
+            return Ok(current);
+        }
+        let version = history.next;
+        let record = found(place.path, version, live);
+        self.write_record(&history.dir, &record)?;
+        history.next += 1;
+        history.records.insert(version, record);
+        history.current = Some(version);
+        Ok(version)
+    }
+
+    /// Waits until the way down to the history, and its `path` file, are on disk: a version that is moved there must not
+    /// lose the directory it is in. Once per file, later it is known.
+    pub(super) fn root_history(&self, history: &mut FileHistory<D>) -> io::Result<()> {
+        if history.rooted {
+            return Ok(());
+        }
+        let disk = self.disk();
+        disk.sync_file(&disk.open(&history.dir, OsStr::new("path"))?)?;
+        disk.sync_dir(&history.dir)?;
+        disk.sync_dir(&disk.open_dir(&self.history.files, history.key.fan())?)?;
+        disk.sync_dir(&self.history.files)?;
+        history.rooted = true;
+        Ok(())
+    }
+
+    /// Removes what `retain` does not keep. A failure costs space, not content, so it is only logged.
+    pub(super) fn prune(&self, history: &mut FileHistory<D>, retain: &Retain, now: u64) {
+        let mut newest_first: Vec<u64> = history.contents.keys().rev().copied().collect();
+        let (mut kept, mut bytes) = (0, 0u64);
+        newest_first.retain(|version| {
+            bytes = bytes.saturating_add(history.contents[version]);
+            // A version's age counts from when it was replaced, else one that lived long would go at once.
+            let replaced_at = history
+                .records
+                .range(version + 1..)
+                .next()
+                .map_or(now, |(_, record)| record.time);
+            let too_old = retain
+                .max_age
+                .is_some_and(|max| u128::from(now.saturating_sub(replaced_at)) > max.as_nanos());
+            let goes = kept >= retain.keep || too_old || retain.max_bytes.is_some_and(|max| bytes > max);
+            kept += u32::from(!goes);
+            goes
+        });
+        for version in newest_first {
+            let removed = if_there(self.disk().unlink(&history.dir, &content_name(version)))
+                .and_then(|_| if_there(self.disk().unlink(&history.dir, &record_name(version))));
+            if let Err(error) = removed {
+                log::warn!(
+                    "cannot remove an old version in .concord/history/{:?}: {error}",
+                    history.key
+                );
+            }
+            history.contents.remove(&version);
+            history.records.remove(&version);
+        }
+        self.prune_tombstones(history, retain);
+    }
+
+    /// A tombstone is worth as long as a version before it, and there are no more of them than versions.
+    fn prune_tombstones(&self, history: &mut FileHistory<D>, retain: &Retain) {
+        let oldest = history
+            .contents
+            .keys()
+            .next()
+            .copied()
+            .or(history.current)
+            .unwrap_or(u64::MAX);
+        let stones: Vec<u64> = history
+            .records
+            .values()
+            .filter(|r| r.is_tombstone())
+            .map(|r| r.version)
+            .collect();
+        let surplus = stones.len().saturating_sub(retain.keep as usize);
+        for (_, stone) in stones
+            .iter()
+            .enumerate()
+            .filter(|(i, stone)| *i < surplus || **stone < oldest)
+        {
+            // The last tombstone of a gone file stays: it carries the number that the next version goes on from.
+            if history.next == stone + 1 {
+                continue;
+            }
+            if let Err(error) = if_there(self.disk().unlink(&history.dir, &record_name(*stone))) {
+                log::warn!("cannot remove a record in .concord/history/{:?}: {error}", history.key);
+            }
+            history.records.remove(stone);
+        }
+    }
+
+    /// The number of the version that a file with state `stat` holds, if it is the current one of `path`. Never waits
+    /// for a publish. A file without history is its version 1.
+    ///
+    /// # Errors
+    /// The errno of reading the history, when it is not in memory.
+    pub fn current_version(&self, path: &Path, stat: &Stat) -> io::Result<Option<u64>> {
+        if let Some((version, identity)) = self.files.shown(&Key::of(path)) {
+            if identity.is(stat) {
+                return Ok(Some(version));
+            }
+        }
+        let versions = self.history.versions(path)?;
+        let current = versions.into_iter().find(|entry| entry.current);
+        Ok(current
+            .filter(|e| e.record.identity.is_some_and(|i| i.ino == stat.ino))
+            .map(|e| e.record.version))
+    }
+
+    /// Computes the hash of a version that was published without one, for a background thread. Returns whether it did.
+    ///
+    /// # Errors
+    /// The errno of reading the content or writing the record.
+    pub fn complete_hash(&self, path: &Path, version: u64) -> io::Result<bool> {
+        let key = Key::of(path);
+        let Some(dir) = self.history.open_key(&key)? else {
+            return Ok(false);
+        };
+        let Some(record) = self.history.scan(&dir, &key)?.records.remove(&version) else {
+            return Ok(false);
+        };
+        if record.hash.is_some() || record.is_tombstone() {
+            return Ok(false);
+        }
+        let Some(file) = if_there(self.history.open_version(path, version))? else {
+            return Ok(false);
+        };
+        let before = self.disk().stat(&file)?;
+        let hash = self.history.hash(&file)?;
+        if self.disk().stat(&file)?.mtime_ns != before.mtime_ns || hash.is_none() {
+            return Ok(false);
+        }
+        self.rewrite_record(&dir, &VersionRecord { hash, ..record })?;
+        Ok(true)
+    }
+
+    /// The stat of a place: `None` when there is nothing; InvalidInput when it is no regular file.
+    pub(super) fn stat_place(&self, place: &Place<'_, D>) -> io::Result<Option<Stat>> {
+        match if_there(self.disk().stat_at(place.dir, place.name))? {
+            Some(stat) if stat.kind != Kind::File => {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+            }
+            found => Ok(found),
+        }
+    }
+}
+
+pub(super) fn record_name(version: u64) -> OsString {
+    format!("{version}.json").into()
+}
+
+pub(super) fn content_name(version: u64) -> OsString {
+    version.to_string().into()
+}

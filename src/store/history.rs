@@ -1,0 +1,376 @@
+//! The reading side: which versions there are, and their contents. Needs neither the lock nor a mount; changes nothing.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::disk::{Disk, Kind, Stat, if_there, read_small};
+use super::record::{How, Identity, RECORD_BYTES_MAX, VersionRecord, Who, decode_path, encode_path};
+use super::{HASH_BYTES_MAX, RealDisk, STORE_DIR};
+
+/// Longest path, PATH_MAX.
+const PATH_BYTES_MAX: u64 = 4096;
+const HASH_CHUNK_BYTES: usize = 64 * 1024;
+
+/// The name of a path's history: 32 hex digits of its blake3.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key(String);
+
+impl Key {
+    pub fn of(path: &Path) -> Key {
+        let mut hex = blake3::hash(path.as_os_str().as_bytes()).to_hex().to_string();
+        hex.truncate(32);
+        Key(hex)
+    }
+
+    pub fn parse(text: &str) -> Option<Key> {
+        let ok = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        ok.then(|| Key(text.to_owned()))
+    }
+
+    pub fn name(&self) -> &OsStr {
+        OsStr::new(&self.0)
+    }
+
+    /// The directory above it.
+    pub fn fan(&self) -> &OsStr {
+        OsStr::new(&self.0[..2])
+    }
+}
+
+/// One version of a file, as listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VersionEntry {
+    /// What is known about it.
+    #[serde(flatten)]
+    pub record: VersionRecord,
+    /// It is what the file holds now.
+    pub current: bool,
+    /// The file had gone at this point; there is no content.
+    pub gone: bool,
+}
+
+/// A file's history directory, as it was found.
+pub(super) struct Scan {
+    /// From its `path` file, when that belongs here.
+    pub path: Option<PathBuf>,
+    pub records: BTreeMap<u64, VersionRecord>,
+    pub contents: BTreeMap<u64, OsString>,
+    /// Half-written things that a crash left.
+    pub parts: Vec<OsString>,
+    /// What concordfs did not write, or not like that: name and why.
+    pub odd: Vec<(OsString, String)>,
+}
+
+impl Scan {
+    pub fn next(&self) -> u64 {
+        let last = |last: Option<u64>| last.unwrap_or(0);
+        let newest =
+            last(self.records.keys().next_back().copied()).max(last(self.contents.keys().next_back().copied()));
+        newest.saturating_add(1)
+    }
+}
+
+/// A project's history.
+pub struct History<D: Disk> {
+    pub(super) disk: D,
+    pub(super) root: D::Dir,
+    pub(super) files: D::Dir,
+    pub(super) recovered: D::Dir,
+}
+
+impl History<RealDisk> {
+    /// The history of the project whose backing root directory is `root`.
+    ///
+    /// # Errors
+    /// ENOENT when there is no `.concord/` there; EACCES for others than its owner.
+    pub fn open_at(root: &Path) -> io::Result<History<RealDisk>> {
+        let root: Arc<OwnedFd> = RealDisk::open_root(root)?;
+        History::open(RealDisk, root)
+    }
+}
+
+impl<D: Disk> History<D> {
+    /// The history of the project whose backing root is `root`.
+    ///
+    /// # Errors
+    /// ENOENT when there is no `.concord/` there; EACCES for others than its owner.
+    pub fn open(disk: D, root: D::Dir) -> io::Result<History<D>> {
+        let store = disk.open_dir(&root, OsStr::new(STORE_DIR))?;
+        let files = disk.open_dir(&store, OsStr::new("history"))?;
+        let recovered = disk.open_dir(&store, OsStr::new("recovered"))?;
+        Ok(History {
+            disk,
+            root,
+            files,
+            recovered,
+        })
+    }
+
+    /// Every version of `path` that can be read now, newest first, and the points where the file went away. A file that
+    /// concordfs never replaced has one version, 1, found.
+    ///
+    /// # Errors
+    /// The errno of a read; a damaged record is no error, its version is then listed as found.
+    pub fn versions(&self, path: &Path) -> io::Result<Vec<VersionEntry>> {
+        let (scan, dir) = match self.open_key(&Key::of(path))? {
+            Some(dir) => (self.scan(&dir, &Key::of(path))?, Some(dir)),
+            None => (Scan::empty(), None),
+        };
+        let live = self.live(path)?;
+        let mut current = None;
+        let mut entries = Vec::new();
+        if let Some((dir, name, stat)) = &live {
+            current = self.current_of(&scan, dir, name, stat)?;
+            if current.is_none() {
+                entries.push(VersionEntry {
+                    record: found(path, scan.next(), stat),
+                    current: true,
+                    gone: false,
+                });
+            }
+        }
+        let numbers: std::collections::BTreeSet<u64> =
+            scan.records.keys().chain(scan.contents.keys()).copied().collect();
+        for number in numbers.into_iter().rev() {
+            let is_current = current == Some(number);
+            let content = scan.contents.get(&number);
+            let record = match (scan.records.get(&number), content, &dir) {
+                (Some(record), _, _) if record.is_tombstone() => record.clone(),
+                (Some(record), content, _) if is_current || content.is_some() => record.clone(),
+                (None, Some(name), Some(dir)) => match if_there(self.disk.stat_at(dir, name))? {
+                    Some(stat) if live.as_ref().is_none_or(|(_, _, l)| l.ino != stat.ino) => found(path, number, &stat),
+                    _ => continue,
+                },
+                _ => continue,
+            };
+            if record.is_tombstone() && current.is_some_and(|c| c < number) {
+                continue;
+            }
+            entries.push(VersionEntry {
+                gone: record.is_tombstone(),
+                record,
+                current: is_current,
+            });
+        }
+        Ok(entries)
+    }
+
+    /// The content of version `version` of `path`, for reading. Its owner and mode are those that the version had
+    /// (contract H4): who serves it to others looks at them.
+    ///
+    /// # Errors
+    /// NotFound when that version is not kept.
+    pub fn open_version(&self, path: &Path, version: u64) -> io::Result<D::File> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("version {version} is not kept"));
+        if let Some(dir) = self.open_key(&Key::of(path))? {
+            if let Some(file) = if_there(self.disk.open(&dir, OsStr::new(&version.to_string())))? {
+                return Ok(file);
+            }
+        }
+        let current = self
+            .versions(path)?
+            .into_iter()
+            .find(|e| e.current)
+            .ok_or_else(missing)?;
+        let (dir, name, stat) = self.live(path)?.ok_or_else(missing)?;
+        let file = self.disk.open(&dir, &name)?;
+        let same = self.disk.stat(&file)?.ino == stat.ino;
+        if current.record.version == version && same {
+            Ok(file)
+        } else {
+            Err(missing())
+        }
+    }
+
+    /// The files that have a history, deleted ones too, sorted.
+    ///
+    /// # Errors
+    /// The errno of a read.
+    pub fn paths(&self) -> io::Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for fan in self.disk.list(&self.files)?.into_iter().filter(|e| e.kind == Kind::Dir) {
+            let fan = self.disk.open_dir(&self.files, &fan.name)?;
+            for entry in self.disk.list(&fan)?.into_iter().filter(|e| e.kind == Kind::Dir) {
+                let Some(key) = entry.name.to_str().and_then(Key::parse) else {
+                    continue;
+                };
+                let Some(dir) = if_there(self.disk.open_dir(&fan, &entry.name))? else {
+                    continue;
+                };
+                paths.extend(self.read_path(&dir, &key));
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// The directory, name and state of the regular file that is `path` now.
+    pub(super) fn live(&self, path: &Path) -> io::Result<Option<(D::Dir, OsString, Stat)>> {
+        let mut dir = self.root.clone();
+        for part in path.parent().into_iter().flat_map(Path::components) {
+            match self.disk.open_dir(&dir, part.as_os_str()) {
+                Ok(next) => dir = next,
+                // A component that is missing, a file or a link: then this path is no file of ours.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(name) = path.file_name() else { return Ok(None) };
+        let stat = if_there(self.disk.stat_at(&dir, name))?.filter(|stat| stat.kind == Kind::File);
+        Ok(stat.map(|stat| (dir, name.to_owned(), stat)))
+    }
+
+    pub(super) fn open_key(&self, key: &Key) -> io::Result<Option<D::Dir>> {
+        let Some(fan) = if_there(self.disk.open_dir(&self.files, key.fan()))? else {
+            return Ok(None);
+        };
+        if_there(self.disk.open_dir(&fan, key.name()))
+    }
+
+    /// The path that this history belongs to, if its `path` file can be believed.
+    pub(super) fn read_path(&self, dir: &D::Dir, key: &Key) -> Option<PathBuf> {
+        let bytes = read_small(&self.disk, dir, OsStr::new("path"), PATH_BYTES_MAX).ok()?;
+        let path = PathBuf::from(OsStr::from_bytes(&bytes));
+        (Key::of(&path) == *key && super::record::is_plain_relative(&path)).then_some(path)
+    }
+
+    /// Reads a history directory; changes nothing.
+    pub(super) fn scan(&self, dir: &D::Dir, key: &Key) -> io::Result<Scan> {
+        let mut scan = Scan {
+            path: self.read_path(dir, key),
+            ..Scan::empty()
+        };
+        for entry in self.disk.list(dir)? {
+            let Some(name) = entry.name.to_str() else {
+                scan.odd.push((entry.name, "a name that is not concordfs's".into()));
+                continue;
+            };
+            let problem = if name.ends_with(".part") {
+                scan.parts.push(entry.name);
+                continue;
+            } else if entry.kind != Kind::File {
+                Some("it is not a regular file".to_owned())
+            } else if name == "path" {
+                scan.path
+                    .is_none()
+                    .then(|| "it does not hold the path that this history belongs to".to_owned())
+            } else if let Some(version) = number(name) {
+                scan.contents.insert(version, entry.name.clone());
+                None
+            } else if let Some(version) = name.strip_suffix(".json").and_then(number) {
+                match self.read_record(dir, &entry.name, version, key) {
+                    Ok(record) => scan.records.insert(version, record).and(None),
+                    Err(problem) => Some(problem),
+                }
+            } else {
+                Some("a name that is not concordfs's".into())
+            };
+            scan.odd.extend(problem.map(|problem| (entry.name, problem)));
+        }
+        Ok(scan)
+    }
+
+    fn read_record(&self, dir: &D::Dir, name: &OsStr, version: u64, key: &Key) -> Result<VersionRecord, String> {
+        let bytes = read_small(&self.disk, dir, name, RECORD_BYTES_MAX).map_err(|e| format!("cannot read it: {e}"))?;
+        let record = VersionRecord::parse(&bytes, version).map_err(|e| e.to_string())?;
+        match decode_path(&record.path) {
+            Some(path) if Key::of(&path) == *key => Ok(record),
+            _ => Err("it belongs to another path".into()),
+        }
+    }
+
+    /// Which recorded version the file holds now.
+    pub(super) fn current_of(&self, scan: &Scan, dir: &D::Dir, name: &OsStr, live: &Stat) -> io::Result<Option<u64>> {
+        for (number, record) in scan.records.iter().rev().filter(|(_, r)| !r.is_tombstone()) {
+            if self.is_content_of(record, dir, name, live)? {
+                return Ok(Some(*number));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the file `name` holds the recorded content: it is the same file, unchanged, or only its times changed.
+    pub(super) fn is_content_of(
+        &self,
+        record: &VersionRecord,
+        dir: &D::Dir,
+        name: &OsStr,
+        live: &Stat,
+    ) -> io::Result<bool> {
+        let (Some(identity), hash) = (&record.identity, &record.hash) else {
+            return Ok(false);
+        };
+        if identity.is(live) {
+            return Ok(true);
+        }
+        if hash.is_none() || identity.ino != live.ino || identity.size != live.size || live.size > HASH_BYTES_MAX {
+            return Ok(false);
+        }
+        let file = self.disk.open(dir, name)?;
+        Ok(self.hash(&file)? == *hash)
+    }
+
+    /// blake3 of a file in hex; `None` when it changed size meanwhile.
+    pub(super) fn hash(&self, file: &D::File) -> io::Result<Option<String>> {
+        let size = self.disk.stat(file)?.size;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; HASH_CHUNK_BYTES.min(size as usize + 1)];
+        let mut at = 0;
+        loop {
+            match self.disk.read_at(file, &mut buffer, at)? {
+                0 => break,
+                n => {
+                    hasher.update(&buffer[..n]);
+                    at += n as u64;
+                }
+            }
+        }
+        Ok((at == size).then(|| hasher.finalize().to_hex().to_string()))
+    }
+}
+
+impl Scan {
+    pub fn empty() -> Scan {
+        Scan {
+            path: None,
+            records: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            parts: Vec::new(),
+            odd: Vec::new(),
+        }
+    }
+}
+
+/// A version number as a file name: decimal, no leading zero.
+fn number(name: &str) -> Option<u64> {
+    name.parse::<u64>()
+        .ok()
+        .filter(|n| *n > 0 && *n < u64::MAX && n.to_string() == name)
+}
+
+/// The record of a content of which nothing is known but the file.
+pub(super) fn found(path: &Path, version: u64, stat: &Stat) -> VersionRecord {
+    VersionRecord {
+        version,
+        path: encode_path(path),
+        time: u64::try_from(stat.mtime_ns).unwrap_or(0),
+        bytes: stat.size,
+        hash: None,
+        how: How::Found,
+        who: Who::default(),
+        based_on: None,
+        replaced: None,
+        stale: false,
+        identity: Some(Identity::of(stat)),
+        note: None,
+    }
+}

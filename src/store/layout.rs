@@ -1,0 +1,151 @@
+//! Opening `.concord/`: its layout, its format number, its lock.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+
+use super::disk::{Disk, Kind, if_there, read_small};
+use super::files::Files;
+use super::journal::{self, Journal};
+use super::record::JournalLine;
+use super::{FORMAT_NUMBER, History, JOURNAL_READ_BYTES_MAX, RecoveryReport, STORE_DIR, Store, StoreError};
+
+const FORMAT_BYTES_MAX: u64 = 256;
+const LOCK_BYTES_MAX: u64 = 64;
+/// What there may be in a store whose making was cut short before it had a `format`.
+const UNFINISHED: [&str; 5] = ["lock", "shadows", "history", "recovered", "format.part"];
+
+impl<D: Disk> Store<D> {
+    /// Opens the store of the project whose backing root is `root`, making it where there is none, takes its lock, and
+    /// recovers what the last owner left. `now` is in ns since the epoch.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. A store of a newer format, or something that is no store, is left as it is.
+    pub fn open(disk: D, root: D::Dir, now: u64) -> Result<(Store<D>, RecoveryReport), StoreError> {
+        let home = own_dir(&disk, &root, OsStr::new(STORE_DIR), "")?;
+        let formatted = check_format(&disk, &home)?;
+        let lock = take_lock(&disk, &home)?;
+        let shadows = own_dir(&disk, &home, OsStr::new("shadows"), "shadows")?;
+        let files = own_dir(&disk, &home, OsStr::new("history"), "history")?;
+        let recovered = own_dir(&disk, &home, OsStr::new("recovered"), "recovered")?;
+        if !formatted {
+            write_format(&disk, &home, &root).map_err(StoreError::io("write", "format"))?;
+        }
+        let history = History {
+            disk,
+            root,
+            files,
+            recovered,
+        };
+        let (journal, lines) =
+            open_journal(&history.disk, &shadows).map_err(StoreError::io("open", "shadows/journal"))?;
+        let store = Store {
+            shadows,
+            journal: Mutex::new(Journal::new(journal)),
+            files: Files::new(),
+            recovered: Mutex::default(),
+            serial: AtomicU64::new(0),
+            _lock: lock,
+            history,
+        };
+        let report = store
+            .recover(&lines, now)
+            .map_err(StoreError::io("recover what is in", ""))?;
+        Ok((store, report))
+    }
+}
+
+fn own_dir<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr, path: &str) -> Result<D::Dir, StoreError> {
+    match disk.make_dir(dir, name) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(StoreError::io("make", path)(error)),
+        _ => {}
+    }
+    let made = disk
+        .open_dir(dir, name)
+        .map_err(StoreError::io("open the directory", path))?;
+    disk.restrict_dir(&made)
+        .map_err(StoreError::io("close to others", path))?;
+    Ok(made)
+}
+
+/// `Ok(false)` when there is no format yet.
+fn check_format<D: Disk>(disk: &D, home: &D::Dir) -> Result<bool, StoreError> {
+    let not = |problem: String| Err(StoreError::NotAStore { problem });
+    let bytes = match if_there(read_small(disk, home, OsStr::new("format"), FORMAT_BYTES_MAX)) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => {
+            let entries = disk.list(home).map_err(StoreError::io("list", ""))?;
+            return match entries.iter().find(|e| !UNFINISHED.iter().any(|name| e.name == *name)) {
+                Some(entry) => not(format!("it has no `format`, but holds {:?}", entry.name)),
+                None => Ok(false),
+            };
+        }
+        Err(error) => return not(format!("its `format` cannot be read: {error}")),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    match text
+        .strip_prefix("concordfs ")
+        .and_then(|rest| rest.strip_suffix('\n'))
+        .map(str::parse::<u32>)
+    {
+        Some(Ok(FORMAT_NUMBER)) => Ok(true),
+        Some(Ok(found)) if found > FORMAT_NUMBER => Err(StoreError::NewerFormat {
+            found,
+            known: FORMAT_NUMBER,
+        }),
+        _ => not(format!("its `format` says {text:?}, not \"concordfs {FORMAT_NUMBER}\"")),
+    }
+}
+
+/// On disk before anything else is put into the store.
+fn write_format<D: Disk>(disk: &D, home: &D::Dir, root: &D::Dir) -> io::Result<()> {
+    let part = OsStr::new("format.part");
+    if_there(disk.unlink(home, part))?;
+    let file = disk.create(home, part)?;
+    disk.write_at(&file, format!("concordfs {FORMAT_NUMBER}\n").as_bytes(), 0)?;
+    disk.sync_file(&file)?;
+    disk.rename((home, part), (home, OsStr::new("format")))?;
+    disk.sync_dir(home)?;
+    disk.sync_dir(root)
+}
+
+fn take_lock<D: Disk>(disk: &D, home: &D::Dir) -> Result<D::File, StoreError> {
+    let name = OsStr::new("lock");
+    let lock = disk
+        .open_or_create(home, name)
+        .map_err(StoreError::io("open", "lock"))?;
+    if disk.try_lock(&lock).map_err(StoreError::io("lock", "lock"))? {
+        let pid = format!("{}\n", std::process::id());
+        disk.set_len(&lock, 0)
+            .and_then(|()| disk.write_at(&lock, pid.as_bytes(), 0))
+            .map_err(StoreError::io("write", "lock"))?;
+        return Ok(lock);
+    }
+    let bytes = read_small(disk, home, name, LOCK_BYTES_MAX).unwrap_or_default();
+    let holder: String = String::from_utf8_lossy(&bytes)
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect();
+    Err(StoreError::Locked {
+        holder: if holder.is_empty() { "unknown".into() } else { holder },
+    })
+}
+
+/// The journal and what it says. What is not a regular file there is renamed, for recovery to set aside.
+fn open_journal<D: Disk>(disk: &D, shadows: &D::Dir) -> io::Result<(D::File, HashMap<u64, JournalLine>)> {
+    let name = OsStr::new("journal");
+    if if_there(disk.stat_at(shadows, name))?.is_some_and(|stat| stat.kind != Kind::File) {
+        disk.rename((shadows, name), (shadows, OsStr::new("journal.bad")))?;
+    }
+    let journal = disk.open_or_create(shadows, name)?;
+    let lines = match read_small(disk, shadows, name, JOURNAL_READ_BYTES_MAX) {
+        Ok(bytes) => journal::parse(&bytes),
+        // Absurdly long. It is only a help for recovery.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => HashMap::new(),
+        Err(error) => return Err(error),
+    };
+    Ok((journal, lines))
+}

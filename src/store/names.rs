@@ -1,0 +1,433 @@
+//! Publishes without a shadow (contract W8): a rename over the name, an unlink, an exchange of two names.
+
+use std::io;
+
+use super::disk::{Disk, Stat};
+use super::error::{At, at};
+use super::files::{FileHistory, Taken, content_name, record_name};
+use super::record::{How, Identity, JournalLine, VersionRecord, Who, clip, clip_who, encode_path};
+use super::{HASH_BYTES_MAX, Place, PublishError, PublishInfo, Published, Stage, Store};
+use crate::rules::Durability;
+
+/// How [`Store::replace`] goes about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReplaceOptions {
+    /// The source has a history of its own, which then keeps a copy of what moves away.
+    pub src_coordinated: bool,
+    /// RENAME_NOREPLACE: EEXIST when the target is there.
+    pub no_replace: bool,
+}
+
+impl<D: Disk> Store<D> {
+    /// rename(2) of `src` over the coordinated `dst`, which may be absent: `src`'s content becomes `dst`'s new version,
+    /// the replaced one is kept. With Full durability `src`'s content is on disk first, both directories after.
+    ///
+    /// A coordinated `src` stays restorable under its own path: its history keeps a copy (shared blocks where the
+    /// filesystem can) and a tombstone.
+    ///
+    /// # Errors
+    /// EEXIST with `no_replace`; otherwise as [`Store::publish`], but nothing is moved to `recovered/`: before the
+    /// rename both files are as they were.
+    pub fn replace(
+        &self,
+        src: &Place<'_, D>,
+        dst: &Place<'_, D>,
+        options: ReplaceOptions,
+        who: &Who,
+        based_on: Option<u64>,
+        info: &PublishInfo,
+    ) -> Result<Published, PublishError> {
+        let mut published = false;
+        self.try_replace(src, dst, options, (who, based_on), info, &mut published)
+            .map_err(fail(dst, &published))
+    }
+
+    fn try_replace(
+        &self,
+        src: &Place<'_, D>,
+        dst: &Place<'_, D>,
+        options: ReplaceOptions,
+        (who, based_on): (&Who, Option<u64>),
+        info: &PublishInfo,
+        published: &mut bool,
+    ) -> Result<Published, At> {
+        let disk = self.disk();
+        let missing = || At(Stage::Look, io::Error::from_raw_os_error(libc::ENOENT));
+        let moving = self.stat_place(src).map_err(at(Stage::Look))?.ok_or_else(missing)?;
+        let live = self.stat_place(dst).map_err(at(Stage::Look))?;
+        if options.no_replace && live.is_some() {
+            return Err(At(Stage::Look, io::Error::from_raw_os_error(libc::EEXIST)));
+        }
+        let (source, target) = self.take_two(
+            src,
+            options.src_coordinated.then_some(&moving),
+            dst,
+            live.as_ref(),
+            info,
+        )?;
+        let (held, mut history) = target;
+        self.note(dst, who, info.now).map_err(at(Stage::Record))?;
+        let file = disk.open(src.dir, src.name).map_err(at(Stage::Look))?;
+        if info.durability != Durability::Fast {
+            disk.sync_file(&file).map_err(at(Stage::Sync))?;
+        }
+        let mut undo = Undo {
+            store: self,
+            dirs: Vec::new(),
+        };
+        let mut source = match source {
+            Some((held, mut history)) => {
+                self.note(src, who, info.now).map_err(at(Stage::Record))?;
+                let stone = self.leave_copy(&mut undo, src, &moving, &file, &mut history, who, info)?;
+                Some((held, history, stone))
+            }
+            None => None,
+        };
+        let replaced = match &live {
+            Some(live) => Some(
+                self.record_current(&mut history, dst, live)
+                    .map_err(at(Stage::Record))?,
+            ),
+            None => None,
+        };
+        let mut record = self.record_for(dst, &history, &moving, replaced, (who, based_on), info);
+        record.hash = self.hash_small(&file, &moving, info).map_err(at(Stage::Look))?;
+        undo.dirs.push((history.dir.clone(), record_name(record.version)));
+        self.write_record(&history.dir, &record).map_err(at(Stage::Record))?;
+        if let Some((version, live)) = replaced.zip(live.as_ref()) {
+            self.link_replaced(&mut undo, dst, &mut history, version, live, info)?;
+        }
+        let (from, to) = ((src.dir, src.name), (dst.dir, dst.name));
+        match options.no_replace {
+            true => disk.rename_noreplace(from, to),
+            false => disk.rename(from, to),
+        }
+        .map_err(at(Stage::Commit))?;
+        undo.dirs.clear();
+        *published = true;
+        let done = Published {
+            version: record.version,
+            replaced,
+        };
+        advance(&mut history, record);
+        if info.durability == Durability::Full {
+            self.sync_name(&history, done.version, dst)?;
+            disk.sync_dir(src.dir).map_err(at(Stage::DirSync))?;
+        }
+        self.prune(&mut history, &info.retain, info.now);
+        held.keep(history);
+        if let Some((held, mut history, stone)) = source.take() {
+            advance(&mut history, stone);
+            self.prune(&mut history, &info.retain, info.now);
+            held.keep(history);
+        }
+        Ok(done)
+    }
+
+    /// Takes two files' histories in one order, so that two renames between the same files cannot wait for each other.
+    fn take_two(
+        &self,
+        src: &Place<'_, D>,
+        moving: Option<&Stat>,
+        dst: &Place<'_, D>,
+        live: Option<&Stat>,
+        info: &PublishInfo,
+    ) -> Result<(Option<Taken<'_, D>>, Taken<'_, D>), At> {
+        let look = at(Stage::Look);
+        let Some(moving) = moving.filter(|_| src.path != dst.path) else {
+            return Ok((None, self.take(dst, live, info.now).map_err(look)?));
+        };
+        if super::history::Key::of(src.path) < super::history::Key::of(dst.path) {
+            let source = self.take(src, Some(moving), info.now).map_err(&look)?;
+            Ok((Some(source), self.take(dst, live, info.now).map_err(&look)?))
+        } else {
+            let target = self.take(dst, live, info.now).map_err(&look)?;
+            Ok((Some(self.take(src, Some(moving), info.now).map_err(&look)?), target))
+        }
+    }
+
+    /// A content that is about to leave `place` stays restorable there: a copy, and a tombstone, which is returned.
+    #[allow(clippy::too_many_arguments)]
+    fn leave_copy(
+        &self,
+        undo: &mut Undo<'_, D>,
+        place: &Place<'_, D>,
+        live: &Stat,
+        file: &D::File,
+        history: &mut FileHistory<D>,
+        who: &Who,
+        info: &PublishInfo,
+    ) -> Result<VersionRecord, At> {
+        let version = self.record_current(history, place, live).map_err(at(Stage::Record))?;
+        let stone = self.tombstone(place, history, version, who, info);
+        undo.dirs.push((history.dir.clone(), record_name(stone.version)));
+        self.write_record(&history.dir, &stone).map_err(at(Stage::Record))?;
+        undo.dirs.push((history.dir.clone(), content_name(version)));
+        self.copy_into(file, history, version).map_err(at(Stage::Keep))?;
+        self.make_durable(history, info)?;
+        Ok(stone)
+    }
+
+    /// Gives the version that is about to be replaced a second name, in the history. Where the filesystem cannot, or it
+    /// has other names already, a copy.
+    fn link_replaced(
+        &self,
+        undo: &mut Undo<'_, D>,
+        place: &Place<'_, D>,
+        history: &mut FileHistory<D>,
+        version: u64,
+        live: &Stat,
+        info: &PublishInfo,
+    ) -> Result<(), At> {
+        let name = content_name(version);
+        undo.dirs.push((history.dir.clone(), name.clone()));
+        let linked = live.nlink == 1 && self.disk().link((place.dir, place.name), (&history.dir, &name)).is_ok();
+        if linked {
+            history.contents.insert(version, live.size);
+        } else {
+            let file = self.disk().open(place.dir, place.name).map_err(at(Stage::Keep))?;
+            self.copy_into(&file, history, version).map_err(at(Stage::Keep))?;
+        }
+        self.make_durable(history, info)
+    }
+
+    /// Waits for what was put into a history directory.
+    fn make_durable(&self, history: &mut FileHistory<D>, info: &PublishInfo) -> Result<(), At> {
+        if info.durability == Durability::Fast {
+            return Ok(());
+        }
+        self.root_history(history).map_err(at(Stage::Sync))?;
+        self.disk().sync_dir(&history.dir).map_err(at(Stage::Sync))
+    }
+
+    /// unlink(2) of a coordinated file: its content moves into its history, in one step, and stays restorable.
+    ///
+    /// # Errors
+    /// ENOENT; otherwise as [`Store::replace`].
+    pub fn remove(&self, place: &Place<'_, D>, who: &Who, info: &PublishInfo) -> Result<Published, PublishError> {
+        let mut published = false;
+        self.try_remove(place, who, info, &mut published)
+            .map_err(fail(place, &published))
+    }
+
+    fn try_remove(
+        &self,
+        place: &Place<'_, D>,
+        who: &Who,
+        info: &PublishInfo,
+        published: &mut bool,
+    ) -> Result<Published, At> {
+        let missing = || At(Stage::Look, io::Error::from_raw_os_error(libc::ENOENT));
+        let live = self.stat_place(place).map_err(at(Stage::Look))?.ok_or_else(missing)?;
+        let (held, mut history) = self.take(place, Some(&live), info.now).map_err(at(Stage::Look))?;
+        self.note(place, who, info.now).map_err(at(Stage::Record))?;
+        let version = self
+            .record_current(&mut history, place, &live)
+            .map_err(at(Stage::Record))?;
+        let stone = self.tombstone(place, &history, version, who, info);
+        let mut undo = Undo {
+            store: self,
+            dirs: vec![(history.dir.clone(), record_name(stone.version))],
+        };
+        self.write_record(&history.dir, &stone).map_err(at(Stage::Record))?;
+        if info.durability != Durability::Fast {
+            self.root_history(&mut history).map_err(at(Stage::Sync))?;
+        }
+        self.store_content((place.dir, place.name), &mut history, version, &live)
+            .map_err(at(Stage::Commit))?;
+        undo.dirs.clear();
+        *published = true;
+        let done = Published {
+            version: stone.version,
+            replaced: Some(version),
+        };
+        advance(&mut history, stone);
+        if info.durability == Durability::Full {
+            self.sync_name(&history, done.version, place)?;
+        }
+        self.prune(&mut history, &info.retain, info.now);
+        held.keep(history);
+        Ok(done)
+    }
+
+    /// RENAME_EXCHANGE of two names, each with whether it is coordinated; at least one is. The coordinated ones' histories
+    /// keep copies of what they held. Returns what happened at each coordinated name.
+    ///
+    /// # Errors
+    /// ENOENT; otherwise as [`Store::replace`].
+    pub fn exchange(
+        &self,
+        a: (&Place<'_, D>, bool),
+        b: (&Place<'_, D>, bool),
+        who: &Who,
+        info: &PublishInfo,
+    ) -> Result<[Option<Published>; 2], PublishError> {
+        let mut published = false;
+        self.try_exchange(a, b, who, info, &mut published)
+            .map_err(fail(a.0, &published))
+    }
+
+    fn try_exchange(
+        &self,
+        (a, a_coordinated): (&Place<'_, D>, bool),
+        (b, b_coordinated): (&Place<'_, D>, bool),
+        who: &Who,
+        info: &PublishInfo,
+        published: &mut bool,
+    ) -> Result<[Option<Published>; 2], At> {
+        if a.path == b.path {
+            return Ok([None, None]);
+        }
+        let missing = || At(Stage::Look, io::Error::from_raw_os_error(libc::ENOENT));
+        let a_stat = self.stat_place(a).map_err(at(Stage::Look))?.ok_or_else(missing)?;
+        let b_stat = self.stat_place(b).map_err(at(Stage::Look))?.ok_or_else(missing)?;
+        let mut sides = [
+            (a, &a_stat, &b_stat, b, a_coordinated, 0),
+            (b, &b_stat, &a_stat, a, b_coordinated, 1),
+        ];
+        sides.sort_by_key(|side| super::history::Key::of(side.0.path));
+        let mut undo = Undo {
+            store: self,
+            dirs: Vec::new(),
+        };
+        let mut changes = Vec::new();
+        for (place, old, new, other, _, index) in sides.into_iter().filter(|side| side.4) {
+            let (held, mut history) = self.take(place, Some(old), info.now).map_err(at(Stage::Look))?;
+            self.note(place, who, info.now).map_err(at(Stage::Record))?;
+            let version = self
+                .record_current(&mut history, place, old)
+                .map_err(at(Stage::Record))?;
+            let mut record = self.record_for(place, &history, new, Some(version), (who, None), info);
+            let incoming = self.disk().open(other.dir, other.name).map_err(at(Stage::Look))?;
+            record.hash = self.hash_small(&incoming, new, info).map_err(at(Stage::Look))?;
+            if info.durability != Durability::Fast {
+                self.disk().sync_file(&incoming).map_err(at(Stage::Sync))?;
+            }
+            undo.dirs.push((history.dir.clone(), record_name(record.version)));
+            self.write_record(&history.dir, &record).map_err(at(Stage::Record))?;
+            undo.dirs.push((history.dir.clone(), content_name(version)));
+            let file = self.disk().open(place.dir, place.name).map_err(at(Stage::Keep))?;
+            self.copy_into(&file, &mut history, version).map_err(at(Stage::Keep))?;
+            self.make_durable(&mut history, info)?;
+            changes.push((held, history, record, version, index));
+        }
+        self.disk()
+            .exchange((a.dir, a.name), (b.dir, b.name))
+            .map_err(at(Stage::Commit))?;
+        undo.dirs.clear();
+        *published = true;
+        let mut done = [None, None];
+        if info.durability == Durability::Full {
+            self.disk().sync_dir(a.dir).map_err(at(Stage::DirSync))?;
+            self.disk().sync_dir(b.dir).map_err(at(Stage::DirSync))?;
+        }
+        for (held, mut history, record, version, index) in changes {
+            done[index] = Some(Published {
+                version: record.version,
+                replaced: Some(version),
+            });
+            advance(&mut history, record);
+            self.prune(&mut history, &info.retain, info.now);
+            held.keep(history);
+        }
+        Ok(done)
+    }
+
+    /// Recovery looks at the files that the journal names.
+    fn note(&self, place: &Place<'_, D>, who: &Who, now: u64) -> io::Result<()> {
+        // No session has a number as high, and lines of one number replace each other when read: each needs its own.
+        let id = u64::MAX - self.serial.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let line = JournalLine {
+            id,
+            path: encode_path(place.path),
+            who: clip_who(who.clone()),
+            based_on: None,
+            time: now,
+        };
+        self.journal.lock().note(self.disk(), &line)
+    }
+
+    fn hash_small(&self, file: &D::File, stat: &Stat, info: &PublishInfo) -> io::Result<Option<String>> {
+        match &info.hash {
+            Some(hash) => Ok(Some(hash.clone())),
+            None if stat.size <= HASH_BYTES_MAX => self.history.hash(file),
+            None => Ok(None),
+        }
+    }
+
+    fn tombstone(
+        &self,
+        place: &Place<'_, D>,
+        history: &FileHistory<D>,
+        replaced: u64,
+        who: &Who,
+        info: &PublishInfo,
+    ) -> VersionRecord {
+        VersionRecord {
+            version: history.next,
+            path: encode_path(place.path),
+            time: info.now,
+            bytes: 0,
+            hash: None,
+            how: How::Unlink,
+            who: clip_who(who.clone()),
+            based_on: None,
+            replaced: Some(replaced),
+            stale: false,
+            identity: None,
+            note: info.note.clone().map(clip),
+        }
+    }
+
+    fn record_for(
+        &self,
+        place: &Place<'_, D>,
+        history: &FileHistory<D>,
+        content: &Stat,
+        replaced: Option<u64>,
+        (who, based_on): (&Who, Option<u64>),
+        info: &PublishInfo,
+    ) -> VersionRecord {
+        VersionRecord {
+            how: info.how,
+            bytes: content.size,
+            identity: Some(Identity::of(content)),
+            based_on,
+            stale: based_on.is_some() && based_on != replaced,
+            replaced,
+            ..self.tombstone(place, history, replaced.unwrap_or(0), who, info)
+        }
+    }
+}
+
+/// What was written ahead of a commit that may not come.
+struct Undo<'a, D: Disk> {
+    store: &'a Store<D>,
+    dirs: Vec<(D::Dir, std::ffi::OsString)>,
+}
+
+impl<D: Disk> Drop for Undo<'_, D> {
+    /// Best effort: what stays is without effect, and goes when the history is next settled.
+    fn drop(&mut self) {
+        for (dir, name) in self.dirs.drain(..) {
+            let _ = self.store.disk().unlink(&dir, &name);
+        }
+    }
+}
+
+fn advance<D: Disk>(history: &mut FileHistory<D>, record: VersionRecord) {
+    history.next = record.version + 1;
+    history.current = (!record.is_tombstone()).then_some(record.version);
+    history.records.insert(record.version, record);
+}
+
+fn fail<D: Disk>(place: &Place<'_, D>, published: &bool) -> impl FnOnce(At) -> PublishError {
+    let (path, published) = (place.path.to_owned(), *published);
+    move |At(stage, source)| PublishError {
+        path,
+        stage,
+        published,
+        kept: None,
+        source,
+    }
+}

@@ -1,0 +1,305 @@
+//! The publish of a shadow. docs/FORMAT.md has the table of its steps.
+
+use std::ffi::OsStr;
+use std::io;
+
+use super::disk::{Disk, Stat, if_there};
+use super::error::{At, at};
+use super::files::{FileHistory, content_name, record_name};
+use super::history::Key;
+use super::record::{Identity, VersionRecord, clip, encode_path};
+use super::shadow::ShadowName;
+use super::{HASH_BYTES_MAX, Place, PublishError, PublishInfo, Shadow, Stage, Store};
+use crate::rules::Durability;
+
+/// How often the look at the target is repeated when it appears or disappears under us (a change made past concordfs).
+const RACES_MAX: u32 = 4;
+
+/// A publish that went well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// The number of the new version; for a removal, of its tombstone.
+    pub version: u64,
+    /// The version that was current before; `None` when there was no file.
+    pub replaced: Option<u64>,
+}
+
+/// How an attempt at the commit ended without an error.
+enum Commit {
+    Done,
+    /// The target appeared or disappeared since we looked.
+    Raced,
+}
+
+impl<D: Disk> Store<D> {
+    /// Makes the shadow the current version of `place`, and keeps the version it replaces: one
+    /// renameat2(RENAME_EXCHANGE), or RENAME_NOREPLACE where there was no file.
+    ///
+    /// With [`Durability::Full`] the content is on disk before the rename, and the rename before this returns; with
+    /// `Atomic` only the former; with `Fast` neither. Publishes of one file must be serialised by the caller.
+    ///
+    /// # Errors
+    /// Before the rename: the file is untouched, what was staged is in `recovered/` ([`PublishError::kept`]). After it
+    /// (the directory could not be synced): [`PublishError::published`].
+    pub fn publish(
+        &self,
+        shadow: Shadow<D>,
+        place: &Place<'_, D>,
+        info: &PublishInfo,
+    ) -> Result<Published, PublishError> {
+        let mut shadow = shadow;
+        let mut published = false;
+        let result = self.try_publish(&mut shadow, place, info, &mut published);
+        let result = result.map_err(|At(stage, source)| {
+            let kept = if published {
+                None
+            } else {
+                self.keep_failed(&shadow, stage, &source, info.now)
+            };
+            PublishError {
+                path: place.path.to_owned(),
+                stage,
+                published,
+                kept,
+                source,
+            }
+        });
+        self.journal.lock().end(self.disk(), shadow.id.0);
+        result
+    }
+
+    fn keep_failed(&self, shadow: &Shadow<D>, stage: Stage, error: &io::Error, now: u64) -> Option<String> {
+        let stat = self.disk().stat(&shadow.file).ok()?;
+        let kept = self.recover_shadow(
+            shadow,
+            &stat,
+            &format!("publishing it failed while {stage}: {error}"),
+            now,
+        );
+        // It must outlive a crash right after the error was reported.
+        let _ = self.disk().sync_dir(&self.history.recovered);
+        kept.inspect_err(|e| log::error!("a shadow stays in .concord/shadows until the next start: {e}"))
+            .ok()
+    }
+
+    fn try_publish(
+        &self,
+        shadow: &mut Shadow<D>,
+        place: &Place<'_, D>,
+        info: &PublishInfo,
+        published: &mut bool,
+    ) -> Result<Published, At> {
+        self.move_to_key(shadow, place).map_err(at(Stage::Look))?;
+        let mut races = 0;
+        loop {
+            let live = self.stat_place(place).map_err(at(Stage::Look))?;
+            let (held, mut history) = self.take(place, live.as_ref(), info.now).map_err(at(Stage::Look))?;
+            let replaced = match &live {
+                Some(live) => Some(
+                    self.record_current(&mut history, place, live)
+                        .map_err(at(Stage::Record))?,
+                ),
+                None => None,
+            };
+            let record = self.prepare(shadow, place, info, &history, live.as_ref(), replaced)?;
+            self.write_record(&history.dir, &record).map_err(at(Stage::Record))?;
+            let committed = self.sync_and_commit(shadow, place, info, &mut history, live.as_ref());
+            match committed {
+                Ok(Commit::Done) => {}
+                Ok(Commit::Raced) if races < RACES_MAX => {
+                    races += 1;
+                    self.disk()
+                        .unlink(&history.dir, &record_name(record.version))
+                        .map_err(at(Stage::Record))?;
+                    continue;
+                }
+                other => {
+                    // A record that stays behind has no content and is removed when the history is next settled.
+                    let _ = self.disk().unlink(&history.dir, &record_name(record.version));
+                    let raced = || At(Stage::Commit, io::Error::from_raw_os_error(libc::EBUSY));
+                    return Err(other.err().unwrap_or_else(raced));
+                }
+            }
+            *published = true;
+            let done = Published {
+                version: record.version,
+                replaced,
+            };
+            history.next = record.version + 1;
+            history.current = Some(record.version);
+            history.records.insert(record.version, record);
+            if let Some((version, live)) = replaced.zip(live) {
+                self.store_replaced(shadow, &mut history, version, &live)
+                    .map_err(at(Stage::Store))?;
+            }
+            if info.durability == Durability::Full {
+                self.sync_name(&history, done.version, place)?;
+            }
+            self.prune(&mut history, &info.retain, info.now);
+            held.keep(history);
+            return Ok(done);
+        }
+    }
+
+    /// A shadow's name carries its file's key. When the file was renamed since, the name follows.
+    fn move_to_key(&self, shadow: &mut Shadow<D>, place: &Place<'_, D>) -> io::Result<()> {
+        if shadow.target == place.path {
+            return Ok(());
+        }
+        let name = ShadowName {
+            key: Key::of(place.path),
+            ..shadow.name.clone()
+        };
+        self.disk()
+            .rename_noreplace((&self.shadows, &shadow.name.text()), (&self.shadows, &name.text()))?;
+        shadow.name = name;
+        shadow.target = place.path.to_owned();
+        Ok(())
+    }
+
+    /// The new version's record; the shadow gets the metadata that the file has now.
+    fn prepare(
+        &self,
+        shadow: &mut Shadow<D>,
+        place: &Place<'_, D>,
+        info: &PublishInfo,
+        history: &FileHistory<D>,
+        live: Option<&Stat>,
+        replaced: Option<u64>,
+    ) -> Result<VersionRecord, At> {
+        if let Some(live) =
+            live.filter(|live| !shadow.meta_touched && shadow.meta_from != Some((live.ino, live.ctime_ns)))
+        {
+            let current = self.disk().open(place.dir, place.name).map_err(at(Stage::Meta))?;
+            self.disk()
+                .copy_meta(&current, &shadow.file, shadow.who.uid == 0)
+                .map_err(at(Stage::Meta))?;
+            shadow.meta_from = Some((live.ino, live.ctime_ns));
+        }
+        let stat = self.disk().stat(&shadow.file).map_err(at(Stage::Look))?;
+        let hash = match &info.hash {
+            Some(hash) => Some(hash.clone()),
+            None if stat.size <= HASH_BYTES_MAX => self.history.hash(&shadow.file).map_err(at(Stage::Look))?,
+            None => None,
+        };
+        Ok(VersionRecord {
+            version: history.next,
+            path: encode_path(place.path),
+            time: info.now,
+            bytes: stat.size,
+            hash,
+            how: info.how,
+            who: shadow.who.clone(),
+            based_on: shadow.based_on,
+            replaced,
+            stale: shadow.based_on.is_some() && shadow.based_on != replaced,
+            identity: Some(Identity::of(&stat)),
+            note: info.note.clone().map(clip),
+        })
+    }
+
+    fn sync_and_commit(
+        &self,
+        shadow: &Shadow<D>,
+        place: &Place<'_, D>,
+        info: &PublishInfo,
+        history: &mut FileHistory<D>,
+        live: Option<&Stat>,
+    ) -> Result<Commit, At> {
+        if info.durability != Durability::Fast {
+            if live.is_some() {
+                self.root_history(history).map_err(at(Stage::Sync))?;
+            }
+            // Once only: after a failed fsync the kernel may call the lost pages clean, a second one would lie (fsync(2)).
+            self.disk().sync_file(&shadow.file).map_err(at(Stage::Sync))?;
+        }
+        let name = shadow.name.text();
+        let (from, to) = ((&self.shadows, name.as_os_str()), (place.dir, place.name));
+        let (result, race) = match live {
+            Some(_) => (self.disk().exchange(from, to), io::ErrorKind::NotFound),
+            None => (self.disk().rename_noreplace(from, to), io::ErrorKind::AlreadyExists),
+        };
+        match result {
+            Ok(()) => Ok(Commit::Done),
+            Err(error) if error.kind() == race => Ok(Commit::Raced),
+            Err(error) => Err(At(Stage::Commit, error)),
+        }
+    }
+
+    /// After the exchange the shadow's name leads to the replaced content: moves it into the history. What fails here is
+    /// tried once more, and else left to the next start, which knows by the name what it is.
+    fn store_replaced(
+        &self,
+        shadow: &Shadow<D>,
+        history: &mut FileHistory<D>,
+        version: u64,
+        old: &Stat,
+    ) -> io::Result<()> {
+        let name = shadow.name.text();
+        self.store_content((&self.shadows, &name), history, version, old)
+            .or_else(|_| self.store_content((&self.shadows, &name), history, version, old))
+    }
+
+    /// Moves a content into the history. One that has other names is copied: it may be written through them.
+    pub(super) fn store_content(
+        &self,
+        from: (&D::Dir, &OsStr),
+        history: &mut FileHistory<D>,
+        version: u64,
+        stat: &Stat,
+    ) -> io::Result<()> {
+        let name = content_name(version);
+        if stat.nlink > 1 {
+            let file = self.disk().open(from.0, from.1)?;
+            self.copy_into(&file, history, version)?;
+            self.disk().unlink(from.0, from.1)?;
+        } else {
+            self.disk().rename(from, (&history.dir, &name))?;
+        }
+        history.contents.insert(version, stat.size);
+        Ok(())
+    }
+
+    /// Puts a copy of `file`, whole and on disk, into the history as version `version`.
+    pub(super) fn copy_into(&self, file: &D::File, history: &mut FileHistory<D>, version: u64) -> io::Result<()> {
+        let disk = self.disk();
+        let name = content_name(version);
+        let mut part = name.clone();
+        part.push(".part");
+        if_there(disk.unlink(&history.dir, &part))?;
+        let copy = disk.create(&history.dir, &part)?;
+        let filled = disk
+            .copy_content(file, &copy)
+            .and_then(|()| disk.copy_meta(file, &copy, true))
+            .and_then(|()| disk.sync_file(&copy))
+            .and_then(|()| disk.rename((&history.dir, &part), (&history.dir, &name)));
+        if filled.is_err() {
+            let _ = disk.unlink(&history.dir, &part);
+        }
+        filled?;
+        history.contents.insert(version, disk.stat(&copy)?.size);
+        Ok(())
+    }
+
+    /// Waits for the new name; a failure is noted in the version's record.
+    pub(super) fn sync_name(&self, history: &FileHistory<D>, version: u64, place: &Place<'_, D>) -> Result<(), At> {
+        let synced = self.disk().sync_dir(place.dir);
+        if let (Err(error), Some(record)) = (&synced, history.records.get(&version)) {
+            let note = format!(
+                "{}; its name could not be synced: {error}",
+                record.note.as_deref().unwrap_or_default()
+            );
+            let noted = VersionRecord {
+                note: Some(note.trim_start_matches("; ").to_owned()),
+                ..record.clone()
+            };
+            if let Err(error) = self.rewrite_record(&history.dir, &noted) {
+                log::warn!(
+                    "cannot note a failed sync in the record of {}: {error}",
+                    place.path.display()
+                );
+            }
+        }
+        synced.map_err(at(Stage::DirSync))
+    }
+}

@@ -1,0 +1,221 @@
+//! Staged copies: `shadows/<session>.<key of the path>.<inode>`.
+//!
+//! The inode number in the name is that of the *staged* file. After the exchange that publishes, the same name leads to
+//! the replaced content, another inode: so the name alone tells recovery on which side of the commit point it is, with
+//! no record and no journal.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Store;
+use super::disk::{Disk, Stat};
+use super::history::Key;
+use super::record::{JournalLine, RecoveredKind, RecoveredRecord, Who, clip_who, encode_path};
+use crate::session::SessionId;
+
+/// A staged copy.
+pub struct Shadow<D: Disk> {
+    /// The session's.
+    pub id: SessionId,
+    /// Open for reading and writing.
+    pub file: Arc<D::File>,
+    /// The file it is meant for, relative to the project.
+    pub target: PathBuf,
+    /// Who writes.
+    pub who: Who,
+    /// The version it started from. May be set until the publish.
+    pub based_on: Option<u64>,
+    /// The session changed owner, mode, ACL or attributes of the shadow itself: they are then its own.
+    pub meta_touched: bool,
+    pub(super) name: ShadowName,
+    /// Inode and ctime of the file whose metadata was copied.
+    pub(super) meta_from: Option<(u64, i64)>,
+}
+
+/// The parts of a shadow's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ShadowName {
+    pub id: u64,
+    pub key: Key,
+    pub ino: u64,
+}
+
+impl ShadowName {
+    pub fn text(&self) -> OsString {
+        let key = self.key.name().to_string_lossy();
+        format!("{:016x}.{key}.{:x}", self.id, self.ino).into()
+    }
+
+    pub fn parse(name: &OsStr) -> Option<ShadowName> {
+        let mut parts = name.to_str()?.split('.');
+        let id = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let key = Key::parse(parts.next()?)?;
+        let ino = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let parsed = ShadowName { id, key, ino };
+        (parsed.text() == name).then_some(parsed)
+    }
+}
+
+impl<D: Disk> Store<D> {
+    /// Starts a session: an empty shadow with owner, group, mode, ACL and extended attributes of `current`, the file's
+    /// current version. Set-id bits and file capabilities are kept only for a root writer, as write(2) does.
+    ///
+    /// Ownership is part of what a file is (contract W11): where the daemon may not give the shadow the owner and group
+    /// of the file, the session is refused (EPERM) rather than publishing a file that changed hands.
+    ///
+    /// # Errors
+    /// ENOSPC, EDQUOT, EIO, EROFS, EPERM; nothing is left behind.
+    pub fn begin(
+        &self,
+        id: SessionId,
+        target: &Path,
+        current: Option<&D::File>,
+        who: Who,
+        based_on: Option<u64>,
+        now: u64,
+    ) -> io::Result<Shadow<D>> {
+        let disk = self.disk();
+        let temporary = OsString::from(format!("{:016x}.new", id.0));
+        let file = disk.create(&self.shadows, &temporary)?;
+        let named = self
+            .dress(id, target, &file, current, who.uid == 0)
+            .and_then(|(name, meta_from)| {
+                disk.rename_noreplace((&self.shadows, &temporary), (&self.shadows, &name.text()))?;
+                Ok((name, meta_from))
+            });
+        match named {
+            Ok((name, meta_from)) => {
+                let shadow = Shadow {
+                    id,
+                    file: Arc::new(file),
+                    target: target.to_owned(),
+                    who: clip_who(who),
+                    based_on,
+                    meta_touched: false,
+                    name,
+                    meta_from,
+                };
+                self.enter(shadow, now)
+            }
+            Err(error) => {
+                // What cannot be removed now, the next start removes.
+                let _ = disk.unlink(&self.shadows, &temporary);
+                Err(error)
+            }
+        }
+    }
+
+    fn dress(
+        &self,
+        id: SessionId,
+        target: &Path,
+        file: &D::File,
+        current: Option<&D::File>,
+        privileges: bool,
+    ) -> io::Result<(ShadowName, Option<(u64, i64)>)> {
+        let name = ShadowName {
+            id: id.0,
+            key: Key::of(target),
+            ino: self.disk().stat(file)?.ino,
+        };
+        let Some(current) = current else {
+            return Ok((name, None));
+        };
+        let stat = self.disk().stat(current)?;
+        self.disk().copy_meta(current, file, privileges)?;
+        Ok((name, Some((stat.ino, stat.ctime_ns))))
+    }
+
+    /// Starts a session that creates `target`: `file` is an O_TMPFILE made in the target's directory, so that owner,
+    /// mode and default ACL are what a creation there gives.
+    ///
+    /// # Errors
+    /// EXDEV when the directory is on another filesystem than `.concord/`; ENOSPC, EDQUOT, EIO, EROFS.
+    pub fn adopt(&self, id: SessionId, target: &Path, file: D::File, who: Who, now: u64) -> io::Result<Shadow<D>> {
+        let ino = self.disk().stat(&file)?.ino;
+        let name = ShadowName {
+            id: id.0,
+            key: Key::of(target),
+            ino,
+        };
+        self.disk().link_file(&file, (&self.shadows, &name.text()))?;
+        let shadow = Shadow {
+            id,
+            file: Arc::new(file),
+            target: target.to_owned(),
+            who: clip_who(who),
+            based_on: None,
+            meta_touched: true,
+            name,
+            meta_from: None,
+        };
+        self.enter(shadow, now)
+    }
+
+    /// Writes the journal's line. A session whose line could not be written does not start.
+    fn enter(&self, shadow: Shadow<D>, now: u64) -> io::Result<Shadow<D>> {
+        let line = JournalLine {
+            id: shadow.id.0,
+            path: encode_path(&shadow.target),
+            who: shadow.who.clone(),
+            based_on: shadow.based_on,
+            time: now,
+        };
+        let written = self.journal.lock().append(self.disk(), &line);
+        if let Err(error) = written {
+            let _ = self.disk().unlink(&self.shadows, &shadow.name.text());
+            return Err(error);
+        }
+        Ok(shadow)
+    }
+
+    /// Gives the shadow the content of `from`: shared blocks where the filesystem can, a copy inside the kernel
+    /// elsewhere; holes stay holes.
+    ///
+    /// # Errors
+    /// ENOSPC, EDQUOT, EIO. The shadow may then hold a part of it.
+    pub fn fill(&self, shadow: &Shadow<D>, from: &D::File) -> io::Result<()> {
+        self.disk().copy_content(from, &shadow.file)
+    }
+
+    /// Ends a session without publishing: what it had staged goes to `recovered/`. Returns its name there; `None` when
+    /// the shadow was empty, or is gone already.
+    ///
+    /// # Errors
+    /// When it cannot be moved. It is then still in `shadows/`, and the next start moves it.
+    pub fn discard(&self, shadow: Shadow<D>, reason: &str, now: u64) -> io::Result<Option<String>> {
+        let moved = match self.disk().stat(&shadow.file) {
+            Ok(stat) if stat.size == 0 => self.disk().unlink(&self.shadows, &shadow.name.text()).map(|()| None),
+            Ok(stat) => self.recover_shadow(&shadow, &stat, reason, now).map(Some),
+            Err(error) => Err(error),
+        };
+        self.journal.lock().end(self.disk(), shadow.id.0);
+        self.bound_recovered();
+        moved
+    }
+
+    pub(super) fn recover_shadow(&self, shadow: &Shadow<D>, stat: &Stat, why: &str, now: u64) -> io::Result<String> {
+        let record = RecoveredRecord {
+            kind: RecoveredKind::Staged,
+            path: Some(encode_path(&shadow.target)),
+            time: now,
+            bytes: stat.size,
+            reason: why.to_owned(),
+            who: Some(shadow.who.clone()),
+            based_on: shadow.based_on,
+        };
+        self.set_aside(&self.shadows, &shadow.name.text(), record)
+    }
+
+    /// Ends a session that wrote nothing: its shadow is just deleted.
+    ///
+    /// # Errors
+    /// unlink(2). The next start then deals with it.
+    pub fn drop_unwritten(&self, shadow: Shadow<D>) -> io::Result<()> {
+        let removed = self.disk().unlink(&self.shadows, &shadow.name.text());
+        self.journal.lock().end(self.disk(), shadow.id.0);
+        removed
+    }
+}
