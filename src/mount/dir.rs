@@ -59,6 +59,11 @@ impl Listed {
 }
 
 impl DirHandle {
+    /// Its node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// Its descriptor, open for reading.
     pub fn fd(&self) -> &OwnedFd {
         &self.fd

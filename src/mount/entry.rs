@@ -141,32 +141,44 @@ impl Tree {
             (self.dir_of(&held, from.0)?, self.dir_of(&held, to.0)?)
         };
         let _changing = self.change_names();
-        let source = attr::identity(&rustix::fs::statat(&old_dir, from.1, AtFlags::SYMLINK_NOFOLLOW)?, false);
-        let target = match Victim::hold(&new_dir, to.1) {
+        let moved = rustix::fs::statat(&old_dir, from.1, AtFlags::SYMLINK_NOFOLLOW)?;
+        let replaced = match Victim::hold(&new_dir, to.1) {
             Ok(victim) => Some(victim),
             Err(Errno::NOENT) => None,
             Err(error) => return Err(error),
         };
         rustix::fs::renameat_with(&old_dir, from.1, &new_dir, to.1, flags)?;
-        let (old, new) = (Name::new(from.0, from.1), Name::new(to.0, to.1));
-        if let Some(victim) = target {
-            let replaced = attr::identity(&victim.stat, false);
-            if replaced == source {
+        self.renamed(&Name::new(from.0, from.1), &Name::new(to.0, to.1), &moved, replaced, flags);
+        Ok(())
+    }
+
+    /// A rename happened on disk: so it does in the table. `moved` is what had the old name, `replaced` what had the new one.
+    pub fn renamed(&self, old: &Name, new: &Name, moved: &Stat, replaced: Option<Victim>, flags: RenameFlags) {
+        let source = attr::identity(moved, false);
+        if let Some(victim) = replaced {
+            let target = attr::identity(&victim.stat, false);
+            if target == source {
                 // Two names of one inode: rename(2) leaves both.
-                return Ok(());
+                return;
             }
             if flags.contains(RenameFlags::EXCHANGE) {
-                if let Some(id) = self.nodes.find(replaced) {
-                    self.nodes.rename(id, &new, old.clone());
+                if let Some(id) = self.nodes.find(target) {
+                    self.nodes.rename(id, new, old.clone());
                 }
             } else {
-                self.gone(victim, &new);
+                self.gone(victim, new);
             }
         }
         if let Some(id) = self.nodes.find(source) {
-            self.nodes.rename(id, &old, new);
+            self.nodes.rename(id, old, new.clone());
         }
-        Ok(())
+    }
+
+    /// A name was taken away, and its inode lives on where no node leads to.
+    pub fn taken_away(&self, victim: Victim, name: &Name) {
+        if let Some(id) = self.nodes.find(attr::identity(&victim.stat, false)) {
+            self.nodes.remove_name(id, name, Arc::new(Pin::new(victim.fd, Access::Path, None)), true);
+        }
     }
 
     /// A name was removed on disk: so it is in the table.
@@ -181,13 +193,14 @@ impl Tree {
 
 /// An inode that is about to lose a name, held so that whoever has it by a descriptor can still be answered.
 #[derive(Debug)]
-struct Victim {
+pub struct Victim {
     fd: OwnedFd,
     stat: Stat,
 }
 
 impl Victim {
-    fn hold(dir: &OwnedFd, name: &OsStr) -> Result<Victim> {
+    /// Holds what `name` in `dir` leads to.
+    pub fn hold(dir: &OwnedFd, name: &OsStr) -> Result<Victim> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
         let stat = rustix::fs::fstat(&fd)?;

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
@@ -15,11 +15,13 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use rustix::io::{Errno, Result};
 
 use super::attr;
+use super::coordinated::{Coordination, Creation};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
 use super::handles::{Handle, Ordinary};
 use super::nodes::NodeId;
+use super::route::{self, reply_uncached};
 use super::setattr::Changes;
 use super::tree::{Caller, Tree};
 use super::xattr::Answer;
@@ -27,7 +29,8 @@ use super::xattr::Answer;
 /// The filesystem as fuser sees it.
 #[derive(Debug)]
 pub struct Fs {
-    tree: Arc<Tree>,
+    pub(super) tree: Arc<Tree>,
+    pub(super) coordination: Arc<Coordination>,
     /// The backing filesystem is itself stacked: passthrough needs one level more.
     stacked: bool,
 }
@@ -37,7 +40,7 @@ const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Read-ahead and asynchronous requests the kernel may have under way.
 const BACKGROUND_MAX: u16 = 64;
 /// The kernel asks for generations only for NFS export, which is not offered.
-const GENERATION: Generation = Generation(0);
+pub(super) const GENERATION: Generation = Generation(0);
 
 /// What is asked of the kernel, each where it has it. Not asked for: FUSE_FLOCK_LOCKS and FUSE_POSIX_LOCKS (the kernel then
 /// keeps locks itself, which is right for ordinary files), FUSE_WRITEBACK_CACHE (passthrough excludes it),
@@ -58,14 +61,11 @@ const WANTED: [InitFlags; 11] = [
 
 impl Fs {
     /// Serves a tree.
-    pub fn new(tree: Tree, stacked: bool) -> Fs {
-        Fs {
-            tree: Arc::new(tree),
-            stacked,
-        }
+    pub fn new(tree: Arc<Tree>, coordination: Arc<Coordination>, stacked: bool) -> Fs {
+        Fs { tree, coordination, stacked }
     }
 
-    fn reply_entry(&self, result: Result<Entry>, reply: ReplyEntry) {
+    pub(super) fn reply_entry(&self, result: Result<Entry>, reply: ReplyEntry) {
         match result {
             Ok(entry) => {
                 reply.entry(
@@ -78,7 +78,7 @@ impl Fs {
         }
     }
 
-    fn open_flags(&self, file: &Ordinary) -> Result<FopenFlags> {
+    pub(super) fn open_flags(&self, file: &Ordinary) -> Result<FopenFlags> {
         if self.tree.identity(file.node)?.private {
             // The daemon changes these files underneath.
             return Ok(FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
@@ -92,12 +92,12 @@ impl Fs {
     }
 
     /// Runs `work` on a worker thread and replies from there.
-    fn later(&self, reply: ReplyEmpty, work: impl FnOnce() -> Result<()> + Send + 'static) {
+    pub(super) fn later(&self, reply: ReplyEmpty, work: impl FnOnce() -> Result<()> + Send + 'static) {
         self.tree.workers.run(move || reply_empty(work(), reply));
     }
 }
 
-fn caller(request: &Request) -> Caller {
+pub(super) fn caller(request: &Request) -> Caller {
     Caller {
         uid: request.uid(),
         gid: request.gid(),
@@ -105,22 +105,22 @@ fn caller(request: &Request) -> Caller {
     }
 }
 
-fn node(number: INodeNo) -> NodeId {
+pub(super) fn node(number: INodeNo) -> NodeId {
     NodeId(number.0)
 }
 
-fn open_flags(flags: i32) -> OFlags {
+pub(super) fn open_flags(flags: i32) -> OFlags {
     OFlags::from_bits_retain(flags as u32)
 }
 
-fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
+pub(super) fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
     match result {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(reply_errno(error)),
     }
 }
 
-fn reply_xattr(result: Result<Answer>, reply: ReplyXattr) {
+pub(super) fn reply_xattr(result: Result<Answer>, reply: ReplyXattr) {
     match result {
         Ok(Answer::Length(length)) => reply.size(length),
         Ok(Answer::Data(data)) => reply.data(&data),
@@ -150,6 +150,9 @@ impl fuser::Filesystem for Fs {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if let Some(target) = self.coordination.target(node(parent), name) {
+            return self.lookup_coordinated(caller(request), &target, reply);
+        }
         match self.tree.lookup(caller(request), node(parent), name) {
             Err(Errno::NOENT) if !self.tree.is_private(node(parent), name).unwrap_or(true) => {
                 reply.entry(&self.tree.ttl(false), &attr::negative(), GENERATION);
@@ -164,6 +167,9 @@ impl fuser::Filesystem for Fs {
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let id = node(ino);
+        if let Some(stat) = self.coordination.stat_of_session(id) {
+            return reply.attr(&Duration::ZERO, &attr::attributes(id, &stat));
+        }
         match self
             .tree
             .identity(id)
@@ -176,7 +182,7 @@ impl fuser::Filesystem for Fs {
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -200,10 +206,7 @@ impl fuser::Filesystem for Fs {
             atime,
             mtime,
         };
-        match self.tree.set_attributes(node(ino), fh.map(|fh| fh.0), &changes) {
-            Ok(stat) => reply.attr(&self.tree.ttl(false), &attr::attributes(node(ino), &stat)),
-            Err(error) => reply.error(reply_errno(error)),
-        }
+        self.set_attributes(caller(request), node(ino), fh.map(|fh| fh.0), changes, reply);
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -223,40 +226,35 @@ impl fuser::Filesystem for Fs {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.reply_entry(
-            self.tree
-                .make(caller(request), node(parent), name, New::Special(mode, rdev), umask),
-            reply,
-        );
+        self.reply_entry(self.make(caller(request), node(parent), name, New::Special(mode, rdev), umask), reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        self.reply_entry(
-            self.tree
-                .make(caller(request), node(parent), name, New::Directory(mode), umask),
-            reply,
-        );
+        self.reply_entry(self.make(caller(request), node(parent), name, New::Directory(mode), umask), reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
-        self.reply_entry(
-            self.tree
-                .make(caller(request), node(parent), link_name, New::Symlink(target), 0),
-            reply,
-        );
+        self.reply_entry(self.make(caller(request), node(parent), link_name, New::Symlink(target), 0), reply);
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if let Some(target) = self.coordination.target(node(parent), name) {
+            let answer = Box::new(move |result| reply_empty(result, reply));
+            return self.coordination.unlink(caller(request), target, answer);
+        }
         reply_empty(self.tree.remove(node(parent), name, AtFlags::empty()), reply);
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if self.coordination.is_promised_in(node(parent), name) {
+            return reply.error(reply_errno(Errno::NOTEMPTY));
+        }
         reply_empty(self.tree.remove(node(parent), name, AtFlags::REMOVEDIR), reply);
     }
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -265,18 +263,31 @@ impl fuser::Filesystem for Fs {
         reply: ReplyEmpty,
     ) {
         let flags = RenameFlags::from_bits_retain(flags.bits());
+        let (old, new) = ((node(parent), name), (node(newparent), newname));
+        let source = self.coordination.target(old.0, old.1);
+        let target = self.coordination.target(new.0, new.1);
+        if source.is_some() || target.is_some() {
+            let answer = Box::new(move |result| reply_empty(result, reply));
+            return self.coordination.rename(caller(request), old, new, source, target, flags, answer);
+        }
         reply_empty(
-            self.tree
-                .rename((node(parent), name), (node(newparent), newname), flags),
+            self.tree.rename(old, new, flags),
             reply,
         );
     }
 
-    fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        if let Some(target) = self.coordination.target(node(newparent), newname) {
+            let answer = Box::new(move |result| reply_uncached(result, reply));
+            return self.coordination.link(caller(request), node(ino), target, answer);
+        }
         self.reply_entry(self.tree.link(node(ino), node(newparent), newname), reply);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if let Some(target) = self.coordination.target_of(node(ino)) {
+            return self.open_coordinated(caller(request), node(ino), target, open_flags(flags.0), reply);
+        }
         let register = |fd: std::os::fd::BorrowedFd<'_>| reply.open_backing(fd);
         let opened = self
             .tree
@@ -304,6 +315,10 @@ impl fuser::Filesystem for Fs {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        if let Some(target) = self.coordination.target(node(parent), name) {
+            let creation = Creation { mode, umask };
+            return self.create_coordinated(caller(request), target, creation, open_flags(flags), reply);
+        }
         let register = |fd: std::os::fd::BorrowedFd<'_>| reply.open_backing(fd);
         let created = self
             .tree
@@ -340,12 +355,12 @@ impl fuser::Filesystem for Fs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self
-            .tree
-            .handles
-            .ordinary(fh.0)
-            .and_then(|file| file.read(offset, size))
-        {
+        let read = self.tree.handles.get(fh.0).and_then(|handle| match handle {
+            Handle::Ordinary(file) => file.read(offset, size),
+            Handle::Writer(writer) => writer.read(offset, size),
+            Handle::Directory(_) => Err(Errno::BADF),
+        });
+        match read {
             Ok(data) => reply.data(&data),
             Err(error) => reply.error(reply_errno(error)),
         }
@@ -364,7 +379,11 @@ impl fuser::Filesystem for Fs {
         reply: ReplyWrite,
     ) {
         let mut flags = open_flags(flags.0);
-        if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+        let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        if let Ok(Handle::Writer(writer)) = self.tree.handles.get(fh.0) {
+            return self.write_coordinated(writer, offset, data, from_mapping, reply);
+        }
+        if from_mapping {
             // Pages of a mapping go where they belong, whatever handle the kernel chose for them.
             flags -= OFlags::APPEND;
         }
@@ -380,9 +399,15 @@ impl fuser::Filesystem for Fs {
         }
     }
 
-    fn flush(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        // Only kernels without FOPEN_NOFLUSH (before 5.16) ask; nothing is held back.
-        reply_empty(self.tree.handles.ordinary(fh.0).map(drop), reply);
+    fn flush(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        match self.tree.handles.get(fh.0) {
+            Ok(Handle::Writer(writer)) => {
+                let answer = Box::new(move |result| reply_empty(result, reply));
+                self.coordination.flush(caller(request), &writer, answer);
+            }
+            // Only kernels without FOPEN_NOFLUSH (before 5.16) ask; nothing is held back.
+            other => reply_empty(other.map(drop), reply),
+        }
     }
 
     fn release(
@@ -397,14 +422,20 @@ impl fuser::Filesystem for Fs {
     ) {
         match self.tree.handles.remove(fh.0) {
             Some(Handle::Ordinary(file)) => self.tree.close(file),
+            Some(Handle::Writer(writer)) => {
+                self.coordination.close_writer(&writer);
+                self.coordination.forget_pin(writer);
+            }
             Some(Handle::Directory(_)) | None => {}
         }
         reply.ok();
     }
 
     fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        match self.tree.handles.ordinary(fh.0) {
-            Ok(file) => self.later(reply, move || file.sync(datasync)),
+        match self.tree.handles.get(fh.0) {
+            Ok(Handle::Ordinary(file)) => self.later(reply, move || file.sync(datasync)),
+            Ok(Handle::Writer(writer)) => self.later(reply, move || writer.sync(datasync)),
+            Ok(Handle::Directory(_)) => reply.error(reply_errno(Errno::BADF)),
             Err(error) => reply.error(reply_errno(error)),
         }
     }
@@ -442,13 +473,16 @@ impl fuser::Filesystem for Fs {
         let listed = self.tree.handles.directory(fh.0).and_then(|dir| {
             self.tree.list_plus(&dir, offset, |listed, entry| {
                 let (ttl, attr) = match entry {
+                    Some(entry) if self.coordination.target(dir.node(), &listed.name).is_some() => {
+                        (Duration::ZERO, attr::attributes(entry.id, &entry.stat))
+                    }
                     Some(entry) => (self.tree.ttl(entry.private), attr::attributes(entry.id, &entry.stat)),
                     None => {
                         // For "." and ".." the kernel makes no node; for others number 0 says that it must not.
                         let dots = listed.name == "." || listed.name == "..";
                         let ino = INodeNo(if dots { listed.ino } else { 0 });
                         (
-                            std::time::Duration::ZERO,
+                            Duration::ZERO,
                             fuser::FileAttr {
                                 kind: listed.kind,
                                 ino,
@@ -504,10 +538,9 @@ impl fuser::Filesystem for Fs {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(
-            self.tree.set_xattr(caller(request), node(ino), name, value, flags),
-            reply,
-        );
+        let touched = self.coordination.touch(node(ino));
+        let set = touched.and_then(|()| self.tree.set_xattr(caller(request), node(ino), name, value, flags));
+        reply_empty(set, reply);
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -519,7 +552,8 @@ impl fuser::Filesystem for Fs {
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(self.tree.remove_xattr(node(ino), name), reply);
+        let touched = self.coordination.touch(node(ino));
+        reply_empty(touched.and_then(|()| self.tree.remove_xattr(node(ino), name)), reply);
     }
 
     fn ioctl(
@@ -546,19 +580,24 @@ impl fuser::Filesystem for Fs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        match self.tree.handles.ordinary(fh.0) {
-            Ok(file) => self.later(reply, move || file.allocate(offset, length, mode)),
+        match self.tree.handles.get(fh.0) {
+            Ok(Handle::Ordinary(file)) => self.later(reply, move || file.allocate(offset, length, mode)),
+            Ok(Handle::Writer(writer)) => {
+                let coordination = Arc::clone(&self.coordination);
+                self.later(reply, move || writer.allocate(&coordination, offset, length, mode));
+            }
+            Ok(Handle::Directory(_)) => reply.error(reply_errno(Errno::BADF)),
             Err(error) => reply.error(reply_errno(error)),
         }
     }
 
     fn lseek(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        match self
-            .tree
-            .handles
-            .ordinary(fh.0)
-            .and_then(|file| file.seek(offset, whence))
-        {
+        let found = self.tree.handles.get(fh.0).and_then(|handle| match handle {
+            Handle::Ordinary(file) => file.seek(offset, whence),
+            Handle::Writer(writer) => writer.seek(offset, whence),
+            Handle::Directory(_) => Err(Errno::BADF),
+        });
+        match found {
             Ok(offset) => reply.offset(offset),
             Err(error) => reply.error(reply_errno(error)),
         }
@@ -577,13 +616,13 @@ impl fuser::Filesystem for Fs {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let tree = Arc::clone(&self.tree);
+        let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
         self.tree.workers.run(move || {
-            let files = tree
-                .handles
-                .ordinary(fh_in.0)
-                .and_then(|from| Ok((from, tree.handles.ordinary(fh_out.0)?)));
-            match files.and_then(|(from, to)| from.copy(offset_in, &to, offset_out, len)) {
+            let copied = tree.handles.get(fh_in.0).and_then(|from| {
+                let to = tree.handles.get(fh_out.0)?;
+                route::copy(&coordination, (&from, offset_in), (&to, offset_out), len)
+            });
+            match copied {
                 Ok(count) => reply.written(count),
                 Err(error) => reply.error(reply_errno(error)),
             }

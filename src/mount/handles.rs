@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
 
+use super::coordinated::Writer;
 use super::dir::DirHandle;
 use super::nodes::NodeId;
 use super::pin::Pin;
@@ -14,8 +15,10 @@ use super::pin::Pin;
 /// What an open made.
 #[derive(Debug, Clone)]
 pub enum Handle {
-    /// A regular file that is nobody's business but its users'.
+    /// An ordinary file, or one version of a coordinated one: nobody's business but its users'.
     Ordinary(Arc<Ordinary>),
+    /// A coordinated file, open for writing.
+    Writer(Arc<Writer>),
     /// A directory.
     Directory(Arc<DirHandle>),
 }
@@ -53,7 +56,7 @@ impl Handles {
     pub fn ordinary(&self, number: u64) -> Result<Arc<Ordinary>> {
         match self.get(number)? {
             Handle::Ordinary(file) => Ok(file),
-            Handle::Directory(_) => Err(Errno::BADF),
+            Handle::Writer(_) | Handle::Directory(_) => Err(Errno::BADF),
         }
     }
 
@@ -61,7 +64,7 @@ impl Handles {
     pub fn directory(&self, number: u64) -> Result<Arc<DirHandle>> {
         match self.get(number)? {
             Handle::Directory(dir) => Ok(dir),
-            Handle::Ordinary(_) => Err(Errno::BADF),
+            Handle::Ordinary(_) | Handle::Writer(_) => Err(Errno::BADF),
         }
     }
 

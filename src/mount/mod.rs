@@ -1,6 +1,7 @@
 //! FUSE: decode, nodes, handles, ordinary files, coordinated files, replies. The only place that knows `fuser`.
 
 mod attr;
+pub mod coordinated;
 mod dir;
 mod dirs;
 mod entry;
@@ -10,6 +11,7 @@ mod fs;
 mod handles;
 pub mod nodes;
 pub mod pin;
+mod route;
 mod setattr;
 mod tree;
 mod workers;
@@ -19,6 +21,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+
+use coordinated::{Coordination, RealStore};
+
+use crate::rules::Rules;
 
 use rustix::mount::UnmountFlags;
 use rustix::process::{Resource, Rlimit};
@@ -37,6 +44,16 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// The source that mount(8) shows.
     pub fs_name: String,
+}
+
+/// What coordination needs.
+pub struct Coordinated {
+    /// The owner of `.concord/`.
+    pub store: RealStore,
+    /// The rules to begin with.
+    pub rules: Rules,
+    /// Called when `concord.toml` was published.
+    pub config_changed: Box<dyn Fn() + Send + Sync>,
 }
 
 /// Why mounting, serving or unmounting failed.
@@ -80,6 +97,7 @@ pub enum MountError {
 #[derive(Debug)]
 pub struct Mount {
     session: fuser::Session<fs::Fs>,
+    coordination: Arc<Coordination>,
     mountpoint: PathBuf,
 }
 
@@ -94,7 +112,7 @@ impl Mount {
     ///
     /// # Errors
     /// [`MountError::Backing`] and [`MountError::Mount`].
-    pub fn new(options: MountOptions) -> Result<Mount, MountError> {
+    pub fn new(options: MountOptions, coordinated: Coordinated) -> Result<Mount, MountError> {
         let MountOptions {
             mountpoint,
             backing,
@@ -113,12 +131,16 @@ impl Mount {
             path: mountpoint.clone(),
             source: errno.into(),
         })?;
-        let session = fuser::Session::new(fs::Fs::new(tree, stacked), &mountpoint, &config(allow_other, fs_name))
+        let tree = Arc::new(tree);
+        let Coordinated { store, rules, config_changed } = coordinated;
+        let coordination = Coordination::start(Arc::clone(&tree), store, rules, config_changed).map_err(wrap)?;
+        let fs = fs::Fs::new(tree, Arc::clone(&coordination), stacked);
+        let session = fuser::Session::new(fs, &mountpoint, &config(allow_other, fs_name))
             .map_err(|source| MountError::Mount {
                 path: mountpoint.clone(),
                 source,
             })?;
-        Ok(Mount { session, mountpoint })
+        Ok(Mount { session, coordination, mountpoint })
     }
 
     /// Serves the mount until it is unmounted.
@@ -128,6 +150,11 @@ impl Mount {
     pub fn run(self) -> Result<(), MountError> {
         let path = self.mountpoint;
         self.session.run().map_err(|source| MountError::Serve { path, source })
+    }
+
+    /// The coordination of its shared files: status, restore, rules.
+    pub fn coordination(&self) -> Arc<Coordination> {
+        Arc::clone(&self.coordination)
     }
 
     /// What ends [`Mount::run`].

@@ -38,7 +38,7 @@ pub struct Identity {
 }
 
 /// A name in a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name {
     /// The directory's node.
     pub parent: NodeId,
@@ -187,6 +187,13 @@ impl NodeTable {
     /// which [`NodeTable::intern`] finds.
     pub fn fresh(&self, name: Name, identity: Identity, kind: fuser::FileType) -> NodeId {
         self.inner.write().create(name, identity, kind, true)
+    }
+
+    /// The kernel is told of a node once more.
+    pub fn look_up_again(&self, id: NodeId) {
+        if let Some(node) = self.inner.write().nodes.get_mut(&id) {
+            node.lookups += 1;
+        }
     }
 
     /// Lets a node stand for another inode. `pin`, when given, is what its opens share from now on; the caller keeps it alive.

@@ -1,6 +1,7 @@
 //! chmod, chown, truncate, utimens.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use fuser::TimeOrNow;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
@@ -37,6 +38,7 @@ impl Tree {
         }
         let anchor = match handle.map(|number| self.handles.get(number)).transpose()? {
             Some(Handle::Ordinary(file)) => Anchor::Pinned(file.pin.clone()),
+            Some(Handle::Writer(file)) => Anchor::Pinned(Arc::clone(&file.session().pin)),
             Some(Handle::Directory(_)) | None => self.anchor(id)?,
         };
         if changes.uid.is_some() || changes.gid.is_some() {

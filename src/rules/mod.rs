@@ -23,6 +23,8 @@ use error::Fault;
 pub use error::{ConfigError, Place, Problem, Remedy};
 use written::{Number, Size, Written, WrittenSettings};
 
+/// The configuration's name in the project's root.
+pub const FILE_NAME: &str = "concord.toml";
 /// The commented `concord.toml` that `concord init` writes. It means what the built-in rules mean.
 pub const TEMPLATE: &str = include_str!("template.toml");
 

@@ -39,6 +39,13 @@ impl Queue {
         }
     }
 
+    /// A number for a session that the queue is not to know: it holds nobody up.
+    pub fn number(&mut self) -> SessionId {
+        let id = SessionId(self.next_session);
+        self.next_session += 1;
+        id
+    }
+
     /// Somebody opens a file for writing, or replaces it (`Intent::Instant`).
     ///
     /// Free file: `Start`. Held by the opener's own lineage: never waits (W3); `Modify` joins the newest session of
@@ -212,8 +219,7 @@ impl Queue {
     }
 
     fn start_session(&mut self, now: Millis, file: FileKey, request: &Request, kind: SessionKind) -> SessionId {
-        let id = SessionId(self.next_session);
-        self.next_session += 1;
+        let id = self.number();
         self.sessions.insert(id, file);
         let lease_end = now.saturating_add(request.lease_max);
         let session = Session {

@@ -11,6 +11,7 @@
 //! them are ever held together. A file's entry in `files` is *taken out* while a change of it is under way; a second
 //! change of the same file waits for it (callers serialise anyway, this keeps a mistake from becoming a lost version).
 
+mod away;
 pub mod disk;
 mod error;
 mod files;

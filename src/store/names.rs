@@ -148,7 +148,7 @@ impl<D: Disk> Store<D> {
 
     /// A content that is about to leave `place` stays restorable there: a copy, and a tombstone, which is returned.
     #[allow(clippy::too_many_arguments)]
-    fn leave_copy(
+    pub(super) fn leave_copy(
         &self,
         undo: &mut Undo<'_, D>,
         place: &Place<'_, D>,
@@ -334,7 +334,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Recovery looks at the files that the journal names.
-    fn note(&self, place: &Place<'_, D>, who: &Who, now: u64) -> io::Result<()> {
+    pub(super) fn note(&self, place: &Place<'_, D>, who: &Who, now: u64) -> io::Result<()> {
         // No session has a number as high, and lines of one number replace each other when read: each needs its own.
         let id = u64::MAX - self.serial.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let line = JournalLine {
@@ -401,9 +401,9 @@ impl<D: Disk> Store<D> {
 }
 
 /// What was written ahead of a commit that may not come.
-struct Undo<'a, D: Disk> {
-    store: &'a Store<D>,
-    dirs: Vec<(D::Dir, std::ffi::OsString)>,
+pub(super) struct Undo<'a, D: Disk> {
+    pub(super) store: &'a Store<D>,
+    pub(super) dirs: Vec<(D::Dir, std::ffi::OsString)>,
 }
 
 impl<D: Disk> Drop for Undo<'_, D> {
@@ -415,13 +415,13 @@ impl<D: Disk> Drop for Undo<'_, D> {
     }
 }
 
-fn advance<D: Disk>(history: &mut FileHistory<D>, record: VersionRecord) {
+pub(super) fn advance<D: Disk>(history: &mut FileHistory<D>, record: VersionRecord) {
     history.next = record.version + 1;
     history.current = (!record.is_tombstone()).then_some(record.version);
     history.records.insert(record.version, record);
 }
 
-fn fail<D: Disk>(place: &Place<'_, D>, published: &bool) -> impl FnOnce(At) -> PublishError {
+pub(super) fn fail<D: Disk>(place: &Place<'_, D>, published: &bool) -> impl FnOnce(At) -> PublishError {
     let (path, published) = (place.path.to_owned(), *published);
     move |At(stage, source)| PublishError {
         path,

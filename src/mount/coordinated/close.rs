@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::files::Files;
 use super::handles::Writer;
 use super::session::{EndReply, Outcome, Session, Staged};
 use super::{Coordination, Counted, described, nanos_now, place, publish_info};
@@ -240,6 +239,3 @@ fn is_held(processes: &[u32], node: u64) -> bool {
             || proc::descendants(*pid).iter().any(|child| proc::holds_for_writing(*child, node))
     })
 }
-
-#[allow(unused)]
-fn unused(_: &Files) {}

@@ -116,11 +116,6 @@ impl Files {
         Ticket(self.next_ticket)
     }
 
-    /// Where a file is.
-    pub fn name_of(&self, key: FileKey) -> Option<&Name> {
-        self.in_use.get(&key).map(|file| &file.name)
-    }
-
     /// A session has a shadow and a node from now on.
     pub fn add_session(&mut self, session: Arc<Session>) {
         if session.is_late() {
@@ -166,15 +161,6 @@ impl Files {
     /// Whether a name in this directory belongs to a file that exists only as a session's shadow so far.
     pub fn creates_in(&self, directory: NodeId) -> bool {
         self.all_sessions().any(|(name, session)| name.parent == directory && session.creates)
-    }
-
-    /// The file goes by another name from now on: its holder renamed it.
-    pub fn rename(&mut self, key: FileKey, new: &Name) {
-        if let Some(file) = self.in_use.get_mut(&key) {
-            self.keys.remove(&file.name);
-            file.name = new.clone();
-            self.keys.insert(new.clone(), key);
-        }
     }
 
     /// Forgets a file that nobody writes, waits for or is on the way to.

@@ -1,5 +1,6 @@
-//! What goes by handle: reads of a version, reads and writes of a session's shadow.
+//! What goes by handle: reads and writes of a session's shadow. A handle on a version is an ordinary one: its file never changes.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -8,25 +9,6 @@ use rustix::io::Errno;
 
 use super::Coordination;
 use super::session::{Life, Session, Staged, read_at};
-use crate::mount::file::Ordinary;
-
-/// A handle that sees one version (R1).
-#[derive(Debug)]
-pub struct Reader {
-    file: Arc<Ordinary>,
-}
-
-impl Reader {
-    /// Reads the version that `file` has open.
-    pub fn new(file: Arc<Ordinary>) -> Reader {
-        Reader { file }
-    }
-
-    /// The open file, for all that does not depend on coordination.
-    pub fn file(&self) -> &Arc<Ordinary> {
-        &self.file
-    }
-}
 
 /// A handle that was opened for writing.
 #[derive(Debug)]
@@ -95,6 +77,39 @@ impl Writer {
             staged.changed = true;
             rustix::fs::fallocate(&staged.shadow.file, FallocateFlags::from_bits_retain(mode as u32), offset, length)
         })
+    }
+
+    /// copy_file_range(2) into the shadow; returns how many bytes were copied.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    pub fn copy_from(
+        &self,
+        coordination: &Coordination,
+        from: BorrowedFd<'_>,
+        offset: u64,
+        to_offset: u64,
+        length: usize,
+    ) -> Result<u32, Errno> {
+        self.change(coordination, |staged| {
+            staged.fill(coordination.store())?;
+            staged.changed = true;
+            let (mut from_at, mut to_at) = (offset, to_offset);
+            let copied = rustix::fs::copy_file_range(from, Some(&mut from_at), &staged.shadow.file, Some(&mut to_at), length);
+            copied.map(|count| count as u32)
+        })
+    }
+
+    /// A descriptor of its own of what the session sees, to copy from.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn content(&self) -> Result<OwnedFd, Errno> {
+        let session = self.session();
+        match session.staged(|staged| rustix::io::fcntl_dupfd_cloexec(staged.content(), 3)) {
+            Err(Errno::BUSY | Errno::STALE) => rustix::io::fcntl_dupfd_cloexec(session.pin.fd(), 3),
+            result => result,
+        }
     }
 
     /// fsync(2) of what is staged. It says nothing about the publish: that is close(2)'s to say.

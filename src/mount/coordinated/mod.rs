@@ -4,7 +4,7 @@
 //! finds out whether a close was the last one and ends the session. `names.rs` does what changes a name without a handle. The rules of the
 //! game are in [`crate::session`], the disk is [`crate::store`]'s.
 
-pub mod caller;
+mod caller;
 mod close;
 mod counts;
 mod files;
@@ -28,8 +28,8 @@ use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 pub use counts::Counted;
-pub use handles::{Reader, Writer};
-pub use open::Opened;
+pub use files::Creation;
+pub use handles::Writer;
 pub use session::RealStore;
 pub use status::{SessionStatus, WaiterStatus};
 
@@ -40,7 +40,7 @@ use files::Files;
 use super::nodes::{Name, NodeId};
 use super::tree::Tree;
 use crate::rules::{Policy, Rules};
-use crate::session::{FileKey, Millis, SessionId};
+use crate::session::{Millis, SessionId};
 use crate::store::record::{How, Who};
 use crate::store::{Place, PublishInfo, RealDisk, Retain};
 
@@ -209,6 +209,3 @@ fn described(who: &Who) -> String {
         None => format!("process {} ({})", who.pid, who.command),
     }
 }
-
-#[allow(unused)]
-type Unused = FileKey;

@@ -7,27 +7,19 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::files::{Creation, Granted};
-use super::handles::{Reader, Writer};
+use super::handles::Writer;
 use super::session::{About, Session, Staged};
 use super::wait::Claim;
 use super::{Answer, Coordination, Target, caller, nanos_now};
 use crate::mount::attr;
 use crate::mount::entry::Entry;
 use crate::mount::errno::from_io;
+use crate::mount::handles::Ordinary;
 use crate::mount::nodes::NodeId;
 use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
 use crate::session::{FileKey, Intent, Opener, ProcId, SessionId};
 use crate::store::record::How;
-
-/// What an open made.
-#[derive(Debug)]
-pub enum Opened {
-    /// A handle on one version.
-    Reader(Reader),
-    /// A handle on a session's shadow.
-    Writer(Arc<Writer>),
-}
 
 /// What is needed to begin a session once the queue has admitted it.
 pub(super) struct Beginning {
@@ -102,7 +94,7 @@ impl Coordination {
     ///
     /// # Errors
     /// ESTALE sends the caller round when the node has become the shadow of somebody else's session since it was looked up.
-    pub fn open_reader(&self, caller: Caller, node: NodeId, target: &Target) -> Result<Reader, Errno> {
+    pub fn open_reader(&self, caller: Caller, node: NodeId) -> Result<Arc<Ordinary>, Errno> {
         let session = self.files.lock().session_on(node).cloned();
         if let Some(session) = session
             && session.is_open()
@@ -112,15 +104,14 @@ impl Coordination {
                 return Err(Errno::STALE);
             }
         }
-        let file = self.tree.open(caller, node, OFlags::RDONLY, &|_| Err(std::io::ErrorKind::Unsupported.into()))?;
-        Ok(Reader::new(file))
+        self.tree.open(caller, node, OFlags::RDONLY, &|_| Err(std::io::ErrorKind::Unsupported.into()))
     }
 
     /// open(2) for writing, or with O_TRUNC: joins or begins a session, waiting for it if need be.
     ///
     /// Answers ESTALE to a thread that must wait, or whose node others have open: its next request is a LOOKUP, which gives it a node
     /// of its own (docs/ARCHITECTURE.md, "One node, one backing inode").
-    pub fn open_writer(self: &Arc<Self>, caller: Caller, node: NodeId, target: Target, flags: OFlags, answer: Answer<Opened>) {
+    pub fn open_writer(self: &Arc<Self>, caller: Caller, node: NodeId, target: Target, flags: OFlags, answer: Answer<Arc<Writer>>) {
         let truncate = flags.contains(OFlags::TRUNC);
         let (key, reroute) = {
             let mut files = self.files.lock();
@@ -149,7 +140,7 @@ impl Coordination {
                     Granted::New(id) => this.begin(&joined, beginning(id)),
                     Granted::Join(id) => this.join(id, process),
                 })
-                .map(|session| Opened::Writer(Arc::new(Writer::new(session, append)))));
+                .map(|session| Arc::new(Writer::new(session, append))));
             }),
         );
     }

@@ -150,6 +150,14 @@ impl Session {
         self.about.how == How::Late
     }
 
+    /// The version that it became, once it has.
+    pub fn version(&self) -> Option<u64> {
+        match &*self.stage.lock() {
+            Stage::Over(Outcome::Done { version, .. }) => *version,
+            _ => None,
+        }
+    }
+
     /// Takes what is staged in order to end the session; `None` when that is under way or done.
     pub fn take(&self) -> Option<Staged> {
         let mut stage = self.stage.lock();

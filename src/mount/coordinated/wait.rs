@@ -56,7 +56,7 @@ pub struct Claim {
 
 impl Coordination {
     /// Asks the queue for a file; `resume` runs when the answer is known, on this thread or on that which makes room.
-    pub(super) fn acquire(&self, target: &Target, mut claim: Claim, resume: Continue) {
+    pub(super) fn acquire(self: &Arc<Self>, target: &Target, mut claim: Claim, resume: Continue) {
         if self.is_closing() {
             return resume(Err(Errno::SHUTDOWN));
         }
@@ -94,7 +94,7 @@ impl Coordination {
     }
 
     /// A session is over: whoever waited for it goes on.
-    pub(super) fn release(&self, session: SessionId, file: FileKey) {
+    pub(super) fn release(self: &Arc<Self>, session: SessionId, file: FileKey) {
         let wakes = {
             let mut files = self.files.lock();
             let wakes = files.queue.close(self.now(), session);
@@ -104,7 +104,7 @@ impl Coordination {
         self.carry_out(wakes);
     }
 
-    fn carry_out(&self, wakes: Vec<Wake>) {
+    fn carry_out(self: &Arc<Self>, wakes: Vec<Wake>) {
         for wake in wakes {
             match wake {
                 Wake::Granted { ticket, admission } => self.resume(ticket, granted(admission)),
@@ -141,7 +141,7 @@ impl Coordination {
     }
 
     /// Ends the waits of threads that have a signal pending, or are gone.
-    fn end_interrupted(&self) {
+    fn end_interrupted(self: &Arc<Self>) {
         let tids: Vec<(Ticket, u32)> =
             self.files.lock().waiting.iter().filter(|(_, waiting)| waiting.tid != 0).map(|(t, w)| (*t, w.tid)).collect();
         for (ticket, tid) in tids {
@@ -161,7 +161,7 @@ impl Coordination {
     }
 
     /// One round of the watching thread; returns how long it may sleep.
-    fn watch(&self) -> Duration {
+    fn watch(self: &Arc<Self>) -> Duration {
         let wakes = {
             let mut files = self.files.lock();
             files.expire_reroutes(Instant::now());

@@ -1,0 +1,81 @@
+//! A coordinated file leaves its name for one that is not coordinated.
+
+use std::ffi::OsStr;
+use std::io;
+
+use super::disk::Disk;
+use super::error::{At, Stage, at};
+use super::names::{Undo, advance, fail};
+use super::record::Who;
+use super::{Place, PublishError, PublishInfo, Published, Store};
+use crate::rules::Durability;
+
+impl<D: Disk> Store<D> {
+    /// rename(2) of the coordinated `src` to a name that has no history. What it held stays restorable under its own path: a copy (shared
+    /// blocks where the filesystem can) and a tombstone.
+    ///
+    /// # Errors
+    /// EEXIST with `no_replace`; ENOENT; otherwise as [`Store::replace`].
+    pub fn move_away(
+        &self,
+        src: &Place<'_, D>,
+        to: (&D::Dir, &OsStr),
+        no_replace: bool,
+        who: &Who,
+        info: &PublishInfo,
+    ) -> Result<Published, PublishError> {
+        let mut published = false;
+        self.try_move_away(src, to, no_replace, who, info, &mut published).map_err(fail(src, &published))
+    }
+
+    fn try_move_away(
+        &self,
+        src: &Place<'_, D>,
+        to: (&D::Dir, &OsStr),
+        no_replace: bool,
+        who: &Who,
+        info: &PublishInfo,
+        published: &mut bool,
+    ) -> Result<Published, At> {
+        let disk = self.disk();
+        let missing = || At(Stage::Look, io::Error::from_raw_os_error(libc::ENOENT));
+        let live = self.stat_place(src).map_err(at(Stage::Look))?.ok_or_else(missing)?;
+        let (held, mut history) = self.take(src, Some(&live), info.now).map_err(at(Stage::Look))?;
+        self.note(src, who, info.now).map_err(at(Stage::Record))?;
+        let file = disk.open(src.dir, src.name).map_err(at(Stage::Look))?;
+        let mut undo = Undo { store: self, dirs: Vec::new() };
+        let stone = self.leave_copy(&mut undo, src, &live, &file, &mut history, who, info)?;
+        let from = (src.dir, src.name);
+        if no_replace { disk.rename_noreplace(from, to) } else { disk.rename(from, to) }.map_err(at(Stage::Commit))?;
+        undo.dirs.clear();
+        *published = true;
+        let done = Published { version: stone.version, replaced: stone.replaced };
+        advance(&mut history, stone);
+        if info.durability == Durability::Full {
+            disk.sync_dir(to.0).map_err(at(Stage::DirSync))?;
+            self.sync_name(&history, done.version, src)?;
+        }
+        self.prune(&mut history, &info.retain, info.now);
+        held.keep(history);
+        Ok(done)
+    }
+
+    /// The version that an open file of `path` is, if it is the current one.
+    ///
+    /// # Errors
+    /// As [`Store::current_version`].
+    pub fn version_of(&self, path: &std::path::Path, file: &D::File) -> io::Result<Option<u64>> {
+        self.current_version(path, &self.disk().stat(file)?)
+    }
+
+    /// The current version of a place; `None` when there is no file.
+    ///
+    /// # Errors
+    /// As [`Store::current_version`].
+    pub fn version_at(&self, place: &Place<'_, D>) -> io::Result<Option<u64>> {
+        match self.stat_place(place)? {
+            Some(stat) => self.current_version(place.path, &stat),
+            None => Ok(None),
+        }
+    }
+}
