@@ -1,7 +1,8 @@
 //! The command line as a shell sees it: exit codes, one line on standard error, one JSON document.
 
 use std::io::Read;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 fn concord(dir: &Path, arguments: &[&str]) -> Output {
@@ -103,12 +104,21 @@ fn init_writes_once() {
 #[test]
 fn doctor_prints_one_document_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
-    let output = concord(dir.path(), &["doctor", "--json"]);
+    let scratch = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_concord"));
+    let output = command
+        .args(["doctor", "--json"])
+        .arg(dir.path())
+        .env("TMPDIR", scratch.path())
+        .output()
+        .unwrap();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(code(&output) == 0, json["usable"].as_bool().unwrap());
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    for left in [dir.path(), scratch.path()] {
+        assert_eq!(std::fs::read_dir(left).unwrap().count(), 0);
+    }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains("concord-doctor"), "{mounts}");
+    assert!(!mounts.contains(scratch.path().to_str().unwrap()), "{mounts}");
 }
 
 #[test]
@@ -126,4 +136,70 @@ fn a_reader_that_has_gone_ends_a_command_quietly() {
     let mut text = String::new();
     child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!((child.wait().unwrap().code(), text.as_str()), (Some(0), ""));
+}
+
+/// A mount of ours whose daemon has gone: mounted, then its /dev/fuse closed. Needs root.
+struct DeadMount(PathBuf);
+
+impl DeadMount {
+    fn over(dir: &Path) -> Self {
+        let device = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+        let options = std::ffi::CString::new(options).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount(dir, dir, "fuse.concordfs", flags, Some(options.as_c_str())).unwrap();
+        Self(dir.to_path_buf())
+    }
+}
+
+impl Drop for DeadMount {
+    fn drop(&mut self) {
+        while rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).is_ok() {}
+    }
+}
+
+#[test]
+fn a_dead_mount_is_named_by_every_command_and_cleared_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let project = dir.path().canonicalize().unwrap().join("a project");
+    std::fs::create_dir_all(project.join(".concord")).unwrap();
+    let _dead = DeadMount::over(&project);
+    let _dead_twice = DeadMount::over(&project);
+    let here = dir.path();
+    for arguments in [
+        &["mount", "a project"][..],
+        &["status", "a project"],
+        &["history", "a project/x.md"],
+    ] {
+        let output = concord(here, arguments);
+        assert_eq!(code(&output), 1, "{arguments:?}");
+        let text = error(&output);
+        assert!(
+            text.contains("dead") && text.contains("concord recover"),
+            "{arguments:?}: {text}"
+        );
+    }
+    let output = concord(here, &["unmount", "a project", "--json"]);
+    assert_eq!(code(&output), 0, "{}", error(&output));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["was_dead"], true);
+    assert!(project.join(".concord").is_dir(), "the project is back");
+}
+
+#[test]
+fn recover_clears_a_dead_mount_before_anything_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let project = dir.path().canonicalize().unwrap();
+    let _dead = DeadMount::over(&project);
+    let output = concord(Path::new("/"), &["recover", project.to_str().unwrap()]);
+    assert!(
+        error(&output).contains("nothing was ever mounted"),
+        "{}",
+        error(&output)
+    );
+    assert_eq!(std::fs::read_dir(&project).unwrap().count(), 0);
 }

@@ -16,6 +16,7 @@ use signal_hook::iterator::Signals;
 use crate::cli::project::STORE;
 use crate::cli::rooms::{Daemon, MountOrder, Rooms};
 use crate::control::beacon::{self, Beacon};
+use crate::control::lossless::printable;
 use crate::control::{Peer, Service, server};
 
 /// Relative to the store.
@@ -84,10 +85,10 @@ fn live(
             return Err(error);
         }
     };
-    log::info!("mounted over {}", mountpoint.display());
+    log::info!("mounted over {}", printable(&mountpoint));
     let ended = end(&root, &*daemon);
     server.finish(LAST_ANSWER_TIME_MAX);
-    log::info!("unmounted {}", mountpoint.display());
+    log::info!("unmounted {}", printable(&mountpoint));
     ended
 }
 
