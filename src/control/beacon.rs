@@ -147,21 +147,19 @@ fn open_store(root: impl AsFd) -> io::Result<File> {
     Ok(rustix::fs::openat(root, STORE, flags, Mode::empty())?.into())
 }
 
-/// When process `pid` started, in clock ticks since boot: field 22 of proc_pid_stat(5).
+/// When process `pid` started, in clock ticks since boot: field 22 of proc_pid_stat(5). A zombie, which some inits leave
+/// for long, has ended.
 fn start_time(pid: u32) -> io::Result<u64> {
     let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
-    parse_start_time(&stat).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "field 22 of stat is missing"))
+    parse_start_time(&stat).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has ended")))
 }
 
 /// The command name is in parentheses and may itself hold spaces and parentheses, so counting starts after the last.
 fn parse_start_time(stat: &[u8]) -> Option<u64> {
     let after = stat.iter().rposition(|byte| *byte == b')')? + 1;
-    std::str::from_utf8(&stat[after..])
-        .ok()?
-        .split_ascii_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
+    let mut fields = std::str::from_utf8(&stat[after..]).ok()?.split_ascii_whitespace();
+    let ended = matches!(fields.next()?, "Z" | "X" | "x");
+    fields.nth(18)?.parse().ok().filter(|_| !ended)
 }
 
 #[cfg(test)]
@@ -234,6 +232,21 @@ mod tests {
         remove(&root).unwrap();
         remove(&root).unwrap();
         assert_eq!(std::fs::read_dir(dir.path().join(STORE)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_zombie_has_ended() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let (_dir, root) = project();
+        let mut beacon = Beacon::of_this_process(&root, Path::new("/p")).unwrap();
+        beacon.pid = child.id();
+        // WNOWAIT leaves the zombie where it is.
+        let pid = rustix::process::Pid::from_child(&child);
+        let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).unwrap();
+        assert!(start_time(child.id()).is_err());
+        assert!(!beacon.is_alive());
+        child.wait().unwrap();
     }
 
     #[test]
