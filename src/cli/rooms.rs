@@ -85,13 +85,14 @@ pub struct MountOrder {
     pub mountpoint: PathBuf,
     /// The path by which `root` was opened, for the mount's source and for messages.
     pub backing: PathBuf,
-    /// `--config`; none is `concord.toml` in the backing tree, or the built-in rules.
+    /// `--config`, absolute; none is `concord.toml` in the backing tree, or the built-in rules. It may lie under
+    /// `mountpoint`: whoever reads it again later must not do so by this path, through the mount that it serves.
     pub config: Option<PathBuf>,
     /// Somebody else may change the backing tree.
     pub shared_backing: bool,
 }
 
-/// A running mount.
+/// A running mount. It holds the store's lock until it is dropped.
 pub trait Daemon: Send + Sync {
     /// Its face for the control socket.
     fn service(&self) -> Arc<dyn Service>;
