@@ -1,0 +1,56 @@
+//! `concord init [DIR]`.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use serde_json::json;
+
+use super::output::{Answer, Out};
+use super::project;
+use super::rooms::Rooms;
+use crate::control::JsonPath;
+use crate::control::lossless::printable;
+
+const CONFIG: &str = "concord.toml";
+
+pub fn run(dir: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
+    let path = project::resolve(dir).with_context(|| printable(dir))?.join(CONFIG);
+    let shown = printable(&path);
+    let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            bail!("{shown}: it is already there and stays as it is; edit it, or move it away first")
+        }
+        file => file.with_context(|| shown.clone())?,
+    };
+    file.write_all(rooms.template().as_bytes())
+        .with_context(|| shown.clone())?;
+    // On a mount this tells what the drop would hide: whether the bytes can be kept.
+    file.sync_all().with_context(|| shown.clone())?;
+    drop(file);
+    if out.json {
+        out.document(&json!({ "written": JsonPath(path) }))?;
+    } else {
+        writeln!(out, "wrote {shown}")?;
+    }
+    Ok(Answer::Yes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::testing::{FakeRooms, said};
+
+    #[test]
+    fn the_template_is_written_once_and_never_over_anything() {
+        let rooms = FakeRooms::new();
+        let dir = rooms.file("");
+        assert_eq!(said(false, |out| run(&dir, &rooms, out)).0.unwrap(), Answer::Yes);
+        assert_eq!(std::fs::read(rooms.file(CONFIG)).unwrap(), b"# rules\n");
+        std::fs::write(rooms.file(CONFIG), "mine").unwrap();
+        let error = said(false, |out| run(&dir, &rooms, out)).0.unwrap_err().to_string();
+        assert!(error.contains("already there"), "{error}");
+        assert_eq!(std::fs::read(rooms.file(CONFIG)).unwrap(), b"mine");
+    }
+}

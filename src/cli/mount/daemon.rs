@@ -1,0 +1,342 @@
+//! The life of a daemon: mount, socket, daemon.json, ready; then signals and clients, until nothing is mounted.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use crossbeam_channel::RecvTimeoutError;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Resource;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cli::project::STORE;
+use crate::cli::rooms::{Daemon, MountOrder, Rooms};
+use crate::control::beacon::{self, Beacon};
+use crate::control::lossless::printable;
+use crate::control::{Peer, Service, server};
+
+/// Relative to the store.
+const LOG: &str = "log";
+const LOG_OLD: &str = "log.old";
+/// A larger log is set aside when a daemon starts; one older log is kept.
+const LOG_BYTES_MAX: i64 = 8 * 1024 * 1024;
+/// For the answer to the client that had us unmount.
+const LAST_ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Where the daemon belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// Logs to standard error; a hang-up ends it, like SIGTERM.
+    Foreground,
+    /// Logs to the store; a hang-up means nothing to it.
+    Background,
+}
+
+/// Makes this process a daemon's, mounts, calls `ready`, and returns when nothing is mounted any more.
+pub fn run(
+    order: MountOrder,
+    grace: Duration,
+    stay: Stay,
+    rooms: &dyn Rooms,
+    ready: impl FnOnce() -> io::Result<()>,
+) -> anyhow::Result<()> {
+    // Before anything is mounted: from here on a signal is an order to unmount, and not an end in the middle.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("taking the signals")?;
+    raise_descriptor_limit();
+    // What a program creates has the mode that the kernel worked out with that program's umask.
+    rustix::process::umask(Mode::empty());
+    // RUST_LOG chooses; a second logger cannot be set, and there is none before.
+    let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).try_init();
+    live(order, stay, rooms, |service| obey(signals, service, grace, stay), ready)
+}
+
+/// The life itself, without what concerns the whole process. `attend` starts to follow the signals.
+fn live(
+    order: MountOrder,
+    stay: Stay,
+    rooms: &dyn Rooms,
+    attend: impl FnOnce(Arc<dyn Service>) -> anyhow::Result<()>,
+    ready: impl FnOnce() -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let root = order.root.clone();
+    let mountpoint = order.mountpoint.clone();
+    let daemon = rooms.mount(order)?;
+    let service = daemon.service();
+    let started = listen(&root, &mountpoint, service.clone()).and_then(|server| {
+        if stay == Stay::Background {
+            log_to_store(&root).context("opening the log, .concord/log")?;
+        }
+        attend(service.clone())?;
+        // Nobody who waits for the mount may be left with one that he does not know of.
+        ready().context("whoever started the daemon has gone")?;
+        Ok(server)
+    });
+    let server = match started {
+        Ok(server) => server,
+        Err(error) => {
+            if let Err(refused) = service.unmount(true, this_process()) {
+                log::error!("unmounting after a failed start: {refused}");
+            }
+            end(&root, &*daemon)?;
+            return Err(error);
+        }
+    };
+    log::info!("mounted over {}", printable(&mountpoint));
+    let ended = end(&root, &*daemon);
+    server.finish(LAST_ANSWER_TIME_MAX);
+    log::info!("unmounted {}", printable(&mountpoint));
+    ended
+}
+
+fn listen(
+    root: &Arc<OwnedFd>,
+    mountpoint: &std::path::Path,
+    service: Arc<dyn Service>,
+) -> anyhow::Result<server::Server> {
+    let listener = beacon::bind(root).context("binding the control socket, .concord/sock")?;
+    let server = server::serve(listener, service).context("starting the control socket's thread")?;
+    let beacon = Beacon::of_this_process(root, mountpoint).context("reading /proc/self/stat")?;
+    beacon.write(root).context("writing .concord/daemon.json")?;
+    Ok(server)
+}
+
+/// Waits for the mount's end, then takes socket and daemon.json away while the store is still ours.
+fn end(root: &Arc<OwnedFd>, daemon: &dyn Daemon) -> anyhow::Result<()> {
+    let waited = daemon.wait();
+    beacon::remove(root).context("removing .concord/daemon.json and the socket")?;
+    waited
+}
+
+/// Follows the signals from a thread of its own. The first asks for an unmount that waits for the sessions, at most
+/// `grace`; a second does not wait.
+fn obey(mut signals: Signals, service: Arc<dyn Service>, grace: Duration, stay: Stay) -> anyhow::Result<()> {
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut asked = false;
+        for signal in signals.forever() {
+            if signal == SIGHUP && stay == Stay::Background {
+                continue;
+            }
+            log::info!("signal {signal}: unmounting");
+            let service = service.clone();
+            let grace = if asked { Duration::ZERO } else { grace };
+            asked = true;
+            let thread = std::thread::Builder::new()
+                .name("stop".into())
+                .spawn(move || stop(&service, grace));
+            if let Err(error) = thread {
+                log::error!("no thread to unmount in: {error}");
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Unmounts when the sessions have ended or `grace` is over, whichever is first.
+fn stop(service: &Arc<dyn Service>, grace: Duration) {
+    let (done, ended) = crossbeam_channel::bounded(1);
+    if !grace.is_zero() {
+        let service = service.clone();
+        let patient = std::thread::Builder::new().name("stop-patient".into()).spawn(move || {
+            let _ = done.send(service.unmount(false, this_process()));
+        });
+        match (patient, ended.recv_timeout(grace)) {
+            (Ok(_), Ok(Ok(()))) => return,
+            (Ok(_), Ok(Err(refused))) => log::error!("unmounting: {refused}"),
+            (_, Err(RecvTimeoutError::Timeout)) => log::warn!("sessions are open after {grace:?}: discarding them"),
+            (Err(error), _) => log::error!("no thread to wait in: {error}"),
+            (Ok(_), Err(RecvTimeoutError::Disconnected)) => log::error!("unmounting: its thread has died"),
+        }
+    }
+    if let Err(refused) = service.unmount(true, this_process()) {
+        log::error!("unmounting: {refused}");
+    }
+}
+
+fn this_process() -> Peer {
+    Peer {
+        pid: std::process::id(),
+        uid: rustix::process::geteuid().as_raw(),
+    }
+}
+
+/// Open files of the programs are descriptors of the daemon.
+fn raise_descriptor_limit() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(errno) = rustix::process::setrlimit(Resource::Nofile, limit) {
+        log::warn!("raising the limit of open files failed: {errno}");
+    }
+}
+
+/// Sends standard output and standard error, and with them panics and the logger, to `.concord/log`.
+fn log_to_store(root: &Arc<OwnedFd>) -> io::Result<()> {
+    let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let store = rustix::fs::openat(root, STORE, dir, Mode::empty())?;
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(&store, LOG, flags, Mode::from_raw_mode(0o600));
+    let mut log = open()?;
+    if rustix::fs::fstat(&log)?.st_size > LOG_BYTES_MAX {
+        rustix::fs::renameat(&store, LOG, &store, LOG_OLD)?;
+        log = open()?;
+    }
+    io::stdout().flush()?;
+    rustix::stdio::dup2_stdout(&log)?;
+    rustix::stdio::dup2_stderr(&log)?;
+    drop(File::from(log));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Instant;
+
+    use parking_lot::{Condvar, Mutex};
+
+    use super::*;
+    use crate::cli::rooms::{HistorySource, Recovery};
+    use crate::control::client::Client;
+    use crate::control::testing::status;
+    use crate::control::{Kept, Refused, Restored, Status};
+
+    /// A mount that ends when told to: by force at once, else when its one session ends.
+    #[derive(Default)]
+    struct Fake {
+        session_ended: Mutex<bool>,
+        gone: Mutex<Option<bool>>,
+        changed: Condvar,
+    }
+
+    impl Service for Fake {
+        fn status(&self) -> Status {
+            status()
+        }
+        fn restore(&self, file: &Path, from: u64, _: Peer) -> Result<Restored, Refused> {
+            Ok(Restored {
+                file: file.into(),
+                from,
+                version: from + 1,
+                bytes: 0,
+            })
+        }
+        fn unmount(&self, force: bool, _: Peer) -> Result<(), Refused> {
+            let mut ended = self.session_ended.lock();
+            *ended |= force;
+            self.changed.notify_all();
+            self.changed.wait_while(&mut ended, |ended| !*ended);
+            self.gone.lock().get_or_insert(force);
+            self.changed.notify_all();
+            Ok(())
+        }
+        fn recovered(&self) -> Vec<Kept> {
+            Vec::new()
+        }
+    }
+
+    struct FakeDaemon(Arc<Fake>);
+
+    impl Daemon for FakeDaemon {
+        fn service(&self) -> Arc<dyn Service> {
+            self.0.clone()
+        }
+        fn wait(&self) -> anyhow::Result<()> {
+            self.0
+                .changed
+                .wait_while(&mut self.0.gone.lock(), |gone| gone.is_none());
+            Ok(())
+        }
+    }
+
+    struct FakeMount(Arc<Fake>);
+
+    impl Rooms for FakeMount {
+        fn history(&self, _: &Path) -> anyhow::Result<Box<dyn HistorySource>> {
+            anyhow::bail!("no history here")
+        }
+        fn recover(&self, _: &Path) -> anyhow::Result<Recovery> {
+            Ok(Recovery::default())
+        }
+        fn template(&self) -> &str {
+            ""
+        }
+        fn mount(&self, _: MountOrder) -> anyhow::Result<Box<dyn Daemon>> {
+            Ok(Box::new(FakeDaemon(self.0.clone())))
+        }
+    }
+
+    fn project() -> (tempfile::TempDir, MountOrder) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(STORE)).unwrap();
+        let root = Arc::new(File::open(dir.path()).unwrap().into());
+        let (mountpoint, backing) = (dir.path().into(), dir.path().into());
+        (
+            dir,
+            MountOrder {
+                root,
+                mountpoint,
+                backing,
+                config: None,
+                shared_backing: false,
+            },
+        )
+    }
+
+    #[test]
+    fn when_it_is_ready_clients_reach_it_and_when_it_ends_nothing_is_left() {
+        let (dir, order) = project();
+        let fake = Arc::new(Fake::default());
+        let path = dir.path().to_path_buf();
+        let mut asked = None;
+        run(
+            order,
+            Duration::from_secs(5),
+            Stay::Foreground,
+            &FakeMount(fake.clone()),
+            || {
+                let client = Client::connect(&path).unwrap();
+                assert_eq!(client.status().unwrap(), status());
+                asked = Some(std::thread::spawn(move || client.unmount(true).unwrap()));
+                Ok(())
+            },
+        )
+        .unwrap();
+        asked.unwrap().join().unwrap();
+        assert_eq!(*fake.gone.lock(), Some(true));
+        assert_eq!(std::fs::read_dir(dir.path().join(STORE)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_mount_that_nobody_waits_for_any_more_is_taken_back() {
+        let (dir, order) = project();
+        let fake = Arc::new(Fake::default());
+        let gone = || Err(io::ErrorKind::BrokenPipe.into());
+        let error = live(order, Stay::Foreground, &FakeMount(fake.clone()), |_| Ok(()), gone).unwrap_err();
+        assert!(error.to_string().contains("has gone"));
+        assert_eq!(*fake.gone.lock(), Some(true));
+        assert_eq!(std::fs::read_dir(dir.path().join(STORE)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_stop_waits_for_the_sessions_within_its_grace_and_then_forces() {
+        let patient = Arc::new(Fake::default());
+        let service: Arc<dyn Service> = patient.clone();
+        let stopping = std::thread::spawn(move || stop(&service, Duration::from_secs(60)));
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(*patient.gone.lock(), None);
+        *patient.session_ended.lock() = true;
+        patient.changed.notify_all();
+        stopping.join().unwrap();
+        assert_eq!(*patient.gone.lock(), Some(false));
+
+        let forced = Arc::new(Fake::default());
+        let service: Arc<dyn Service> = forced.clone();
+        let start = Instant::now();
+        stop(&service, Duration::from_millis(100));
+        assert!(start.elapsed() >= Duration::from_millis(100));
+        assert!(forced.gone.lock().is_some());
+    }
+}

@@ -1,0 +1,222 @@
+//! `concord mount DIR`: checks, then a daemon, which is this same program started again.
+
+mod daemon;
+mod spawn;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
+use serde_json::json;
+
+use super::mountinfo::{self, Liveness};
+use super::output::{Answer, Out};
+use super::project;
+use super::rooms::{MountOrder, Rooms};
+use crate::control::JsonPath;
+use crate::control::lossless::printable;
+
+#[derive(Debug, Args)]
+pub struct Mount {
+    /// The project directory; the mount goes over it
+    dir: PathBuf,
+    /// Stay in the foreground and log to standard error
+    #[arg(long)]
+    foreground: bool,
+    /// The rules [default: concord.toml in the project, else the built-in ones]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Show this directory's tree at DIR, instead of DIR's own
+    #[arg(long, value_name = "DIR2")]
+    backing: Option<PathBuf>,
+    /// Others may change the tree behind the mount: keep names and attributes for one second only
+    #[arg(long)]
+    shared_backing: bool,
+    /// How long SIGTERM waits for open sessions before it discards them
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    grace: Duration,
+    /// Be the daemon: report on standard output to who started it
+    #[arg(long, hide = true)]
+    report: bool,
+}
+
+pub fn run(mount: &Mount, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
+    if mount.report {
+        return spawn::report(|ready| daemon::run(order(mount)?, mount.grace, daemon::Stay::Background, rooms, ready));
+    }
+    if mount.foreground {
+        let order = order(mount)?;
+        let dir = order.mountpoint.clone();
+        daemon::run(order, mount.grace, daemon::Stay::Foreground, rooms, || {
+            said(out, &dir, std::process::id())
+        })?;
+        return Ok(Answer::Yes);
+    }
+    // Checked here too, so that what is plainly wrong is said without a daemon.
+    let dir = order(mount)?.mountpoint;
+    let pid = spawn::daemon(arguments(mount)?)?;
+    said(out, &dir, pid)?;
+    Ok(Answer::Yes)
+}
+
+fn said(out: &mut Out, dir: &Path, pid: u32) -> io::Result<()> {
+    if out.json {
+        out.document(&json!({ "mounted": JsonPath::from(dir), "pid": pid }))?;
+    } else {
+        writeln!(out, "{}: mounted, pid {pid}", printable(dir))?;
+    }
+    out.flush()
+}
+
+/// The daemon's arguments. It leaves this working directory, so every path is absolute.
+fn arguments(mount: &Mount) -> io::Result<Vec<OsString>> {
+    let mut arguments: Vec<OsString> = vec!["mount".into(), "--report".into(), "--grace".into()];
+    arguments.push(humantime::format_duration(mount.grace).to_string().into());
+    for (flag, path) in [("--config", &mount.config), ("--backing", &mount.backing)] {
+        if let Some(path) = path {
+            arguments.extend([flag.into(), std::path::absolute(path)?.into_os_string()]);
+        }
+    }
+    if mount.shared_backing {
+        arguments.push("--shared-backing".into());
+    }
+    arguments.extend(["--".into(), std::path::absolute(&mount.dir)?.into_os_string()]);
+    Ok(arguments)
+}
+
+/// What is to be mounted, after every check that changes nothing.
+fn order(mount: &Mount) -> anyhow::Result<MountOrder> {
+    let mountpoint = checked(&mount.dir)?;
+    let backing = match &mount.backing {
+        Some(backing) => checked(backing)?,
+        None => mountpoint.clone(),
+    };
+    fuse_is_there()?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, &backing, flags, Mode::empty()).with_context(|| printable(&backing))?;
+    let config = mount.config.as_deref().map(readable).transpose()?;
+    Ok(MountOrder {
+        root: Arc::new(root),
+        mountpoint,
+        backing,
+        config,
+        shared_backing: mount.shared_backing,
+    })
+}
+
+/// `dir` without links, if it is a directory that we may use and that is not a mount of ours.
+fn checked(dir: &Path) -> anyhow::Result<PathBuf> {
+    let shown = printable(dir);
+    let dir = project::resolve(dir).with_context(|| shown.clone())?;
+    if mountinfo::mounted_at(&dir)?.is_some() {
+        match mountinfo::liveness(&dir) {
+            Liveness::Live => bail!("{shown}: it is already a concord mount; see `concord status {shown}`"),
+            Liveness::Dead => bail!("{shown}: a dead mount is there; clear it with `concord recover {shown}`"),
+        }
+    }
+    match std::fs::metadata(&dir) {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => bail!("{shown}: it is not a directory"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => bail!("{shown}: there is no such directory"),
+        Err(error) => return Err(error).context(shown),
+    }
+    let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::accessat(CWD, &dir, all, AtFlags::EACCESS)
+        .with_context(|| format!("{shown}: you need to be able to read, write and search it"))?;
+    Ok(dir)
+}
+
+fn fuse_is_there() -> anyhow::Result<()> {
+    match std::fs::symlink_metadata("/dev/fuse") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            bail!("/dev/fuse: there is none; `modprobe fuse`, and in a container start it with --device /dev/fuse")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn readable(config: &Path) -> anyhow::Result<PathBuf> {
+    File::open(config).with_context(|| format!("{}: the rules cannot be read", printable(config)))?;
+    Ok(std::path::absolute(config)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(dir: &Path) -> Mount {
+        Mount {
+            dir: dir.into(),
+            foreground: false,
+            config: None,
+            backing: None,
+            shared_backing: true,
+            grace: Duration::from_millis(1500),
+            report: false,
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_mounted_over_is_said_and_nothing_is_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let say = |path: &str| format!("{:#}", checked(&dir.path().join(path)).unwrap_err());
+        assert!(say("file").ends_with("it is not a directory"));
+        assert!(say("none").ends_with("there is no such directory"));
+        assert!(
+            say("file/x").ends_with("Not a directory (os error 20)"),
+            "{}",
+            say("file/x")
+        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_to_a_directory_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(".", dir.path().join("link")).unwrap();
+        assert_eq!(
+            checked(&dir.path().join("link")).unwrap(),
+            dir.path().canonicalize().unwrap()
+        );
+    }
+
+    #[test]
+    fn the_daemon_gets_every_setting_and_absolute_paths() {
+        let order = Mount {
+            config: Some("c.toml".into()),
+            ..mount(Path::new("-odd"))
+        };
+        let arguments = arguments(&order).unwrap();
+        let here = std::env::current_dir().unwrap();
+        let expected: Vec<OsString> = [
+            "mount".into(),
+            "--report".into(),
+            "--grace".into(),
+            "1s 500ms".into(),
+            "--config".into(),
+            here.join("c.toml").into_os_string(),
+            "--shared-backing".into(),
+            "--".into(),
+            here.join("-odd").into_os_string(),
+        ]
+        .into();
+        assert_eq!(arguments, expected);
+    }
+
+    #[test]
+    fn rules_that_cannot_be_read_are_an_error_before_anything_is_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let order = order(&Mount {
+            config: Some(dir.path().join("none.toml")),
+            ..mount(dir.path())
+        });
+        assert!(format!("{:#}", order.unwrap_err()).contains("none.toml"));
+    }
+}

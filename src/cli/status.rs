@@ -1,0 +1,146 @@
+//! `concord status [DIR]`.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::output::{Answer, Out, columns, duration};
+use super::project::Project;
+use crate::control::client::Client;
+use crate::control::lossless::printable;
+use crate::control::{Kept, SessionStatus, Status};
+
+pub fn run(dir: &Path, out: &mut Out) -> anyhow::Result<Answer> {
+    let project = Project::containing(dir)?;
+    let status = Client::connect(&project.root)
+        .and_then(|client| client.status())
+        .with_context(|| printable(&project.root))?;
+    if out.json {
+        out.document(&status)?;
+    } else {
+        print(out, &status)?;
+    }
+    Ok(Answer::Yes)
+}
+
+fn print(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    write!(
+        out,
+        "{}: mounted since {}, pid {}",
+        printable(&status.mountpoint.0),
+        status.since.seconds(),
+        status.pid
+    )?;
+    if status.backing != status.mountpoint {
+        write!(out, ", showing {}", printable(&status.backing.0))?;
+    }
+    writeln!(out)?;
+    let rules = status
+        .rules
+        .as_ref()
+        .map_or("built in".into(), |path| printable(&path.0));
+    writeln!(out, "rules: {rules}")?;
+    if let Some(error) = &status.rules_error {
+        writeln!(out, "rules: a newer file is not in force: {error}")?;
+    }
+    let features: Vec<_> = status
+        .features
+        .iter()
+        .map(|f| format!("{} {}", f.name, if f.on { "yes" } else { "no" }))
+        .collect();
+    writeln!(out, "kernel: {}", features.join(", "))?;
+    let counts: Vec<_> = status
+        .counts
+        .each()
+        .iter()
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    writeln!(out, "counts: {}", counts.join(", "))?;
+    sessions(out, &status.sessions)?;
+    kept(out, "refused", &status.refused)?;
+    kept(out, "recovered", &status.recovered)
+}
+
+/// The open sessions, each with those who wait for it.
+pub fn sessions(out: &mut impl Write, sessions: &[SessionStatus]) -> io::Result<()> {
+    writeln!(out, "sessions open: {}", sessions.len())?;
+    let mut rows = Vec::new();
+    for session in sessions {
+        let agent = session
+            .agent
+            .as_ref()
+            .map(|agent| format!(" of {}", printable(agent)))
+            .unwrap_or_default();
+        rows.push(vec![
+            format!("  {}", printable(&session.file.0)),
+            format!("{} (pid {}){agent}", printable(&session.command), session.pid),
+            session.state.clone(),
+            duration(session.held_ms),
+        ]);
+        rows.extend(session.waiting.iter().map(|waiter| {
+            vec![
+                String::new(),
+                format!("{} (pid {})", printable(&waiter.command), waiter.pid),
+                "waits".into(),
+                duration(waiter.waited_ms),
+            ]
+        }));
+    }
+    columns(out, &[3], &rows)
+}
+
+/// What is kept and why, under its heading.
+pub fn kept(out: &mut impl Write, heading: &str, kept: &[Kept]) -> io::Result<()> {
+    writeln!(out, "{heading}: {}", kept.len())?;
+    for item in kept {
+        let (time, path) = (item.time.seconds(), printable(&item.path.0));
+        let (why, at) = (printable(&item.why), printable(&item.kept.0));
+        writeln!(out, "  {time}  {path}: {why}; {} bytes kept in {at}", item.bytes)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing::status;
+
+    #[test]
+    fn a_status_reads_like_this() {
+        let mut text = Vec::new();
+        print(&mut text, &status()).unwrap();
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "/p: mounted since 2023-11-14T22:13:20Z, pid 40\n\
+             rules: built in\n\
+             kernel: passthrough yes, resend no\n\
+             counts: publishes 12, waits 3, busy 0, deadlocks 0, interrupted 0, discarded 0, failed 0, stale 0, late 0\n\
+             sessions open: 1\n\
+             \x20 docs/plan.md  python3 (pid 41) of planner  open    1.5s\n\
+             \x20               vim (pid 42)                 waits  250ms\n\
+             refused: 1\n\
+             \x20 2023-11-14T22:13:20Z  a.json: disk full; 12 bytes kept in .concord/recovered/7-a.json\n\
+             recovered: 1\n\
+             \x20 2023-11-14T22:13:20Z  b.md: the writer was killed; 12 bytes kept in .concord/recovered/7-b.md\n"
+        );
+    }
+
+    #[test]
+    fn another_backing_tree_and_a_broken_rules_file_are_said() {
+        let mut text = Vec::new();
+        let status = Status {
+            backing: "/data".into(),
+            rules: Some("/p/concord.toml".into()),
+            rules_error: Some("line 3".into()),
+            ..status()
+        };
+        print(&mut text, &status).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(
+            text.contains(
+                "pid 40, showing /data\nrules: /p/concord.toml\nrules: a newer file is not in force: line 3\n"
+            )
+        );
+    }
+}

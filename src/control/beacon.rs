@@ -1,0 +1,260 @@
+//! `.concord/daemon.json`: where the daemon of a project is, so that its socket can be reached past the mount.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use super::lossless::{JsonPath, JsonTime};
+use super::protocol;
+
+/// The project's store, relative to its root.
+const STORE: &str = ".concord";
+/// Relative to the store.
+const FILE: &str = "daemon.json";
+const FILE_NEW: &str = "daemon.json.new";
+const SOCKET: &str = "sock";
+/// A longer daemon.json is not ours.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The content of daemon.json.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beacon {
+    /// The daemon's process id.
+    pub pid: u32,
+    /// When that process started, in clock ticks since boot (proc_pid_stat(5), field 22): a reused pid is another process.
+    pub start: u64,
+    /// The daemon's descriptor of the backing tree's root.
+    pub root_fd: u32,
+    /// Where it is mounted.
+    pub mountpoint: JsonPath,
+    /// The version of the control protocol that it speaks.
+    pub protocol: u32,
+    /// When it mounted.
+    pub started: JsonTime,
+}
+
+/// Why no beacon could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BeaconError {
+    /// There is none: nothing is mounted.
+    #[error("no daemon.json is there")]
+    None,
+    /// It cannot be read.
+    #[error("daemon.json cannot be read: {0}")]
+    Read(io::Error),
+    /// It is not ours.
+    #[error("daemon.json is not understood: {0}")]
+    Garbage(String),
+}
+
+impl Beacon {
+    /// The beacon of this process, which has the backing tree open as `root`.
+    pub fn of_this_process(root: impl AsFd, mountpoint: &Path) -> io::Result<Self> {
+        let pid = std::process::id();
+        Ok(Self {
+            pid,
+            start: start_time(pid)?,
+            root_fd: root.as_fd().as_raw_fd().unsigned_abs(),
+            mountpoint: mountpoint.into(),
+            protocol: protocol::VERSION,
+            started: JsonTime::now(),
+        })
+    }
+
+    /// Reads `project/.concord/daemon.json`. What it says is the word of whoever can write there: check it.
+    pub fn read(project: &Path) -> Result<Self, BeaconError> {
+        // NONBLOCK and NOFOLLOW: a fifo or a link planted there must neither hang nor lead astray.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let fd = rustix::fs::openat(CWD, project.join(STORE).join(FILE), flags, Mode::empty()).map_err(|errno| {
+            if errno == rustix::io::Errno::NOENT {
+                BeaconError::None
+            } else {
+                BeaconError::Read(errno.into())
+            }
+        })?;
+        let mut text = Vec::new();
+        File::from(fd)
+            .take(FILE_BYTES_MAX + 1)
+            .read_to_end(&mut text)
+            .map_err(BeaconError::Read)?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(BeaconError::Garbage(format!(
+                "it is longer than {FILE_BYTES_MAX} bytes"
+            )));
+        }
+        serde_json::from_slice(&text).map_err(|error| BeaconError::Garbage(error.to_string()))
+    }
+
+    /// Writes it into the store of the tree that is open as `root`, whole or not at all.
+    pub fn write(&self, root: impl AsFd) -> io::Result<()> {
+        let store = open_store(root)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let _ = rustix::fs::unlinkat(&store, FILE_NEW, AtFlags::empty());
+        let mut file = File::from(rustix::fs::openat(&store, FILE_NEW, flags, Mode::from_raw_mode(0o600))?);
+        file.write_all(&serde_json::to_vec(self)?)?;
+        rustix::fs::renameat(&store, FILE_NEW, &store, FILE)?;
+        Ok(())
+    }
+
+    /// Whether the process that wrote it still runs.
+    pub fn is_alive(&self) -> bool {
+        start_time(self.pid).is_ok_and(|start| start == self.start)
+    }
+
+    /// The backing tree, past the mount. Only for the daemon's user and root (proc_pid_fd(5)).
+    pub fn tree(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", self.pid, self.root_fd))
+    }
+
+    /// The socket, past the mount and within the 108 bytes of unix(7).
+    pub fn socket(&self) -> PathBuf {
+        self.tree().join(STORE).join(SOCKET)
+    }
+}
+
+/// Binds the socket of the tree that is open as `root`, for this user only. A socket left behind is replaced, so only
+/// the holder of the store's lock may call this.
+pub fn bind(root: impl AsFd) -> io::Result<UnixListener> {
+    let store = open_store(root)?;
+    let _ = rustix::fs::unlinkat(&store, SOCKET, AtFlags::empty());
+    let path = format!("/proc/self/fd/{}/{SOCKET}", store.as_raw_fd());
+    let listener = UnixListener::bind(&path)?;
+    // Who may connect is decided by SO_PEERCRED; the mode only spares others the attempt.
+    rustix::fs::chmodat(&store, SOCKET, Mode::from_raw_mode(0o600), AtFlags::empty())?;
+    Ok(listener)
+}
+
+/// Takes socket and daemon.json away, before the store's lock is given up.
+pub fn remove(root: impl AsFd) -> io::Result<()> {
+    let store = open_store(root)?;
+    for name in [FILE, SOCKET] {
+        match rustix::fs::unlinkat(&store, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The store's directory itself, never what a link planted in its place leads to.
+fn open_store(root: impl AsFd) -> io::Result<File> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(root, STORE, flags, Mode::empty())?.into())
+}
+
+/// When process `pid` started, in clock ticks since boot: field 22 of proc_pid_stat(5). A zombie, which some inits leave
+/// for long, has ended.
+fn start_time(pid: u32) -> io::Result<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
+    parse_start_time(&stat).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has ended")))
+}
+
+/// The command name is in parentheses and may itself hold spaces and parentheses, so counting starts after the last.
+fn parse_start_time(stat: &[u8]) -> Option<u64> {
+    let after = stat.iter().rposition(|byte| *byte == b')')? + 1;
+    let mut fields = std::str::from_utf8(&stat[after..]).ok()?.split_ascii_whitespace();
+    let ended = matches!(fields.next()?, "Z" | "X" | "x");
+    fields.nth(18)?.parse().ok().filter(|_| !ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project() -> (tempfile::TempDir, File) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(STORE)).unwrap();
+        let root = File::open(dir.path()).unwrap();
+        (dir, root)
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_alive() {
+        let (dir, root) = project();
+        let beacon = Beacon::of_this_process(&root, dir.path()).unwrap();
+        beacon.write(&root).unwrap();
+        beacon.write(&root).unwrap();
+        assert_eq!(Beacon::read(dir.path()).unwrap(), beacon);
+        assert!(beacon.is_alive());
+        assert_eq!(
+            std::fs::canonicalize(beacon.tree()).unwrap(),
+            dir.path().canonicalize().unwrap()
+        );
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let (dir, root) = project();
+        let mut beacon = Beacon::of_this_process(&root, dir.path()).unwrap();
+        beacon.start += 1;
+        assert!(!beacon.is_alive());
+    }
+
+    #[test]
+    fn a_missing_or_garbled_file_is_told_apart() {
+        let (dir, _root) = project();
+        let file = dir.path().join(STORE).join(FILE);
+        assert!(matches!(Beacon::read(dir.path()), Err(BeaconError::None)));
+        for garbage in [&b""[..], b"{", b"\xff\xfe", b"{\"pid\":-1}", &[b' '; 70_000]] {
+            std::fs::write(&file, garbage).unwrap();
+            assert!(matches!(Beacon::read(dir.path()), Err(BeaconError::Garbage(_))));
+        }
+    }
+
+    #[test]
+    fn a_planted_link_or_fifo_neither_leads_astray_nor_hangs() {
+        let (dir, root) = project();
+        let file = dir.path().join(STORE).join(FILE);
+        std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
+        assert!(matches!(Beacon::read(dir.path()), Err(BeaconError::Read(_))));
+        std::fs::remove_file(&file).unwrap();
+        rustix::fs::mknodat(CWD, &file, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        assert!(Beacon::read(dir.path()).is_err());
+        std::fs::remove_dir_all(dir.path().join(STORE)).unwrap();
+        std::os::unix::fs::symlink("/tmp", dir.path().join(STORE)).unwrap();
+        assert!(bind(&root).is_err());
+    }
+
+    #[test]
+    fn a_socket_left_behind_is_replaced_and_both_files_go_at_the_end() {
+        let (dir, root) = project();
+        drop(bind(&root).unwrap());
+        let _listener = bind(&root).unwrap();
+        Beacon::of_this_process(&root, dir.path())
+            .unwrap()
+            .write(&root)
+            .unwrap();
+        remove(&root).unwrap();
+        remove(&root).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path().join(STORE)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_zombie_has_ended() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let (_dir, root) = project();
+        let mut beacon = Beacon::of_this_process(&root, Path::new("/p")).unwrap();
+        beacon.pid = child.id();
+        // WNOWAIT leaves the zombie where it is.
+        let pid = rustix::process::Pid::from_child(&child);
+        let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).unwrap();
+        assert!(start_time(child.id()).is_err());
+        assert!(!beacon.is_alive());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_command_name_full_of_parentheses_does_not_move_the_fields() {
+        let mut stat = b"12 (a) R 1 (b) ".to_vec();
+        stat.extend_from_slice(b"S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21");
+        assert_eq!(parse_start_time(&stat), Some(777));
+        assert_eq!(parse_start_time(b"12 no parentheses"), None);
+        assert_eq!(parse_start_time(b"12 (x) S 1"), None);
+    }
+}
