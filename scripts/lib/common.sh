@@ -1,0 +1,173 @@
+# Shared by the scripts: messages, time limits, and what /proc says about mounts. Source it; it runs nothing by itself.
+# shellcheck shell=bash
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+LIB=$REPO/scripts/lib
+# Another binary than the one that this tree builds.
+CONCORD=${CONCORD:-${CARGO_TARGET_DIR:-$REPO/target}/release/concord}
+
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
+    BOLD=$'\e[1m' RED=$'\e[31m' GREEN=$'\e[32m' PLAIN=$'\e[0m'
+else
+    BOLD='' RED='' GREEN='' PLAIN=''
+fi
+
+say() { printf '%s\n' "$*"; }
+title() { printf '\n%s%s%s\n' "$BOLD" "$*" "$PLAIN"; }
+good() { printf '%s%s%s\n' "$GREEN" "$*" "$PLAIN"; }
+warn() { printf '%s%s%s\n' "$RED" "$*" "$PLAIN" >&2; }
+die() {
+    warn "$*"
+    exit 1
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# limit SECONDS COMMAND...: ends COMMAND after SECONDS (exit 124), by SIGKILL five seconds later. At a terminal it stays in the
+# foreground, so that Ctrl-C reaches it; elsewhere timeout(1) ends the whole process group.
+limit() {
+    local seconds=$1
+    shift
+    if [ -t 0 ]; then
+        timeout --foreground -k 5 "$seconds" "$@"
+    else
+        timeout -k 5 "$seconds" "$@"
+    fi
+}
+
+# concord_mounts: the mount points of every concordfs of this machine, newest first, each ended by a NUL.
+# proc(5): space, tab, newline and backslash are written as octal escapes there.
+concord_mounts() {
+    local line fields point
+    local -a points=()
+    while IFS= read -r line; do
+        fields=${line##* - }
+        [ "${fields%% *}" = fuse.concordfs ] || continue
+        read -r _ _ _ _ point _ <<<"${line%% - *}"
+        printf -v point '%b' "$point"
+        points=("$point" "${points[@]}")
+    done <"${MOUNTINFO:-/proc/self/mountinfo}"
+    for point in "${points[@]}"; do
+        printf '%s\0' "$point"
+    done
+}
+
+# is_mounted DIR: DIR is the mount point of a concordfs. Asks the kernel's table only, so a dead or stuck mount answers too.
+is_mounted() {
+    local wanted point
+    wanted=$(realpath_of "$1")
+    while IFS= read -r -d '' point; do
+        [ "$point" = "$wanted" ] && return 0
+    done < <(concord_mounts)
+    return 1
+}
+
+# realpath_of DIR: the absolute path without touching DIR itself, which may be a dead mount.
+realpath_of() {
+    local path=$1 parent
+    while [ "${path%/}" != "$path" ] && [ "$path" != / ]; do path=${path%/}; done
+    case $path in
+    . | .. | */. | */..) (cd "$path" 2>/dev/null && pwd -P) || printf '%s\n' "$path" ;;
+    */*)
+        parent=$(cd "${path%/*}/" 2>/dev/null && pwd -P) || parent=${path%/*}
+        printf '%s/%s\n' "${parent%/}" "${path##*/}"
+        ;;
+    *) printf '%s/%s\n' "$(pwd -P)" "$path" ;;
+    esac
+}
+
+# mount_state DIR: "none", "alive", "dead" (the daemon is gone: ENOTCONN) or "stuck" (no answer within ten seconds).
+mount_state() {
+    local answer code=0
+    is_mounted "$1" || {
+        echo none
+        return
+    }
+    answer=$(LC_ALL=C timeout -k 1 10 stat -f -- "$1" 2>&1 >/dev/null) || code=$?
+    case $code:$answer in
+    0:*) echo alive ;;
+    *"not connected"* | *"onnection aborted"*) echo dead ;;
+    *) echo stuck ;;
+    esac
+}
+
+# abort_connection DIR: ends every request that waits on the mount at DIR, through fusectl (Documentation/filesystems/fuse).
+# The only thing that frees processes whose request a stuck daemon has taken.
+abort_connection() {
+    local line fields point device wanted
+    wanted=$(realpath_of "$1")
+    while IFS= read -r line; do
+        fields=${line##* - }
+        [ "${fields%% *}" = fuse.concordfs ] || continue
+        read -r _ _ device _ point _ <<<"${line%% - *}"
+        printf -v point '%b' "$point"
+        if [ "$point" = "$wanted" ] && [ -w "/sys/fs/fuse/connections/${device#*:}/abort" ]; then
+            echo 1 >"/sys/fs/fuse/connections/${device#*:}/abort"
+        fi
+    done </proc/self/mountinfo
+}
+
+# detach DIR: takes the mount out of the tree at once, whoever still uses it.
+detach() {
+    umount -l -- "$1" 2>/dev/null || fusermount3 -u -z -- "$1" 2>/dev/null || fusermount -u -z -- "$1" 2>/dev/null
+}
+
+# unmount_gently DIR: waits for open sessions. 0 when nothing is mounted there any more.
+unmount_gently() {
+    is_mounted "$1" || return 0
+    if [ "$(mount_state "$1")" = dead ]; then
+        detach "$1"
+    elif [ -x "$CONCORD" ]; then
+        limit 60 "$CONCORD" unmount "$1"
+    else
+        limit 60 umount -- "$1" || limit 60 fusermount3 -u -- "$1"
+    fi
+    ! is_mounted "$1"
+}
+
+# unmount_by_force DIR: open sessions go to .concord/recovered; a daemon that does not answer is cut off.
+unmount_by_force() {
+    is_mounted "$1" || return 0
+    [ -x "$CONCORD" ] && limit 60 "$CONCORD" unmount "$1" --force
+    is_mounted "$1" || return 0
+    abort_connection "$1"
+    detach "$1"
+    ! is_mounted "$1"
+}
+
+# build_concord: the release binary, unless CONCORD names one that is there.
+build_concord() {
+    if [ "$CONCORD" != "${CARGO_TARGET_DIR:-$REPO/target}/release/concord" ]; then
+        [ -x "$CONCORD" ] || die "CONCORD=$CONCORD cannot be run: name a concord binary, or unset it to build one"
+        return
+    fi
+    have cargo || [ ! -r "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
+    have cargo || die "cargo is missing: install Rust 1.85 or later from https://rustup.rs and run this again"
+    say "Building (cargo build --release) ..."
+    limit 1200 cargo build --release --quiet --manifest-path "$REPO/Cargo.toml" || die "The build failed; the messages above say why"
+}
+
+# need_fuse: ends the script with one clear message when this machine cannot mount.
+need_fuse() {
+    local lacks=()
+    if [ ! -e /dev/fuse ] && [ "$(id -u)" = 0 ]; then
+        modprobe fuse 2>/dev/null || true
+    fi
+    if [ ! -e /dev/fuse ]; then
+        lacks+=("/dev/fuse is missing: load it with 'modprobe fuse'; in a container start with --device /dev/fuse --cap-add SYS_ADMIN")
+    elif ! (exec 3<>/dev/fuse) 2>/dev/null; then
+        lacks+=("/dev/fuse cannot be opened by $(id -un): it should have mode 0666, and a container must allow the device")
+    fi
+    if [ "$(id -u)" != 0 ] && ! have fusermount3; then
+        lacks+=("fusermount3 is missing, which users other than root mount with: apt install fuse3")
+    fi
+    [ ${#lacks[@]} = 0 ] && return
+    warn "This machine cannot mount a FUSE filesystem:"
+    printf '  - %s\n' "${lacks[@]}" >&2
+    say "'$CONCORD doctor' lists everything that this machine gives and lacks." >&2
+    exit 1
+}
+
+# need_python: most helpers are Python 3 without packages.
+need_python() {
+    PYTHON=${PYTHON:-$(command -v python3)} || die "python3 is missing: apt install python3"
+}
