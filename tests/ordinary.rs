@@ -12,7 +12,9 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use concordfs::mount::{Mount, MountOptions, Unmounter};
+use concordfs::mount::{Coordinated, Mount, MountOptions, Unmounter};
+use concordfs::rules::Rules;
+use concordfs::store::{RealDisk, Store};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -41,7 +43,10 @@ impl Mounted {
             allow_other: rustix::process::geteuid().is_root(),
             fs_name: "ordinary-test".to_owned(),
         };
-        let mount = Mount::new(options).unwrap();
+        let store = RealDisk::open_root(&backing).unwrap();
+        let (store, _) = Store::open(RealDisk, store, 0).unwrap();
+        let coordinated = Coordinated { store, rules: Rules::builtin(), config_changed: Box::new(|| ()) };
+        let mount = Mount::new(options, coordinated).unwrap();
         let unmounter = mount.unmounter();
         let server = std::thread::spawn(move || mount.run().unwrap());
         Mounted {

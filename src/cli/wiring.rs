@@ -1,28 +1,118 @@
 //! The real rooms behind the command line.
 
+use std::fs::File;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::rooms::{Daemon, HistorySource, MountOrder, Recovery, Rooms};
+use anyhow::Context;
+
+use super::mount::service::MountedProject;
+use super::rooms::{Daemon, HistorySource, MountOrder, Recovery, Rooms, Version};
+use crate::control::{JsonPath, JsonTime, Kept};
+use crate::rules;
+use crate::store::record::{RecoveredKind, decode_path};
+use crate::store::{Action, History, RealDisk, RecoveredEntry, RecoveryReport, STORE_DIR, Store, VersionEntry};
 
 /// Store, rules and mount of this crate.
 pub struct Wiring;
 
-const NOT_WIRED: &str = "this build has no store and no mount yet";
-
 impl Rooms for Wiring {
-    fn history(&self, _tree: &Path) -> anyhow::Result<Box<dyn HistorySource>> {
-        anyhow::bail!(NOT_WIRED)
+    fn history(&self, tree: &Path) -> anyhow::Result<Box<dyn HistorySource>> {
+        let history = History::open_at(tree).with_context(|| format!("reading {}/{STORE_DIR}", tree.display()))?;
+        Ok(Box::new(history))
     }
 
-    fn recover(&self, _tree: &Path) -> anyhow::Result<Recovery> {
-        anyhow::bail!(NOT_WIRED)
+    fn recover(&self, tree: &Path) -> anyhow::Result<Recovery> {
+        let root = RealDisk::open_root(tree)?;
+        let (store, report) = Store::open(RealDisk, root, nanos_now())?;
+        recovery(&report, &kept(store.history())?)
     }
 
     fn template(&self) -> &str {
-        "# concord.toml\n"
+        rules::TEMPLATE
     }
 
-    fn mount(&self, _order: MountOrder) -> anyhow::Result<Box<dyn Daemon>> {
-        anyhow::bail!(NOT_WIRED)
+    fn mount(&self, order: MountOrder) -> anyhow::Result<Box<dyn Daemon>> {
+        Ok(Box::new(MountedProject::start(order)?))
     }
+}
+
+impl HistorySource for History<RealDisk> {
+    fn versions(&self, file: &Path) -> anyhow::Result<Vec<Version>> {
+        Ok(History::versions(self, file)?.into_iter().map(version).collect())
+    }
+
+    fn open_version(&self, file: &Path, version: u64) -> anyhow::Result<File> {
+        Ok(History::open_version(self, file, version)?)
+    }
+}
+
+fn version(entry: VersionEntry) -> Version {
+    let VersionEntry { record, current, .. } = entry;
+    Version {
+        version: record.version,
+        time: time(record.time),
+        bytes: record.bytes,
+        hash: record.hash.unwrap_or_default(),
+        how: record.how.to_string(),
+        pid: record.who.pid,
+        command: record.who.command,
+        agent: record.who.agent,
+        based_on: record.based_on,
+        current,
+        uid: record.who.uid,
+        replaced: record.replaced,
+        stale: record.stale,
+    }
+}
+
+/// What is in `recovered/`, newest first.
+pub fn kept(history: &History<RealDisk>) -> std::io::Result<Vec<Kept>> {
+    let mut entries: Vec<Kept> = history.recovered()?.into_iter().map(kept_one).collect();
+    entries.sort_by_key(|kept| std::cmp::Reverse(kept.time.0));
+    Ok(entries)
+}
+
+fn kept_one(entry: RecoveredEntry) -> Kept {
+    let who = entry.record.who.unwrap_or_default();
+    let path = match (entry.record.kind, &entry.record.path) {
+        (RecoveredKind::Staged, Some(path)) => decode_path(path).unwrap_or_else(|| path.into()),
+        (_, Some(path)) => Path::new(STORE_DIR).join(path),
+        (_, None) => Path::new(STORE_DIR).to_owned(),
+    };
+    Kept {
+        path: JsonPath(path),
+        time: time(entry.record.time),
+        why: entry.record.reason,
+        kept: JsonPath(Path::new(STORE_DIR).join("recovered").join(entry.name)),
+        bytes: entry.record.bytes,
+        pid: who.pid,
+        command: who.command,
+    }
+}
+
+/// What a recovery did, for people and programs. `kept` is all that is in `recovered/`.
+fn recovery(report: &RecoveryReport, kept: &[Kept]) -> anyhow::Result<Recovery> {
+    let mut found = Recovery::default();
+    for item in &report.items {
+        let at = Path::new(STORE_DIR).join(&item.at);
+        match (item.action, kept.iter().find(|kept| kept.kept.0 == at)) {
+            (Action::Completed, _) => {
+                let path = item.path.as_deref().and_then(decode_path).unwrap_or(at);
+                found.finished.push(JsonPath(path));
+            }
+            (Action::Kept | Action::Garbage, Some(kept)) => found.kept.push(kept.clone()),
+            (Action::Kept | Action::Garbage, None) => found.notes.push(format!("{}: {}", at.display(), item.reason)),
+        }
+    }
+    Ok(found)
+}
+
+fn time(nanos: u64) -> JsonTime {
+    JsonTime(UNIX_EPOCH + Duration::from_nanos(nanos))
+}
+
+/// Now, ns since the epoch.
+pub fn nanos_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }

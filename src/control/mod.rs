@@ -13,6 +13,7 @@ pub mod status;
 pub(crate) mod testing;
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,9 @@ pub trait Service: Send + Sync {
 
     /// What is kept under `.concord/recovered/`, newest first.
     fn recovered(&self) -> Vec<Kept>;
+
+    /// How long a stop by signal waits for open sessions.
+    fn grace(&self) -> Duration;
 }
 
 /// A restore that was published.

@@ -352,6 +352,9 @@ mod tests {
             fn recovered(&self) -> Vec<Kept> {
                 Vec::new()
             }
+            fn grace(&self) -> Duration {
+                Duration::ZERO
+            }
         }
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("sock")).unwrap();

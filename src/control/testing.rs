@@ -41,6 +41,10 @@ impl Service for FakeService {
     fn recovered(&self) -> Vec<Kept> {
         status().recovered
     }
+
+    fn grace(&self) -> Duration {
+        Duration::from_secs(10)
+    }
 }
 
 /// A moment that golden strings can name: 2023-11-14T22:13:20Z.

@@ -92,7 +92,9 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, dir: &Self::Dir) -> io::Result<()> {
-        Ok(fs::fsync(dir)?)
+        // Callers may have it by O_PATH, which fsync(2) does not take.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(fs::fsync(fs::openat(dir, ".", flags, Mode::empty())?)?)
     }
 
     fn create(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<File> {

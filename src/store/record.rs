@@ -56,6 +56,24 @@ pub enum How {
     Unlink,
 }
 
+impl std::fmt::Display for How {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            How::Found => "found",
+            How::Close => "close",
+            How::Rename => "rename",
+            How::Link => "link",
+            How::Exchange => "exchange",
+            How::Truncate => "truncate",
+            How::Restore => "restore",
+            How::Late => "late",
+            How::Append => "append",
+            How::Merge => "merge",
+            How::Unlink => "unlink",
+        })
+    }
+}
+
 /// Which file on the backing filesystem holds a content. Two stats of one unchanged file are the same identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {

@@ -39,7 +39,6 @@ pub enum Stay {
 /// Makes this process a daemon's, mounts, calls `ready`, and returns when nothing is mounted any more.
 pub fn run(
     order: MountOrder,
-    grace: Duration,
     stay: Stay,
     rooms: &dyn Rooms,
     ready: impl FnOnce() -> io::Result<()>,
@@ -51,7 +50,7 @@ pub fn run(
     rustix::process::umask(Mode::empty());
     // RUST_LOG chooses; a second logger cannot be set, and there is none before.
     let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).try_init();
-    live(order, stay, rooms, |service| obey(signals, service, grace, stay), ready)
+    live(order, stay, rooms, |service| obey(signals, service, stay), ready)
 }
 
 /// The life itself, without what concerns the whole process. `attend` starts to follow the signals.
@@ -113,7 +112,7 @@ fn end(root: &Arc<OwnedFd>, daemon: &dyn Daemon) -> anyhow::Result<()> {
 
 /// Follows the signals from a thread of its own. The first asks for an unmount that waits for the sessions, at most
 /// `grace`; a second does not wait.
-fn obey(mut signals: Signals, service: Arc<dyn Service>, grace: Duration, stay: Stay) -> anyhow::Result<()> {
+fn obey(mut signals: Signals, service: Arc<dyn Service>, stay: Stay) -> anyhow::Result<()> {
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         let mut asked = false;
         for signal in signals.forever() {
@@ -122,7 +121,7 @@ fn obey(mut signals: Signals, service: Arc<dyn Service>, grace: Duration, stay: 
             }
             log::info!("signal {signal}: unmounting");
             let service = service.clone();
-            let grace = if asked { Duration::ZERO } else { grace };
+            let grace = if asked { Duration::ZERO } else { service.grace() };
             asked = true;
             let thread = std::thread::Builder::new()
                 .name("stop".into())
@@ -235,6 +234,9 @@ mod tests {
         fn recovered(&self) -> Vec<Kept> {
             Vec::new()
         }
+        fn grace(&self) -> Duration {
+            Duration::from_secs(10)
+        }
     }
 
     struct FakeDaemon(Arc<Fake>);
@@ -293,7 +295,6 @@ mod tests {
         let mut asked = None;
         run(
             order,
-            Duration::from_secs(5),
             Stay::Foreground,
             &FakeMount(fake.clone()),
             || {

@@ -1,6 +1,8 @@
 //! `concord mount DIR`: checks, then a daemon, which is this same program started again.
 
+mod config;
 mod daemon;
+pub mod service;
 mod spawn;
 
 use std::ffi::OsString;
@@ -8,7 +10,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -38,9 +39,6 @@ pub struct Mount {
     /// Others may change the tree behind the mount: keep names and attributes for one second only
     #[arg(long)]
     shared_backing: bool,
-    /// How long SIGTERM waits for open sessions before it discards them
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
-    grace: Duration,
     /// Be the daemon: report on standard output to who started it
     #[arg(long, hide = true)]
     report: bool,
@@ -48,12 +46,12 @@ pub struct Mount {
 
 pub fn run(mount: &Mount, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
     if mount.report {
-        return spawn::report(|ready| daemon::run(order(mount)?, mount.grace, daemon::Stay::Background, rooms, ready));
+        return spawn::report(|ready| daemon::run(order(mount)?, daemon::Stay::Background, rooms, ready));
     }
     if mount.foreground {
         let order = order(mount)?;
         let dir = order.mountpoint.clone();
-        daemon::run(order, mount.grace, daemon::Stay::Foreground, rooms, || {
+        daemon::run(order, daemon::Stay::Foreground, rooms, || {
             said(out, &dir, std::process::id())
         })?;
         return Ok(Answer::Yes);
@@ -76,8 +74,7 @@ fn said(out: &mut Out, dir: &Path, pid: u32) -> io::Result<()> {
 
 /// The daemon's arguments. It leaves this working directory, so every path is absolute.
 fn arguments(mount: &Mount) -> io::Result<Vec<OsString>> {
-    let mut arguments: Vec<OsString> = vec!["mount".into(), "--report".into(), "--grace".into()];
-    arguments.push(humantime::format_duration(mount.grace).to_string().into());
+    let mut arguments: Vec<OsString> = vec!["mount".into(), "--report".into()];
     for (flag, path) in [("--config", &mount.config), ("--backing", &mount.backing)] {
         if let Some(path) = path {
             arguments.extend([flag.into(), std::path::absolute(path)?.into_os_string()]);
@@ -157,7 +154,6 @@ mod tests {
             config: None,
             backing: None,
             shared_backing: true,
-            grace: Duration::from_millis(1500),
             report: false,
         }
     }
@@ -198,8 +194,6 @@ mod tests {
         let expected: Vec<OsString> = [
             "mount".into(),
             "--report".into(),
-            "--grace".into(),
-            "1s 500ms".into(),
             "--config".into(),
             here.join("c.toml").into_os_string(),
             "--shared-backing".into(),

@@ -32,25 +32,9 @@ pub enum Counted {
     Late,
 }
 
-/// All kinds, with the names that `status` shows.
-pub const COUNTED: [(Counted, &str); 12] = [
-    (Counted::Published, "published"),
-    (Counted::Unchanged, "unchanged"),
-    (Counted::Waited, "waited"),
-    (Counted::Busy, "busy"),
-    (Counted::WouldBlock, "would_block"),
-    (Counted::Deadlock, "deadlock"),
-    (Counted::Interrupted, "interrupted"),
-    (Counted::Killed, "killed"),
-    (Counted::Expired, "expired"),
-    (Counted::Failed, "failed"),
-    (Counted::Stale, "stale"),
-    (Counted::Late, "late"),
-];
-
 /// The counters.
 #[derive(Debug, Default)]
-pub struct Counts([AtomicU64; COUNTED.len()]);
+pub struct Counts([AtomicU64; Counted::Late as usize + 1]);
 
 impl Counts {
     /// One more.

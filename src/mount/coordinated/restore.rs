@@ -17,12 +17,13 @@ use crate::session::Intent;
 use crate::store::record::How;
 
 impl Coordination {
-    /// Publishes version `version` of `path` again. Waits its turn as any writer does. Answers the new version's number.
+    /// Publishes version `version` of `path` again. `asker` is a process id and its user. It waits its turn as any writer does. Answers the new version's number.
     ///
     /// # Errors
     /// ENOENT when there is no such version, or its directory is gone; EINVAL when the rules do not coordinate the path; EBUSY, EDEADLK,
     /// and those of a publish.
-    pub fn restore(self: &Arc<Self>, caller: Caller, path: &Path, version: u64, answer: Answer<u64>) {
+    pub fn restore(self: &Arc<Self>, asker: (u32, u32), path: &Path, version: u64, answer: Answer<u64>) {
+        let caller = Caller { uid: asker.1, gid: asker.1, tid: asker.0 };
         let prepared = self.target_at(path).and_then(|target| {
             let content = self.store.history().open_version(path, version).map_err(|error| from_io(&error))?;
             Ok((target, content))

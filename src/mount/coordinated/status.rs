@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Coordination;
-use super::counts::COUNTED;
+use super::{Coordination, Counted};
 use crate::store::record::Who;
 
 /// An open session.
@@ -58,9 +57,14 @@ impl Coordination {
         sessions.iter().zip(waiting).map(|(session, waiting)| described(session, waiting)).collect()
     }
 
-    /// How often what happened, by name.
-    pub fn counted(&self) -> Vec<(&'static str, u64)> {
-        COUNTED.iter().map(|(what, name)| (*name, self.counts.get(*what))).collect()
+    /// How often this happened since the mount.
+    pub fn count(&self, what: Counted) -> u64 {
+        self.counts.get(what)
+    }
+
+    /// Whether the data of ordinary files goes past the daemon (O2).
+    pub fn passthrough(&self) -> bool {
+        self.tree.passthrough.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Lets no session begin any more, and tells whether all have ended.

@@ -58,7 +58,7 @@ impl Coordination {
     /// Asks the queue for a file; `resume` runs when the answer is known, on this thread or on that which makes room.
     pub(super) fn acquire(self: &Arc<Self>, target: &Target, mut claim: Claim, resume: Continue) {
         if self.is_closing() {
-            return resume(Err(Errno::SHUTDOWN));
+            return resume(Err(Errno::BUSY));
         }
         let now = self.now();
         let patience =

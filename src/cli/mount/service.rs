@@ -1,0 +1,257 @@
+//! The mount's face for the control socket, and the wires between rules, store and mount.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use crossbeam_channel::bounded;
+use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
+
+use super::config::{Config, LOOK_EVERY};
+use crate::cli::rooms::{Daemon, MountOrder};
+use crate::cli::wiring::{kept, nanos_now};
+use crate::control::{
+    Counts, Feature, JsonPath, JsonTime, Kept, Peer, Refused, RefusedKind, Restored, Service, SessionStatus, Status, Waiter,
+};
+use crate::mount::coordinated::{Coordination, Counted};
+use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
+use crate::store::{RealDisk, Store};
+
+/// How often an unmount looks whether the sessions have ended.
+const DRAIN_EVERY: Duration = Duration::from_millis(10);
+/// How long publishes that are under way may take after the mount has gone.
+const REST_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// A mounted project.
+pub struct MountedProject {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    order: MountOrder,
+    since: JsonTime,
+    config: Arc<Config>,
+    coordination: Arc<Coordination>,
+    unmounter: Unmounter,
+    /// Somebody does not want to wait for the sessions.
+    forced: AtomicBool,
+    served: Mutex<Option<Result<(), String>>>,
+    ended: Condvar,
+}
+
+impl MountedProject {
+    /// Takes the store, reads the rules, mounts, and serves from threads of its own.
+    ///
+    /// # Errors
+    /// Everything that can be wrong with the tree, the store, the configuration or the machine; nothing is mounted then.
+    pub fn start(order: MountOrder) -> anyhow::Result<MountedProject> {
+        let config = Arc::new(Config::open(&order.root, &order.mountpoint, order.config.as_deref())?);
+        let rules = config.first()?;
+        let (store, report) = Store::open(RealDisk, Arc::clone(&order.root), nanos_now())?;
+        for item in &report.items {
+            log::warn!("recovered {}: {}", item.at, item.reason);
+        }
+        let options = MountOptions {
+            mountpoint: order.mountpoint.clone(),
+            backing: rustix::io::fcntl_dupfd_cloexec(&order.root, 3)?,
+            shared_backing: order.shared_backing,
+            allow_other: rustix::process::geteuid().is_root(),
+            fs_name: order.backing.to_string_lossy().into_owned(),
+        };
+        let (look, looked) = bounded(1);
+        // Only a hint, sent from the thread that has just published: whoever looks does it past the mount, on a thread of its own.
+        let config_changed = Box::new(move || {
+            let _ = look.try_send(());
+        });
+        let mount = Mount::new(options, Coordinated { store, rules, config_changed })?;
+        let shared = Arc::new(Shared {
+            since: JsonTime::now(),
+            coordination: mount.coordination(),
+            unmounter: mount.unmounter(),
+            order,
+            config,
+            forced: AtomicBool::new(false),
+            served: Mutex::new(None),
+            ended: Condvar::new(),
+        });
+        let watched = Arc::clone(&shared);
+        std::thread::Builder::new().name("concord-rules".to_owned()).spawn(move || {
+            loop {
+                // The sender lives as long as the mount.
+                if let Err(crossbeam_channel::RecvTimeoutError::Disconnected) = looked.recv_timeout(LOOK_EVERY) {
+                    return;
+                }
+                if let Some(rules) = watched.config.changed() {
+                    watched.coordination.set_rules(rules);
+                }
+            }
+        })?;
+        let serving = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("concord-serve".to_owned())
+            .spawn(move || {
+                let result = mount.run().map_err(|error| error.to_string());
+                *serving.served.lock() = Some(result);
+                serving.ended.notify_all();
+            })
+            .context("starting the thread that serves the mount")?;
+        Ok(MountedProject { shared })
+    }
+}
+
+impl Daemon for MountedProject {
+    fn service(&self) -> Arc<dyn Service> {
+        Arc::clone(&self.shared) as Arc<dyn Service>
+    }
+
+    fn wait(&self) -> anyhow::Result<()> {
+        let result = {
+            let mut served = self.shared.served.lock();
+            loop {
+                match served.take() {
+                    Some(result) => break result,
+                    None => self.shared.ended.wait(&mut served),
+                }
+            }
+        };
+        let started = Instant::now();
+        while !self.shared.coordination.drain() && started.elapsed() < REST_TIME_MAX {
+            std::thread::sleep(DRAIN_EVERY);
+        }
+        self.shared.coordination.discard_all();
+        result.map_err(anyhow::Error::msg)
+    }
+}
+
+impl Service for Shared {
+    fn status(&self) -> Status {
+        let (rules, rules_error) = self.config.in_force();
+        let recovered = self.recovered();
+        Status {
+            mountpoint: JsonPath(self.order.mountpoint.clone()),
+            backing: JsonPath(self.order.backing.clone()),
+            pid: std::process::id(),
+            since: self.since,
+            features: vec![
+                Feature { name: "passthrough".into(), on: self.coordination.passthrough() },
+                Feature { name: "shared-backing".into(), on: self.order.shared_backing },
+            ],
+            rules: rules.map(JsonPath),
+            rules_error,
+            sessions: self.coordination.sessions().into_iter().map(session).collect(),
+            counts: self.counts(),
+            refused: recovered.iter().filter(|kept| kept.why.contains("failed")).cloned().collect(),
+            recovered,
+        }
+    }
+
+    fn restore(&self, file: &Path, version: u64, peer: Peer) -> Result<Restored, Refused> {
+        let (answer, answered) = bounded(1);
+        let answer = Box::new(move |result| {
+            let _ = answer.send(result);
+        });
+        self.coordination.restore((peer.pid, peer.uid), file, version, answer);
+        let restored = answered.recv().unwrap_or(Err(Errno::IO)).map_err(|errno| refusal(file, version, errno))?;
+        let bytes = self.coordination.store().history().open_version(file, restored);
+        Ok(Restored {
+            file: JsonPath(file.to_owned()),
+            from: version,
+            version: restored,
+            bytes: bytes.and_then(|content| content.metadata()).map_or(0, |metadata| metadata.len()),
+        })
+    }
+
+    fn unmount(&self, force: bool, _peer: Peer) -> Result<(), Refused> {
+        if force {
+            self.forced.store(true, Ordering::Release);
+        }
+        while !self.coordination.drain() {
+            if self.forced.load(Ordering::Acquire) {
+                self.coordination.discard_all();
+            }
+            std::thread::sleep(DRAIN_EVERY);
+        }
+        match self.unmounter.unmount() {
+            Ok(()) => Ok(()),
+            Err(_) if self.is_over() => Ok(()),
+            Err(_) if self.forced.load(Ordering::Acquire) => {
+                self.unmounter.detach().map_err(|error| Refused::new(RefusedKind::Failed, error.to_string()))
+            }
+            Err(error) => {
+                self.coordination.reopen();
+                let why = format!("{error}; end what works in it (fuser -m shows who), or use --force");
+                Err(Refused::new(RefusedKind::Busy, why))
+            }
+        }
+    }
+
+    fn recovered(&self) -> Vec<Kept> {
+        kept(self.coordination.store().history()).unwrap_or_else(|error| {
+            log::error!("cannot read .concord/recovered: {error}");
+            Vec::new()
+        })
+    }
+
+    fn grace(&self) -> Duration {
+        self.coordination.grace()
+    }
+}
+
+impl Shared {
+    fn is_over(&self) -> bool {
+        self.served.lock().is_some()
+    }
+
+    fn counts(&self) -> Counts {
+        let count = |what| self.coordination.count(what);
+        Counts {
+            publishes: count(Counted::Published),
+            waits: count(Counted::Waited),
+            busy: count(Counted::Busy) + count(Counted::WouldBlock),
+            deadlocks: count(Counted::Deadlock),
+            interrupted: count(Counted::Interrupted),
+            discarded: count(Counted::Killed) + count(Counted::Expired),
+            failed: count(Counted::Failed),
+            stale: count(Counted::Stale),
+            late: count(Counted::Late),
+        }
+    }
+}
+
+fn session(session: crate::mount::coordinated::SessionStatus) -> SessionStatus {
+    SessionStatus {
+        file: JsonPath(session.path),
+        pid: session.who.pid,
+        command: session.who.command,
+        agent: session.who.agent,
+        held_ms: millis(session.held),
+        state: if session.ending { "publishing" } else { "open" }.to_owned(),
+        waiting: session
+            .waiters
+            .into_iter()
+            .map(|waiter| Waiter { pid: waiter.who.pid, command: waiter.who.command, waited_ms: millis(waiter.waited) })
+            .collect(),
+    }
+}
+
+fn refusal(file: &Path, version: u64, errno: Errno) -> Refused {
+    let file = file.display();
+    match errno {
+        Errno::NOENT => Refused::new(
+            RefusedKind::NotFound,
+            format!("version {version} of {file} is not kept, or its directory is gone; `concord history` lists what is kept"),
+        ),
+        Errno::INVAL => {
+            Refused::new(RefusedKind::BadRequest, format!("{file} is not coordinated by the rules in force; copy with `concord show`"))
+        }
+        Errno::BUSY => Refused::new(RefusedKind::Busy, format!("others hold {file}; `concord status` says who")),
+        errno => Refused::new(RefusedKind::Failed, format!("restoring version {version} of {file} failed: {errno}")),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
