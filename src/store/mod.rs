@@ -25,14 +25,10 @@ mod recover;
 mod recovered;
 mod shadow;
 
-//TMP #[cfg(test)]
-//TMP mod sim;
-//TMP #[cfg(test)]
-//TMP mod tests_faults;
-//TMP #[cfg(test)]
-//TMP mod tests_garbage;
-//TMP #[cfg(test)]
-//TMP mod tests_real;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests_faults;
 
 use std::ffi::OsStr;
 use std::path::Path;
