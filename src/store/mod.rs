@@ -29,6 +29,8 @@ mod shadow;
 mod sim;
 #[cfg(test)]
 mod tests_faults;
+#[cfg(test)]
+mod tests_real;
 
 use std::ffi::OsStr;
 use std::path::Path;
