@@ -249,10 +249,18 @@ impl<D: Disk> Store<D> {
     fn dir_made(&self, dir: &D::Dir, name: &OsStr) -> io::Result<D::Dir> {
         match if_there(self.disk().open_dir(dir, name))? {
             Some(found) => Ok(found),
-            None => match self.disk().make_dir(dir, name) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => self.disk().open_dir(dir, name),
-            },
+            None => {
+                // Another thread may make the directory that two files' histories share.
+                let made = self.disk().make_dir(dir, name);
+                made.or_else(|e| {
+                    if e.kind() == io::ErrorKind::AlreadyExists {
+                        Ok(())
+                    } else {
+                        Err(e)
+                    }
+                })?;
+                self.disk().open_dir(dir, name)
+            }
         }
     }
 

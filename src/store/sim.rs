@@ -30,6 +30,8 @@ struct Inode {
     mtime: i64,
     ctime: i64,
     synced: (Vec<u8>, i64),
+    /// An fsync failed: later ones succeed and make nothing durable, as on Linux.
+    sync_lies: bool,
 }
 
 #[derive(Clone)]
@@ -125,6 +127,22 @@ impl World {
         chosen
     }
 
+    /// A directory that nothing leads to is gone, as after fsck(8).
+    fn forget_orphans(&mut self) {
+        let (mut reached, mut todo) = (HashSet::new(), vec![ROOT]);
+        while let Some(dir) = todo.pop() {
+            if reached.insert(dir) {
+                todo.extend(
+                    self.platter
+                        .get(&dir)
+                        .into_iter()
+                        .flat_map(|entries| entries.values().copied()),
+                );
+            }
+        }
+        self.platter.retain(|dir, _| reached.contains(dir));
+    }
+
     fn persist(&mut self, chosen: &HashSet<usize>) {
         let pending = std::mem::take(&mut self.pending);
         for (i, op) in pending.into_iter().enumerate() {
@@ -202,6 +220,7 @@ impl SimDisk {
         }
         world.persist(&kept);
         world.pending.clear();
+        world.forget_orphans();
         let platter = world.platter.clone();
         for (ino, inode) in &mut world.inodes {
             if inode.dir.is_some() {
@@ -392,10 +411,13 @@ impl Disk for SimDisk {
 
     fn sync_file(&self, file: &Ino) -> io::Result<()> {
         let mut w = self.0.lock();
-        w.step()?;
+        let step = w.step();
         let i = w.inodes.get_mut(file).unwrap();
-        i.synced = (i.data.clone(), i.mtime);
-        Ok(())
+        i.sync_lies |= step.is_err();
+        if !i.sync_lies {
+            i.synced = (i.data.clone(), i.mtime);
+        }
+        step
     }
 
     fn start_writeback(&self, _: &Ino) -> io::Result<()> {

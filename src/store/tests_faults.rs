@@ -85,11 +85,34 @@ fn replace(store: &Store<SimDisk>) -> Outcome {
     replace_with(store, ReplaceOptions::default())
 }
 
+/// `temp` is written just before it is renamed, and nobody syncs it.
 fn replace_with(store: &Store<SimDisk>, options: ReplaceOptions) -> Outcome {
+    let disk = store.disk();
+    let written = disk
+        .open(&ROOT, OsStr::new("temp"))
+        .and_then(|file| disk.write_at(&file, NEW, 0));
+    if written.is_err() {
+        return Outcome::default();
+    }
     let done = store.replace(&place("temp"), &place("f"), options, &Who::default(), None, &info(12));
     Outcome {
         staged: false,
         published: Some(done.map(drop).map_err(|e| e.published)),
+    }
+}
+
+/// The history's directory is already known to be on disk, as after an earlier publish by the same daemon.
+fn replace_rooted(store: &Store<SimDisk>) -> Outcome {
+    let rooted = store.stat_place(&place("f")).and_then(|live| {
+        let (held, mut history) = store.take(&place("f"), live.as_ref(), 11)?;
+        store.root_history(&mut history)?;
+        held.keep(history);
+        Ok(())
+    });
+    if rooted.is_ok() {
+        replace(store)
+    } else {
+        Outcome::default()
     }
 }
 
@@ -169,6 +192,10 @@ fn scenarios() -> Vec<Scenario> {
         names: &["/f"],
         setup: f,
     };
+    let f_new = |disk: &SimDisk| {
+        put(disk, "f", OLD);
+        put(disk, "temp", b"");
+    };
     let temp = &["/f", "/temp"];
     vec![
         Scenario {
@@ -187,7 +214,14 @@ fn scenarios() -> Vec<Scenario> {
             name: "rename over",
             run: replace,
             names: temp,
-            setup: f_temp,
+            setup: f_new,
+            ..base
+        },
+        Scenario {
+            name: "rename over, rooted",
+            run: replace_rooted,
+            names: temp,
+            setup: f_new,
             ..base
         },
         Scenario {
@@ -218,7 +252,7 @@ fn scenarios() -> Vec<Scenario> {
             },
             before: None,
             names: temp,
-            setup: |disk| put(disk, "temp", NEW),
+            setup: |disk| put(disk, "temp", b""),
             ..base
         },
         Scenario {
@@ -291,6 +325,14 @@ fn check(scenario: &Scenario, disk: &SimDisk, outcome: &Outcome, staged_safe: bo
             "{context}: F3: staged bytes are lost"
         );
     }
+    // What recovery could not know of is set right when the file is next used.
+    let stat = store.stat_place(&place("f")).unwrap();
+    drop(store.take(&place("f"), stat.as_ref(), 5).unwrap());
+    assert!(
+        stat.is_none_or(|_| store.stat_place(&place("f")).unwrap().unwrap().nlink == 1),
+        "{context}: a second name"
+    );
+    let tree = disk.tree();
     for name in tree.keys().filter(|name| name.starts_with("/.concord/shadows/")) {
         assert_eq!(name, "/.concord/shadows/journal", "{context}");
     }
@@ -412,4 +454,22 @@ fn recover_with_stops(s: &Scenario, disk: &SimDisk, outcome: &Outcome, dice: &mu
         false,
         &format!("{context}, recovery stopped at {} too, kept {mask:b}", 9 + n),
     );
+}
+
+#[test]
+fn what_recovery_moved_stays_known_when_the_machine_stops_right_after() {
+    for seed in 1..20 {
+        let disk = SimDisk::new();
+        put(&disk, "f", OLD);
+        let store = open(&disk).unwrap();
+        let shadow = session(&store, "f", true).unwrap();
+        disk.write_at(&shadow.file, NEW, 0).unwrap();
+        drop((store, shadow));
+        let disk = disk.fork(Plan::Never);
+        drop(open(&disk).unwrap());
+        let disk = disk.after_crash(|_| false, &mut Dice(seed), Plan::Never);
+        let kept = open(&disk).unwrap().history().recovered().unwrap();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].record.path.as_deref(), Some("f"), "seed {seed}: {kept:?}");
+    }
 }
