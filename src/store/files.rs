@@ -11,7 +11,7 @@ use std::path::Path;
 use parking_lot::{Condvar, Mutex};
 
 use super::disk::{Disk, Kind, Stat, if_there};
-use super::history::{Key, found};
+use super::history::{Key, Scan, found};
 use super::record::{Identity, VersionRecord, seal};
 use super::{OPEN_HISTORIES_MAX, Place, Retain, Store};
 
@@ -174,14 +174,7 @@ impl<D: Disk> Store<D> {
     ) -> io::Result<FileHistory<D>> {
         let disk = self.disk();
         let dir = self.make_history(key)?;
-        let mut scan = self.history.scan(&dir, key)?;
-        let shown = key.name().to_string_lossy().into_owned();
-        for (name, why) in &scan.odd {
-            self.set_aside_garbage(&dir, name, &format!("history/{shown}"), why, now)?;
-        }
-        for name in &scan.parts {
-            disk.unlink(&dir, name)?;
-        }
+        let mut scan = self.clean_scan(&dir, key, now)?;
         if scan.path.is_none() {
             self.write_new(&dir, OsStr::new("path"), place.path.as_os_str().as_encoded_bytes())?;
         }
@@ -234,6 +227,19 @@ impl<D: Disk> Store<D> {
         })
     }
 
+    /// Reads a history directory after clearing it of half-written things and of what concordfs did not write (like that).
+    pub(super) fn clean_scan(&self, dir: &D::Dir, key: &Key, now: u64) -> io::Result<Scan> {
+        let scan = self.history.scan(dir, key)?;
+        let place = format!("history/{}", key.name().to_string_lossy());
+        for (name, why) in &scan.odd {
+            self.set_aside_garbage(dir, name, &place, why, now)?;
+        }
+        for name in &scan.parts {
+            if_there(self.disk().unlink(dir, name))?;
+        }
+        Ok(scan)
+    }
+
     /// The history directory of a file, made where there is none.
     pub(super) fn make_history(&self, key: &Key) -> io::Result<D::Dir> {
         let fan = self.dir_made(&self.history.files, key.fan())?;
@@ -243,10 +249,18 @@ impl<D: Disk> Store<D> {
     fn dir_made(&self, dir: &D::Dir, name: &OsStr) -> io::Result<D::Dir> {
         match if_there(self.disk().open_dir(dir, name))? {
             Some(found) => Ok(found),
-            None => match self.disk().make_dir(dir, name) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => self.disk().open_dir(dir, name),
-            },
+            None => {
+                // Another thread may make the directory that two files' histories share.
+                let made = self.disk().make_dir(dir, name);
+                made.or_else(|e| {
+                    if e.kind() == io::ErrorKind::AlreadyExists {
+                        Ok(())
+                    } else {
+                        Err(e)
+                    }
+                })?;
+                self.disk().open_dir(dir, name)
+            }
         }
     }
 

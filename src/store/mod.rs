@@ -26,14 +26,12 @@ mod recover;
 mod recovered;
 mod shadow;
 
-//TMP #[cfg(test)]
-//TMP mod sim;
-//TMP #[cfg(test)]
-//TMP mod tests_faults;
-//TMP #[cfg(test)]
-//TMP mod tests_garbage;
-//TMP #[cfg(test)]
-//TMP mod tests_real;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests_faults;
+#[cfg(test)]
+mod tests_real;
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -218,6 +218,8 @@ fn kind_of(kind: FileType) -> Kind {
     }
 }
 
+// The fields' types differ between architectures.
+#[allow(clippy::unnecessary_cast)]
 fn stat_of(stat: &fs::Stat) -> Stat {
     let ns = |seconds: i64, ns: u64| seconds.saturating_mul(1_000_000_000).saturating_add(ns as i64);
     Stat {

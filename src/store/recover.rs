@@ -116,7 +116,7 @@ impl<D: Disk> Store<D> {
         let stat = self.disk().stat_at(&self.shadows, &text)?;
         if stat.ino != name.ino {
             if let Some(path) = path {
-                return self.complete(&text, &name.key, path, &stat, line).map(Some);
+                return self.complete(&text, (&name.key, path), &stat, line, now).map(Some);
             }
         } else if stat.size == 0 {
             self.disk().unlink(&self.shadows, &text)?;
@@ -150,13 +150,13 @@ impl<D: Disk> Store<D> {
     fn complete(
         &self,
         text: &OsString,
-        key: &Key,
-        path: &Path,
+        (key, path): (&Key, &Path),
         old: &Stat,
         line: Option<&JournalLine>,
+        now: u64,
     ) -> io::Result<RecoveryItem> {
         let dir = self.make_history(key)?;
-        let scan = self.history.scan(&dir, key)?;
+        let scan = self.clean_scan(&dir, key, now)?;
         let free = |version: &u64| !scan.contents.contains_key(version);
         let known = scan
             .records

@@ -92,14 +92,12 @@ impl<D: Disk> Store<D> {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 result => result?,
             };
-            let moved = self
-                .disk()
-                .write_at(&file, &bytes, 0)
-                .and_then(|()| self.disk().rename_noreplace((dir, name), (home, OsStr::new(&id))));
-            match moved {
+            // What is here may be all that is left of somebody's work, and it is rare: its record is worth a sync. When
+            // that fails the disk is failing, which may be why we are here: then better an unsynced record than none.
+            let written = self.disk().write_at(&file, &bytes, 0);
+            let _ = self.disk().sync_file(&file);
+            match written.and_then(|()| self.disk().rename_noreplace((dir, name), (home, OsStr::new(&id)))) {
                 Ok(()) => {
-                    // Its data has been written already, or cannot be; only the record is worth a hint.
-                    let _ = self.disk().start_writeback(&file);
                     self.recovered.lock().sizes.insert(id.clone().into(), record.bytes);
                     return Ok(id);
                 }

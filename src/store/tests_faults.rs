@@ -1,0 +1,475 @@
+//! Every change of a file, stopped or failing at every operation, followed by recovery.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::Path;
+
+use super::disk::Disk;
+use super::record::{How, RecoveredKind, Who};
+use super::sim::{Dice, Plan, ROOT, SimDisk};
+use super::*;
+use crate::session::SessionId;
+
+const OLD: &[u8] = b"the old content";
+const NEW: &[u8] = b"what was written, which is longer";
+/// Random choices of what is kept, per place where the machine stops.
+const CRASHES_PER_STOP: u64 = 24;
+
+fn place<'a>(name: &'a str) -> Place<'a, SimDisk> {
+    Place {
+        dir: &ROOT,
+        name: OsStr::new(name),
+        path: Path::new(name),
+    }
+}
+
+pub(super) fn info(now: u64) -> PublishInfo {
+    PublishInfo {
+        how: How::Close,
+        durability: Durability::Full,
+        retain: Retain {
+            keep: 20,
+            max_age: None,
+            max_bytes: None,
+        },
+        now,
+        note: None,
+        hash: None,
+    }
+}
+
+fn open(disk: &SimDisk) -> Result<Store<SimDisk>, StoreError> {
+    Store::open(disk.clone(), ROOT, 5).map(|(store, _)| store)
+}
+
+/// How far a scenario came.
+#[derive(Debug, Default)]
+struct Outcome {
+    /// All of NEW was in the shadow.
+    staged: bool,
+    /// `None`: it did not get as far as the publish.
+    published: Option<Result<(), bool>>,
+}
+
+fn session(store: &Store<SimDisk>, name: &str, current: bool) -> std::io::Result<Shadow<SimDisk>> {
+    let disk = store.disk();
+    match current {
+        true => {
+            let file = disk.open(&ROOT, OsStr::new(name))?;
+            store.begin(SessionId(7), Path::new(name), Some(&file), Who::default(), None, 10)
+        }
+        false => store.adopt(SessionId(7), Path::new(name), disk.tmpfile(), Who::default(), 10),
+    }
+}
+
+fn write_and_publish(store: &Store<SimDisk>, current: bool) -> Outcome {
+    let mut outcome = Outcome::default();
+    let Ok(shadow) = session(store, "f", current) else {
+        return outcome;
+    };
+    if store.disk().write_at(&shadow.file, NEW, 0).is_err() {
+        let _ = store.discard(shadow, "the write failed", 11);
+        return outcome;
+    }
+    outcome.staged = true;
+    outcome.published = Some(
+        store
+            .publish(shadow, &place("f"), &info(12))
+            .map(drop)
+            .map_err(|e| e.published),
+    );
+    outcome
+}
+
+fn replace(store: &Store<SimDisk>) -> Outcome {
+    replace_with(store, ReplaceOptions::default())
+}
+
+/// `temp` is written just before it is renamed, and nobody syncs it.
+fn replace_with(store: &Store<SimDisk>, options: ReplaceOptions) -> Outcome {
+    let disk = store.disk();
+    let written = disk
+        .open(&ROOT, OsStr::new("temp"))
+        .and_then(|file| disk.write_at(&file, NEW, 0));
+    if written.is_err() {
+        return Outcome::default();
+    }
+    let done = store.replace(&place("temp"), &place("f"), options, &Who::default(), None, &info(12));
+    Outcome {
+        staged: false,
+        published: Some(done.map(drop).map_err(|e| e.published)),
+    }
+}
+
+/// The history's directory is already known to be on disk, as after an earlier publish by the same daemon.
+fn replace_rooted(store: &Store<SimDisk>) -> Outcome {
+    let rooted = store.stat_place(&place("f")).and_then(|live| {
+        let (held, mut history) = store.take(&place("f"), live.as_ref(), 11)?;
+        store.root_history(&mut history)?;
+        held.keep(history);
+        Ok(())
+    });
+    if rooted.is_ok() {
+        replace(store)
+    } else {
+        Outcome::default()
+    }
+}
+
+fn remove(store: &Store<SimDisk>) -> Outcome {
+    let done = store.remove(&place("f"), &Who::default(), &info(12));
+    Outcome {
+        staged: false,
+        published: Some(done.map(drop).map_err(|e| e.published)),
+    }
+}
+
+fn exchange(store: &Store<SimDisk>) -> Outcome {
+    let done = store.exchange((&place("f"), true), (&place("temp"), true), &Who::default(), &info(12));
+    Outcome {
+        staged: false,
+        published: Some(done.map(drop).map_err(|e| e.published)),
+    }
+}
+
+fn restore(store: &Store<SimDisk>) -> Outcome {
+    let mut outcome = Outcome::default();
+    let Ok(version) = store.history().open_version(Path::new("f"), 1) else {
+        return outcome;
+    };
+    let Ok(shadow) = session(store, "f", true) else {
+        return outcome;
+    };
+    if store.fill(&shadow, &version).is_err() {
+        let _ = store.discard(shadow, "filling it failed", 11);
+        return outcome;
+    }
+    outcome.staged = true;
+    outcome.published = Some(
+        store
+            .publish(shadow, &place("f"), &info(12))
+            .map(drop)
+            .map_err(|e| e.published),
+    );
+    outcome
+}
+
+fn put(disk: &SimDisk, name: &str, bytes: &[u8]) {
+    let file = disk.create(&ROOT, OsStr::new(name)).unwrap();
+    disk.write_at(&file, bytes, 0).unwrap();
+}
+
+/// A change of `f`, and what `f` may hold before and after it; `None` is "no such file".
+struct Scenario {
+    name: &'static str,
+    run: fn(&Store<SimDisk>) -> Outcome,
+    before: Option<&'static [u8]>,
+    after: Option<&'static [u8]>,
+    /// Names outside `.concord/` that there may be.
+    names: &'static [&'static str],
+    setup: fn(&SimDisk),
+}
+
+fn published_before(disk: &SimDisk) {
+    put(disk, "f", NEW);
+    let store = open(disk).unwrap();
+    let shadow = session(&store, "f", true).unwrap();
+    disk.write_at(&shadow.file, OLD, 0).unwrap();
+    store.publish(shadow, &place("f"), &info(8)).unwrap();
+}
+
+fn scenarios() -> Vec<Scenario> {
+    let f = |disk: &SimDisk| put(disk, "f", OLD);
+    let f_temp = |disk: &SimDisk| {
+        put(disk, "f", OLD);
+        put(disk, "temp", NEW);
+    };
+    let base = Scenario {
+        name: "publish over a file never published before",
+        run: |store| write_and_publish(store, true),
+        before: Some(OLD),
+        after: Some(NEW),
+        names: &["/f"],
+        setup: f,
+    };
+    let f_new = |disk: &SimDisk| {
+        put(disk, "f", OLD);
+        put(disk, "temp", b"");
+    };
+    let temp = &["/f", "/temp"];
+    vec![
+        Scenario {
+            name: "publish over a published version",
+            setup: published_before,
+            ..base
+        },
+        Scenario {
+            name: "create",
+            run: |store| write_and_publish(store, false),
+            before: None,
+            setup: |_| {},
+            ..base
+        },
+        Scenario {
+            name: "rename over",
+            run: replace,
+            names: temp,
+            setup: f_new,
+            ..base
+        },
+        Scenario {
+            name: "rename over, rooted",
+            run: replace_rooted,
+            names: temp,
+            setup: f_new,
+            ..base
+        },
+        Scenario {
+            name: "rename of a coordinated file over",
+            run: |store| {
+                replace_with(
+                    store,
+                    ReplaceOptions {
+                        src_coordinated: true,
+                        no_replace: false,
+                    },
+                )
+            },
+            names: temp,
+            setup: f_temp,
+            ..base
+        },
+        Scenario {
+            name: "rename onto a free name",
+            run: |store| {
+                replace_with(
+                    store,
+                    ReplaceOptions {
+                        src_coordinated: false,
+                        no_replace: true,
+                    },
+                )
+            },
+            before: None,
+            names: temp,
+            setup: |disk| put(disk, "temp", b""),
+            ..base
+        },
+        Scenario {
+            name: "unlink",
+            run: remove,
+            after: None,
+            ..base
+        },
+        Scenario {
+            name: "exchange",
+            run: exchange,
+            names: temp,
+            setup: f_temp,
+            ..base
+        },
+        Scenario {
+            name: "restore",
+            run: restore,
+            setup: published_before,
+            ..base
+        },
+        base,
+    ]
+}
+
+/// A disk on which the scenario can start, everything on it synced, with a store already made.
+fn start(scenario: &Scenario, plan: Plan) -> SimDisk {
+    let disk = SimDisk::new();
+    (scenario.setup)(&disk);
+    drop(open(&disk).unwrap());
+    disk.fork(plan)
+}
+
+/// Recovers and checks what the contract says about the file: F1, F3, H1, and that a second recovery finds nothing.
+fn check(scenario: &Scenario, disk: &SimDisk, outcome: &Outcome, staged_safe: bool, context: &str) {
+    let store = open(disk).unwrap_or_else(|e| panic!("{context}: {e}"));
+    let tree = disk.tree();
+    let live = tree.get("/f").map(Vec::as_slice);
+    assert!(
+        live == scenario.before || live == scenario.after,
+        "{context}: F1: f holds {live:?}"
+    );
+    match outcome.published {
+        Some(Ok(())) => assert_eq!(live, scenario.after, "{context}: F1: reported as published"),
+        Some(Err(false)) => assert_eq!(live, scenario.before, "{context}: F3: reported as not published"),
+        _ => {}
+    }
+    for name in tree.keys().filter(|name| !name.starts_with("/.concord/")) {
+        assert!(scenario.names.contains(&name.as_str()), "{context}: F1: {name} is left");
+    }
+    if live == scenario.after && scenario.before != scenario.after {
+        if let Some(before) = scenario.before {
+            let versions = store.history().versions(Path::new("f")).unwrap();
+            let kept = versions.iter().filter(|v| !v.current && !v.gone).any(|v| {
+                let file = store.history().open_version(Path::new("f"), v.record.version).unwrap();
+                disk.tree_content(file) == before
+            });
+            assert!(
+                kept,
+                "{context}: H1: the replaced version is not in the history: {versions:#?} {tree:#?}"
+            );
+        }
+    }
+    if staged_safe && outcome.staged && matches!(outcome.published, Some(Err(false)) | None) {
+        let kept = store.history().recovered().unwrap();
+        let kept = kept.iter().filter(|e| e.record.kind == RecoveredKind::Staged);
+        let found = kept.map(|e| disk.tree_content(store.history().open_recovered(&e.name).unwrap()));
+        assert!(
+            found.into_iter().any(|b| Some(b.as_slice()) == scenario.after),
+            "{context}: F3: staged bytes are lost"
+        );
+    }
+    // What recovery could not know of is set right when the file is next used.
+    let stat = store.stat_place(&place("f")).unwrap();
+    drop(store.take(&place("f"), stat.as_ref(), 5).unwrap());
+    assert!(
+        stat.is_none_or(|_| store.stat_place(&place("f")).unwrap().unwrap().nlink == 1),
+        "{context}: a second name"
+    );
+    let tree = disk.tree();
+    for name in tree.keys().filter(|name| name.starts_with("/.concord/shadows/")) {
+        assert_eq!(name, "/.concord/shadows/journal", "{context}");
+    }
+    drop(store);
+    let (_, again) = Store::open(disk.clone(), ROOT, 6).unwrap();
+    assert_eq!(again.items, vec![], "{context}: a second recovery finds something");
+    assert_eq!(
+        without_lock(disk),
+        without_lock_of(tree),
+        "{context}: a second recovery changes something"
+    );
+}
+
+fn without_lock(disk: &SimDisk) -> BTreeSet<(String, Vec<u8>)> {
+    without_lock_of(disk.tree())
+}
+
+fn without_lock_of(tree: std::collections::BTreeMap<String, Vec<u8>>) -> BTreeSet<(String, Vec<u8>)> {
+    tree.into_iter().filter(|(name, _)| name != "/.concord/lock").collect()
+}
+
+impl SimDisk {
+    fn tree_content(&self, file: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 4096];
+        let n = self.read_at(&file, &mut bytes, 0).unwrap();
+        bytes.truncate(n);
+        bytes
+    }
+}
+
+/// Operations that opening the store and the scenario take together.
+fn length(scenario: &Scenario) -> (u64, u64) {
+    let disk = start(scenario, Plan::Never);
+    let store = open(&disk).unwrap();
+    let opened = disk.ops();
+    let outcome = (scenario.run)(&store);
+    assert_eq!(outcome.published, Some(Ok(())), "{}", scenario.name);
+    (opened, disk.ops())
+}
+
+fn run(scenario: &Scenario, disk: &SimDisk) -> Outcome {
+    match open(disk) {
+        Ok(store) => (scenario.run)(&store),
+        Err(_) => Outcome::default(),
+    }
+}
+
+#[test]
+fn every_operation_that_fails_once_or_for_good_leaves_one_whole_version_and_loses_nothing() {
+    for scenario in scenarios() {
+        let (_, end) = length(&scenario);
+        for at in 0..end {
+            for (code, forever) in [
+                (libc::ENOSPC, false),
+                (libc::EIO, true),
+                (libc::EROFS, true),
+                (libc::EDQUOT, false),
+            ] {
+                let plan = if forever {
+                    Plan::From(at, code)
+                } else {
+                    Plan::Once(at, code)
+                };
+                let disk = start(&scenario, plan);
+                let outcome = run(&scenario, &disk);
+                disk.heal();
+                check(
+                    &scenario,
+                    &disk,
+                    &outcome,
+                    true,
+                    &format!("{}: {plan:?}", scenario.name),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_stop_of_the_machine_leaves_one_whole_version_whatever_was_lost() {
+    let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    for scenario in scenarios() {
+        let (opened, end) = length(&scenario);
+        for at in opened..=end {
+            let disk = start(&scenario, Plan::From(at, libc::EIO));
+            let mut outcome = run(&scenario, &disk);
+            if at < end && outcome.published.is_some_and(|p| p.is_err()) {
+                // Nobody was there any more to hear of an error.
+                outcome.published = None;
+            }
+            let pending = disk.pending() as u32;
+            let all = 1u64.checked_shl(pending).unwrap_or(u64::MAX);
+            for n in 0..all.min(CRASHES_PER_STOP) {
+                let mask = if all <= CRASHES_PER_STOP {
+                    n
+                } else {
+                    dice.roll(all).wrapping_mul(n.min(1))
+                };
+                let crashed = disk.after_crash(|i| mask >> (i % 64) & 1 == 1, &mut dice, Plan::Never);
+                let context = format!("{}: stopped at {at} of {end}, kept {mask:b}", scenario.name);
+                recover_with_stops(&scenario, &crashed, &outcome, &mut dice, n, &context);
+            }
+        }
+    }
+}
+
+/// Stops recovery itself too, at one place, and then lets it run.
+fn recover_with_stops(s: &Scenario, disk: &SimDisk, outcome: &Outcome, dice: &mut Dice, n: u64, context: &str) {
+    let first = disk.fork(Plan::Never);
+    check(s, &first, outcome, false, context);
+    let again = disk.fork(Plan::From(9 + n, libc::EIO));
+    let _ = open(&again);
+    let mask = dice.roll(1 << 16);
+    let again = again.after_crash(|i| mask >> (i % 16) & 1 == 1, dice, Plan::Never);
+    check(
+        s,
+        &again,
+        outcome,
+        false,
+        &format!("{context}, recovery stopped at {} too, kept {mask:b}", 9 + n),
+    );
+}
+
+#[test]
+fn what_recovery_moved_stays_known_when_the_machine_stops_right_after() {
+    for seed in 1..20 {
+        let disk = SimDisk::new();
+        put(&disk, "f", OLD);
+        let store = open(&disk).unwrap();
+        let shadow = session(&store, "f", true).unwrap();
+        disk.write_at(&shadow.file, NEW, 0).unwrap();
+        drop((store, shadow));
+        let disk = disk.fork(Plan::Never);
+        drop(open(&disk).unwrap());
+        let disk = disk.after_crash(|_| false, &mut Dice(seed), Plan::Never);
+        let kept = open(&disk).unwrap().history().recovered().unwrap();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].record.path.as_deref(), Some("f"), "seed {seed}: {kept:?}");
+    }
+}
