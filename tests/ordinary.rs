@@ -45,7 +45,11 @@ impl Mounted {
         };
         let store = RealDisk::open_root(&backing).unwrap();
         let (store, _) = Store::open(RealDisk, store, 0).unwrap();
-        let coordinated = Coordinated { store, rules: Rules::builtin(), config_changed: Box::new(|| ()) };
+        let coordinated = Coordinated {
+            store,
+            rules: Rules::builtin(),
+            config_changed: Box::new(|| ()),
+        };
         let mount = Mount::new(options, coordinated).unwrap();
         let unmounter = mount.unmounter();
         let server = std::thread::spawn(move || mount.run().unwrap());

@@ -148,7 +148,13 @@ impl Tree {
             Err(error) => return Err(error),
         };
         rustix::fs::renameat_with(&old_dir, from.1, &new_dir, to.1, flags)?;
-        self.renamed(&Name::new(from.0, from.1), &Name::new(to.0, to.1), &moved, replaced, flags);
+        self.renamed(
+            &Name::new(from.0, from.1),
+            &Name::new(to.0, to.1),
+            &moved,
+            replaced,
+            flags,
+        );
         Ok(())
     }
 
@@ -177,7 +183,8 @@ impl Tree {
     /// A name was taken away, and its inode lives on where no node leads to.
     pub fn taken_away(&self, victim: Victim, name: &Name) {
         if let Some(id) = self.nodes.find(attr::identity(&victim.stat, false)) {
-            self.nodes.remove_name(id, name, Arc::new(Pin::new(victim.fd, Access::Path, None)), true);
+            self.nodes
+                .remove_name(id, name, Arc::new(Pin::new(victim.fd, Access::Path, None)), true);
         }
     }
 

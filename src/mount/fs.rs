@@ -62,7 +62,11 @@ const WANTED: [InitFlags; 11] = [
 impl Fs {
     /// Serves a tree.
     pub fn new(tree: Arc<Tree>, coordination: Arc<Coordination>, stacked: bool) -> Fs {
-        Fs { tree, coordination, stacked }
+        Fs {
+            tree,
+            coordination,
+            stacked,
+        }
     }
 
     pub(super) fn reply_entry(&self, result: Result<Entry>, reply: ReplyEntry) {
@@ -226,15 +230,24 @@ impl fuser::Filesystem for Fs {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.reply_entry(self.make(caller(request), node(parent), name, New::Special(mode, rdev), umask), reply);
+        self.reply_entry(
+            self.make(caller(request), node(parent), name, New::Special(mode, rdev), umask),
+            reply,
+        );
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        self.reply_entry(self.make(caller(request), node(parent), name, New::Directory(mode), umask), reply);
+        self.reply_entry(
+            self.make(caller(request), node(parent), name, New::Directory(mode), umask),
+            reply,
+        );
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
-        self.reply_entry(self.make(caller(request), node(parent), link_name, New::Symlink(target), 0), reply);
+        self.reply_entry(
+            self.make(caller(request), node(parent), link_name, New::Symlink(target), 0),
+            reply,
+        );
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -268,12 +281,11 @@ impl fuser::Filesystem for Fs {
         let target = self.coordination.target(new.0, new.1);
         if source.is_some() || target.is_some() {
             let answer = Box::new(move |result| reply_empty(result, reply));
-            return self.coordination.rename(caller(request), old, new, source, target, flags, answer);
+            return self
+                .coordination
+                .rename(caller(request), old, new, source, target, flags, answer);
         }
-        reply_empty(
-            self.tree.rename(old, new, flags),
-            reply,
-        );
+        reply_empty(self.tree.rename(old, new, flags), reply);
     }
 
     fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {

@@ -132,15 +132,24 @@ impl Mount {
             source: errno.into(),
         })?;
         let tree = Arc::new(tree);
-        let Coordinated { store, rules, config_changed } = coordinated;
+        let Coordinated {
+            store,
+            rules,
+            config_changed,
+        } = coordinated;
         let coordination = Coordination::start(Arc::clone(&tree), store, rules, config_changed).map_err(wrap)?;
         let fs = fs::Fs::new(tree, Arc::clone(&coordination), stacked);
-        let session = fuser::Session::new(fs, &mountpoint, &config(allow_other, fs_name))
-            .map_err(|source| MountError::Mount {
+        let session = fuser::Session::new(fs, &mountpoint, &config(allow_other, fs_name)).map_err(|source| {
+            MountError::Mount {
                 path: mountpoint.clone(),
                 source,
-            })?;
-        Ok(Mount { session, coordination, mountpoint })
+            }
+        })?;
+        Ok(Mount {
+            session,
+            coordination,
+            mountpoint,
+        })
     }
 
     /// Serves the mount until it is unmounted.

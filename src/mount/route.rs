@@ -28,7 +28,12 @@ impl Fs {
             Ok(entry) => {
                 let shadow = self.coordination.stat_of_session(entry.id).is_some();
                 let attr_ttl = if shadow { Duration::ZERO } else { self.tree.ttl(false) };
-                reply.entry_with_ttls(&attr_ttl, &Duration::ZERO, &attr::attributes(entry.id, &entry.stat), GENERATION);
+                reply.entry_with_ttls(
+                    &attr_ttl,
+                    &Duration::ZERO,
+                    &attr::attributes(entry.id, &entry.stat),
+                    GENERATION,
+                );
             }
             Err(error) => reply.error(reply_errno(error)),
         }
@@ -42,7 +47,10 @@ impl Fs {
             return match self.coordination.open_reader(caller, node) {
                 Ok(file) => {
                     let number = tree.handles.insert(Handle::Ordinary(file));
-                    reply.opened(FileHandle(number), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
+                    reply.opened(
+                        FileHandle(number),
+                        FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
+                    );
                 }
                 Err(error) => reply.error(reply_errno(error)),
             };
@@ -58,13 +66,26 @@ impl Fs {
     }
 
     /// open(2) with O_CREAT of a coordinated name.
-    pub fn create_coordinated(&self, caller: Caller, target: Target, creation: Creation, flags: OFlags, reply: ReplyCreate) {
+    pub fn create_coordinated(
+        &self,
+        caller: Caller,
+        target: Target,
+        creation: Creation,
+        flags: OFlags,
+        reply: ReplyCreate,
+    ) {
         let tree = Arc::clone(&self.tree);
         let answer = Box::new(move |created: Result<(Entry, Arc<Writer>)>| match created {
             Ok((entry, writer)) => {
                 let number = FileHandle(tree.handles.insert(Handle::Writer(writer)));
                 let attributes = attr::attributes(entry.id, &entry.stat);
-                reply.created(&Duration::ZERO, &attributes, GENERATION, number, FopenFlags::FOPEN_DIRECT_IO);
+                reply.created(
+                    &Duration::ZERO,
+                    &attributes,
+                    GENERATION,
+                    number,
+                    FopenFlags::FOPEN_DIRECT_IO,
+                );
             }
             Err(error) => reply.error(reply_errno(error)),
         });
@@ -81,11 +102,20 @@ impl Fs {
             return answer(writer.write(&self.coordination, offset, data, at_offset));
         }
         let (coordination, data) = (Arc::clone(&self.coordination), data.to_vec());
-        self.tree.workers.run(move || answer(writer.write(&coordination, offset, &data, at_offset)));
+        self.tree
+            .workers
+            .run(move || answer(writer.write(&coordination, offset, &data, at_offset)));
     }
 
     /// mkdir(2), symlink(2), mknod(2), unless somebody is creating a coordinated file of that name.
-    pub fn make(&self, caller: Caller, parent: NodeId, name: &std::ffi::OsStr, new: New<'_>, umask: u32) -> Result<Entry> {
+    pub fn make(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        name: &std::ffi::OsStr,
+        new: New<'_>,
+        umask: u32,
+    ) -> Result<Entry> {
         if self.coordination.is_promised(&Name::new(parent, name)) {
             return Err(Errno::EXIST);
         }
@@ -93,7 +123,14 @@ impl Fs {
     }
 
     /// chmod(2), chown(2), truncate(2), utimensat(2) and their f… forms.
-    pub fn set_attributes(&self, caller: Caller, node: NodeId, handle: Option<u64>, changes: Changes, reply: ReplyAttr) {
+    pub fn set_attributes(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        handle: Option<u64>,
+        changes: Changes,
+        reply: ReplyAttr,
+    ) {
         let ttl = self.tree.ttl(false);
         let answer = move |result: Result<Stat>| match result {
             Ok(stat) => reply.attr(&ttl, &attr::attributes(node, &stat)),
@@ -110,7 +147,11 @@ impl Fs {
                 self.coordination.truncate(caller, node, target, size, Box::new(answer));
             }
             _ if self.coordination.stat_of_session(node).is_some() => self.tree.workers.run(move || {
-                answer(coordination.touch(node).and_then(|()| tree.set_attributes(node, handle, &changes)));
+                answer(
+                    coordination
+                        .touch(node)
+                        .and_then(|()| tree.set_attributes(node, handle, &changes)),
+                );
             }),
             _ => answer(self.tree.set_attributes(node, handle, &changes)),
         }

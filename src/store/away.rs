@@ -25,7 +25,8 @@ impl<D: Disk> Store<D> {
         info: &PublishInfo,
     ) -> Result<Published, PublishError> {
         let mut published = false;
-        self.try_move_away(src, to, no_replace, who, info, &mut published).map_err(fail(src, &published))
+        self.try_move_away(src, to, no_replace, who, info, &mut published)
+            .map_err(fail(src, &published))
     }
 
     fn try_move_away(
@@ -43,13 +44,24 @@ impl<D: Disk> Store<D> {
         let (held, mut history) = self.take(src, Some(&live), info.now).map_err(at(Stage::Look))?;
         self.note(src, who, info.now).map_err(at(Stage::Record))?;
         let file = disk.open(src.dir, src.name).map_err(at(Stage::Look))?;
-        let mut undo = Undo { store: self, dirs: Vec::new() };
+        let mut undo = Undo {
+            store: self,
+            dirs: Vec::new(),
+        };
         let stone = self.leave_copy(&mut undo, src, &live, &file, &mut history, who, info)?;
         let from = (src.dir, src.name);
-        if no_replace { disk.rename_noreplace(from, to) } else { disk.rename(from, to) }.map_err(at(Stage::Commit))?;
+        if no_replace {
+            disk.rename_noreplace(from, to)
+        } else {
+            disk.rename(from, to)
+        }
+        .map_err(at(Stage::Commit))?;
         undo.dirs.clear();
         *published = true;
-        let done = Published { version: stone.version, replaced: stone.replaced };
+        let done = Published {
+            version: stone.version,
+            replaced: stone.replaced,
+        };
         advance(&mut history, stone);
         if info.durability == Durability::Full {
             disk.sync_dir(to.0).map_err(at(Stage::DirSync))?;

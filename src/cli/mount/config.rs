@@ -52,9 +52,15 @@ impl Config {
     pub fn open(root: &Arc<OwnedFd>, mountpoint: &Path, named: Option<&Path>) -> anyhow::Result<Config> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let (dir, name, shown) = match named {
-            None => (rustix::io::fcntl_dupfd_cloexec(root, 3)?, FILE_NAME.into(), PathBuf::from(FILE_NAME)),
+            None => (
+                rustix::io::fcntl_dupfd_cloexec(root, 3)?,
+                FILE_NAME.into(),
+                PathBuf::from(FILE_NAME),
+            ),
             Some(path) => {
-                let name = path.file_name().with_context(|| format!("{} is not a file's name", path.display()))?;
+                let name = path
+                    .file_name()
+                    .with_context(|| format!("{} is not a file's name", path.display()))?;
                 let parent = path.parent().unwrap_or(Path::new("/"));
                 let opened = match parent.strip_prefix(mountpoint) {
                     // By the descriptor: afterwards that path leads through our own mount.
@@ -62,10 +68,20 @@ impl Config {
                     Ok(inside) => rustix::fs::openat(root, inside, flags, Mode::empty()),
                     Err(_) => rustix::fs::open(parent, flags, Mode::empty()),
                 };
-                (opened.with_context(|| format!("opening {}", parent.display()))?, name.to_owned(), path.to_owned())
+                (
+                    opened.with_context(|| format!("opening {}", parent.display()))?,
+                    name.to_owned(),
+                    path.to_owned(),
+                )
             }
         };
-        Ok(Config { dir, name, shown, required: named.is_some(), state: Mutex::default() })
+        Ok(Config {
+            dir,
+            name,
+            shown,
+            required: named.is_some(),
+            state: Mutex::default(),
+        })
     }
 
     /// The rules to begin with.
@@ -129,10 +145,19 @@ impl Config {
         };
         let seen = Seen::of(&rustix::fs::fstat(&file)?);
         let mut bytes = Vec::new();
-        std::fs::File::from(file).take(BYTES_MAX + 1).read_to_end(&mut bytes).with_context(|| format!("reading {shown}"))?;
-        anyhow::ensure!(bytes.len() as u64 <= BYTES_MAX, "{shown} is longer than {BYTES_MAX} bytes; it cannot be a configuration");
+        std::fs::File::from(file)
+            .take(BYTES_MAX + 1)
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("reading {shown}"))?;
+        anyhow::ensure!(
+            bytes.len() as u64 <= BYTES_MAX,
+            "{shown} is longer than {BYTES_MAX} bytes; it cannot be a configuration"
+        );
         let text = String::from_utf8(bytes).map_err(|error| {
-            anyhow::anyhow!("{shown} is not UTF-8 at byte {}; save it as UTF-8", error.utf8_error().valid_up_to())
+            anyhow::anyhow!(
+                "{shown} is not UTF-8 at byte {}; save it as UTF-8",
+                error.utf8_error().valid_up_to()
+            )
         })?;
         Ok((Rules::parse(&text, &self.shown)?, Some(seen)))
     }
@@ -140,7 +165,11 @@ impl Config {
 
 impl Seen {
     fn of(stat: &Stat) -> Seen {
-        Seen { ino: stat.st_ino, size: stat.st_size, changed: (stat.st_ctime, stat.st_ctime_nsec as i64) }
+        Seen {
+            ino: stat.st_ino,
+            size: stat.st_size,
+            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
+        }
     }
 }
 

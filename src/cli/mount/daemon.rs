@@ -293,17 +293,12 @@ mod tests {
         let fake = Arc::new(Fake::default());
         let path = dir.path().to_path_buf();
         let mut asked = None;
-        run(
-            order,
-            Stay::Foreground,
-            &FakeMount(fake.clone()),
-            || {
-                let client = Client::connect(&path).unwrap();
-                assert_eq!(client.status().unwrap(), status());
-                asked = Some(std::thread::spawn(move || client.unmount(true).unwrap()));
-                Ok(())
-            },
-        )
+        run(order, Stay::Foreground, &FakeMount(fake.clone()), || {
+            let client = Client::connect(&path).unwrap();
+            assert_eq!(client.status().unwrap(), status());
+            asked = Some(std::thread::spawn(move || client.unmount(true).unwrap()));
+            Ok(())
+        })
         .unwrap();
         asked.unwrap().join().unwrap();
         assert_eq!(*fake.gone.lock(), Some(true));

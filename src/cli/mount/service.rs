@@ -14,7 +14,8 @@ use super::config::{Config, LOOK_EVERY};
 use crate::cli::rooms::{Daemon, MountOrder};
 use crate::cli::wiring::{kept, nanos_now};
 use crate::control::{
-    Counts, Feature, JsonPath, JsonTime, Kept, Peer, Refused, RefusedKind, Restored, Service, SessionStatus, Status, Waiter,
+    Counts, Feature, JsonPath, JsonTime, Kept, Peer, Refused, RefusedKind, Restored, Service, SessionStatus, Status,
+    Waiter,
 };
 use crate::mount::coordinated::{Coordination, Counted};
 use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
@@ -66,7 +67,14 @@ impl MountedProject {
         let config_changed = Box::new(move || {
             let _ = look.try_send(());
         });
-        let mount = Mount::new(options, Coordinated { store, rules, config_changed })?;
+        let mount = Mount::new(
+            options,
+            Coordinated {
+                store,
+                rules,
+                config_changed,
+            },
+        )?;
         let shared = Arc::new(Shared {
             since: JsonTime::now(),
             coordination: mount.coordination(),
@@ -78,17 +86,19 @@ impl MountedProject {
             ended: Condvar::new(),
         });
         let watched = Arc::clone(&shared);
-        std::thread::Builder::new().name("concord-rules".to_owned()).spawn(move || {
-            loop {
-                // The sender lives as long as the mount.
-                if let Err(crossbeam_channel::RecvTimeoutError::Disconnected) = looked.recv_timeout(LOOK_EVERY) {
-                    return;
+        std::thread::Builder::new()
+            .name("concord-rules".to_owned())
+            .spawn(move || {
+                loop {
+                    // The sender lives as long as the mount.
+                    if let Err(crossbeam_channel::RecvTimeoutError::Disconnected) = looked.recv_timeout(LOOK_EVERY) {
+                        return;
+                    }
+                    if let Some(rules) = watched.config.changed() {
+                        watched.coordination.set_rules(rules);
+                    }
                 }
-                if let Some(rules) = watched.config.changed() {
-                    watched.coordination.set_rules(rules);
-                }
-            }
-        })?;
+            })?;
         let serving = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("concord-serve".to_owned())
@@ -136,14 +146,24 @@ impl Service for Shared {
             pid: std::process::id(),
             since: self.since,
             features: vec![
-                Feature { name: "passthrough".into(), on: self.coordination.passthrough() },
-                Feature { name: "shared-backing".into(), on: self.order.shared_backing },
+                Feature {
+                    name: "passthrough".into(),
+                    on: self.coordination.passthrough(),
+                },
+                Feature {
+                    name: "shared-backing".into(),
+                    on: self.order.shared_backing,
+                },
             ],
             rules: rules.map(JsonPath),
             rules_error,
             sessions: self.coordination.sessions().into_iter().map(session).collect(),
             counts: self.counts(),
-            refused: recovered.iter().filter(|kept| kept.why.contains("failed")).cloned().collect(),
+            refused: recovered
+                .iter()
+                .filter(|kept| kept.why.contains("failed"))
+                .cloned()
+                .collect(),
             recovered,
         }
     }
@@ -154,13 +174,18 @@ impl Service for Shared {
             let _ = answer.send(result);
         });
         self.coordination.restore((peer.pid, peer.uid), file, version, answer);
-        let restored = answered.recv().unwrap_or(Err(Errno::IO)).map_err(|errno| refusal(file, version, errno))?;
+        let restored = answered
+            .recv()
+            .unwrap_or(Err(Errno::IO))
+            .map_err(|errno| refusal(file, version, errno))?;
         let bytes = self.coordination.store().history().open_version(file, restored);
         Ok(Restored {
             file: JsonPath(file.to_owned()),
             from: version,
             version: restored,
-            bytes: bytes.and_then(|content| content.metadata()).map_or(0, |metadata| metadata.len()),
+            bytes: bytes
+                .and_then(|content| content.metadata())
+                .map_or(0, |metadata| metadata.len()),
         })
     }
 
@@ -177,9 +202,10 @@ impl Service for Shared {
         match self.unmounter.unmount() {
             Ok(()) => Ok(()),
             Err(_) if self.is_over() => Ok(()),
-            Err(_) if self.forced.load(Ordering::Acquire) => {
-                self.unmounter.detach().map_err(|error| Refused::new(RefusedKind::Failed, error.to_string()))
-            }
+            Err(_) if self.forced.load(Ordering::Acquire) => self
+                .unmounter
+                .detach()
+                .map_err(|error| Refused::new(RefusedKind::Failed, error.to_string())),
             Err(error) => {
                 self.coordination.reopen();
                 let why = format!("{error}; end what works in it (fuser -m shows who), or use --force");
@@ -232,7 +258,11 @@ fn session(session: crate::mount::coordinated::SessionStatus) -> SessionStatus {
         waiting: session
             .waiters
             .into_iter()
-            .map(|waiter| Waiter { pid: waiter.who.pid, command: waiter.who.command, waited_ms: millis(waiter.waited) })
+            .map(|waiter| Waiter {
+                pid: waiter.who.pid,
+                command: waiter.who.command,
+                waited_ms: millis(waiter.waited),
+            })
             .collect(),
     }
 }
@@ -242,13 +272,22 @@ fn refusal(file: &Path, version: u64, errno: Errno) -> Refused {
     match errno {
         Errno::NOENT => Refused::new(
             RefusedKind::NotFound,
-            format!("version {version} of {file} is not kept, or its directory is gone; `concord history` lists what is kept"),
+            format!(
+                "version {version} of {file} is not kept, or its directory is gone; `concord history` lists what is kept"
+            ),
         ),
-        Errno::INVAL => {
-            Refused::new(RefusedKind::BadRequest, format!("{file} is not coordinated by the rules in force; copy with `concord show`"))
-        }
-        Errno::BUSY => Refused::new(RefusedKind::Busy, format!("others hold {file}; `concord status` says who")),
-        errno => Refused::new(RefusedKind::Failed, format!("restoring version {version} of {file} failed: {errno}")),
+        Errno::INVAL => Refused::new(
+            RefusedKind::BadRequest,
+            format!("{file} is not coordinated by the rules in force; copy with `concord show`"),
+        ),
+        Errno::BUSY => Refused::new(
+            RefusedKind::Busy,
+            format!("others hold {file}; `concord status` says who"),
+        ),
+        errno => Refused::new(
+            RefusedKind::Failed,
+            format!("restoring version {version} of {file} failed: {errno}"),
+        ),
     }
 }
 

@@ -16,21 +16,43 @@ const DESCRIPTIONS_MAX: usize = 1024;
 const AGENT_VARIABLE: &str = "CONCORD_AGENT";
 
 /// Command names of known agents; the nearest process of the lineage that has one of them names the agent.
-const AGENT_COMMANDS: [&str; 12] =
-    ["claude", "codex", "gemini", "aider", "qwen", "opencode", "goose", "cursor-agent", "cline", "crush", "amp", "copilot"];
+const AGENT_COMMANDS: [&str; 12] = [
+    "claude",
+    "codex",
+    "gemini",
+    "aider",
+    "qwen",
+    "opencode",
+    "goose",
+    "cursor-agent",
+    "cline",
+    "crush",
+    "amp",
+    "copilot",
+];
 
 const UNKNOWN: ProcId = ProcId { tgid: 0, start: 0 };
 
 /// The process that a request's thread belongs to.
 pub fn process(caller: Caller) -> ProcId {
-    known(caller.tid).and_then(proc::thread_group).and_then(proc::stat).map_or(UNKNOWN, |stat| id(&stat))
+    known(caller.tid)
+        .and_then(proc::thread_group)
+        .and_then(proc::stat)
+        .map_or(UNKNOWN, |stat| id(&stat))
 }
 
 /// The process and its ancestors: some ten files of /proc, so only asked for when somebody else holds the file.
 pub fn opener(caller: Caller) -> Opener {
     let proc = process(caller);
-    let ancestors = if proc.is_known() { proc::ancestors(proc.tgid) } else { Vec::new() };
-    Opener { proc, ancestors: ancestors.iter().map(id).collect() }
+    let ancestors = if proc.is_known() {
+        proc::ancestors(proc.tgid)
+    } else {
+        Vec::new()
+    };
+    Opener {
+        proc,
+        ancestors: ancestors.iter().map(id).collect(),
+    }
 }
 
 /// What history says about processes, remembered by process.
@@ -52,7 +74,12 @@ impl Descriptions {
             known.insert(proc, described.clone());
             described
         });
-        Who { pid: proc.tgid, command, agent, uid }
+        Who {
+            pid: proc.tgid,
+            command,
+            agent,
+            uid,
+        }
     }
 }
 
@@ -68,12 +95,18 @@ fn describe(proc: ProcId) -> (String, Option<String>) {
 
 fn agent_among(lineage: impl Iterator<Item = proc::Stat>) -> Option<String> {
     lineage.map(|stat| stat.command).find_map(|command| {
-        AGENT_COMMANDS.iter().find(|agent| agent.as_bytes() == command).map(|agent| (*agent).to_owned())
+        AGENT_COMMANDS
+            .iter()
+            .find(|agent| agent.as_bytes() == command)
+            .map(|agent| (*agent).to_owned())
     })
 }
 
 fn id(stat: &proc::Stat) -> ProcId {
-    ProcId { tgid: stat.pid, start: stat.start }
+    ProcId {
+        tgid: stat.pid,
+        start: stat.start,
+    }
 }
 
 fn known(tid: u32) -> Option<u32> {

@@ -32,7 +32,11 @@ impl Coordination {
     /// and `reply` waits for that, so that close(2) tells the truth.
     pub fn flush(self: &Arc<Self>, caller: Caller, writer: &Writer, reply: EndReply) {
         let session = writer.session();
-        let exit = if caller.tid == 0 { Exit::Not } else { proc::exit_of(caller.tid) };
+        let exit = if caller.tid == 0 {
+            Exit::Not
+        } else {
+            proc::exit_of(caller.tid)
+        };
         let flusher = proc::thread_group(caller.tid);
         let noted = session.staged(|staged| {
             staged.last_exit = exit;
@@ -42,7 +46,9 @@ impl Coordination {
             Ok(staged.processes.clone())
         });
         match noted {
-            Ok(processes) if !is_held(&processes, session.about.node.0) => self.end(&session, ending(exit), Some(reply)),
+            Ok(processes) if !is_held(&processes, session.about.node.0) => {
+                self.end(&session, ending(exit), Some(reply))
+            }
             Ok(_) => reply(Ok(())),
             Err(_) => session.on_end(reply),
         }
@@ -122,8 +128,14 @@ impl Coordination {
             return self.drop_staged(session, staged);
         }
         let lost = match why {
-            Ending::Closed => staged.failed.map(|errno| ("writing or syncing it failed", errno, Counted::Failed)),
-            Ending::Killed => Some(("its writer was killed before it closed the file", Errno::STALE, Counted::Killed)),
+            Ending::Closed => staged
+                .failed
+                .map(|errno| ("writing or syncing it failed", errno, Counted::Failed)),
+            Ending::Killed => Some((
+                "its writer was killed before it closed the file",
+                Errno::STALE,
+                Counted::Killed,
+            )),
             Ending::Expired => Some(("its lease ran out while others waited", Errno::STALE, Counted::Expired)),
             Ending::Unmounted => Some(("the mount was taken away by force", Errno::STALE, Counted::Killed)),
         };
@@ -156,7 +168,9 @@ impl Coordination {
                 described(&session.about.who)
             ),
             Ok(None) => {}
-            Err(error) => log::error!("what was staged for {name} stays in .concord/shadows until the next start: {error}"),
+            Err(error) => {
+                log::error!("what was staged for {name} stays in .concord/shadows until the next start: {error}")
+            }
         }
     }
 
@@ -164,7 +178,9 @@ impl Coordination {
         let name = session.name();
         let content = Arc::clone(&staged.shadow.file);
         let replaced = self.replaced_by(&name);
-        let result = self.path_of(&name).and_then(|path| Ok((self.directory(name.parent)?, path)));
+        let result = self
+            .path_of(&name)
+            .and_then(|path| Ok((self.directory(name.parent)?, path)));
         let (dir, path) = match result {
             Ok(found) => found,
             Err(errno) => {
@@ -185,11 +201,17 @@ impl Coordination {
                     self.counts.add(Counted::Stale);
                 }
                 self.published(&path);
-                Outcome::Done { content, version: Some(published.version) }
+                Outcome::Done {
+                    content,
+                    version: Some(published.version),
+                }
             }
             Err(error) => {
                 self.counts.add(Counted::Failed);
-                log::error!("{error}; {} was told so when it closed the file", described(&session.about.who));
+                log::error!(
+                    "{error}; {} was told so when it closed the file",
+                    described(&session.about.who)
+                );
                 if error.published {
                     self.replace_node(&name, replaced, session);
                 }
@@ -229,13 +251,19 @@ impl Coordination {
 }
 
 fn ending(exit: Exit) -> Ending {
-    if exit == Exit::Killed { Ending::Killed } else { Ending::Closed }
+    if exit == Exit::Killed {
+        Ending::Killed
+    } else {
+        Ending::Closed
+    }
 }
 
 /// Whether any of these processes, or a descendant of one, has the session's node open for writing.
 fn is_held(processes: &[u32], node: u64) -> bool {
     processes.iter().any(|pid| {
         proc::holds_for_writing(*pid, node)
-            || proc::descendants(*pid).iter().any(|child| proc::holds_for_writing(*child, node))
+            || proc::descendants(*pid)
+                .iter()
+                .any(|child| proc::holds_for_writing(*child, node))
     })
 }

@@ -106,7 +106,13 @@ impl Files {
         let key = FileKey(self.next_key);
         self.next_key += 1;
         self.keys.insert(name.clone(), key);
-        self.in_use.insert(key, InUse { name: name.clone(), sessions: Vec::new() });
+        self.in_use.insert(
+            key,
+            InUse {
+                name: name.clone(),
+                sessions: Vec::new(),
+            },
+        );
         key
     }
 
@@ -140,12 +146,16 @@ impl Files {
 
     /// All sessions, with the names of their files.
     pub fn all_sessions(&self) -> impl Iterator<Item = (&Name, &Arc<Session>)> {
-        self.in_use.values().flat_map(|file| file.sessions.iter().map(|session| (&file.name, session)))
+        self.in_use
+            .values()
+            .flat_map(|file| file.sessions.iter().map(|session| (&file.name, session)))
     }
 
     /// A session by its number.
     pub fn session(&self, id: SessionId) -> Option<&Arc<Session>> {
-        self.all_sessions().map(|(_, session)| session).find(|session| session.about.id == id)
+        self.all_sessions()
+            .map(|(_, session)| session)
+            .find(|session| session.about.id == id)
     }
 
     /// The sessions that nobody waits for: see [`Session::queued`].
@@ -155,12 +165,15 @@ impl Files {
 
     /// The session whose shadow a node stands for.
     pub fn session_on(&self, node: NodeId) -> Option<&Arc<Session>> {
-        self.all_sessions().map(|(_, session)| session).find(|session| session.about.node == node)
+        self.all_sessions()
+            .map(|(_, session)| session)
+            .find(|session| session.about.node == node)
     }
 
     /// Whether a name in this directory belongs to a file that exists only as a session's shadow so far.
     pub fn creates_in(&self, directory: NodeId) -> bool {
-        self.all_sessions().any(|(name, session)| name.parent == directory && session.creates)
+        self.all_sessions()
+            .any(|(name, session)| name.parent == directory && session.creates)
     }
 
     /// Forgets a file that nobody writes, waits for or is on the way to.
@@ -175,7 +188,15 @@ impl Files {
 
     /// The thread will be answered ESTALE and come back through a LOOKUP.
     pub fn send_round(&mut self, tid: u32, file: FileKey, creates: Option<Creation>) {
-        self.reroutes.insert(tid, Reroute { file, node: None, creates, since: Instant::now() });
+        self.reroutes.insert(
+            tid,
+            Reroute {
+                file,
+                node: None,
+                creates,
+                since: Instant::now(),
+            },
+        );
     }
 
     /// The thread's way to this file, if it was sent round to it.
@@ -199,7 +220,9 @@ impl Files {
 
     /// Whether nothing is under way.
     pub fn is_quiet(&self) -> bool {
-        self.late.is_empty() && self.in_use.values().all(|file| file.sessions.is_empty()) && self.queue.files().next().is_none()
+        self.late.is_empty()
+            && self.in_use.values().all(|file| file.sessions.is_empty())
+            && self.queue.files().next().is_none()
     }
 }
 

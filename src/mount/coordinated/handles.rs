@@ -20,7 +20,10 @@ pub struct Writer {
 impl Writer {
     /// Writes to `session`; at the end of the file with `append` (O_APPEND).
     pub fn new(session: Arc<Session>, append: bool) -> Writer {
-        Writer { session: Mutex::new(session), append }
+        Writer {
+            session: Mutex::new(session),
+            append,
+        }
     }
 
     /// The session that it writes to now.
@@ -56,7 +59,10 @@ impl Writer {
     /// As [`Writer::change`], and ENOSPC, EDQUOT, EFBIG, EIO.
     pub fn write(&self, coordination: &Coordination, offset: u64, data: &[u8], at_offset: bool) -> Result<u32, Errno> {
         let append = self.append && !at_offset;
-        self.change(coordination, |staged| staged.write(coordination.store(), offset, data, append)).map(|count| count as u32)
+        self.change(coordination, |staged| {
+            staged.write(coordination.store(), offset, data, append)
+        })
+        .map(|count| count as u32)
     }
 
     /// ftruncate(2).
@@ -75,7 +81,12 @@ impl Writer {
         self.change(coordination, |staged| {
             staged.fill(coordination.store())?;
             staged.changed = true;
-            rustix::fs::fallocate(&staged.shadow.file, FallocateFlags::from_bits_retain(mode as u32), offset, length)
+            rustix::fs::fallocate(
+                &staged.shadow.file,
+                FallocateFlags::from_bits_retain(mode as u32),
+                offset,
+                length,
+            )
         })
     }
 
@@ -95,7 +106,8 @@ impl Writer {
             staged.fill(coordination.store())?;
             staged.changed = true;
             let (mut from_at, mut to_at) = (offset, to_offset);
-            let copied = rustix::fs::copy_file_range(from, Some(&mut from_at), &staged.shadow.file, Some(&mut to_at), length);
+            let copied =
+                rustix::fs::copy_file_range(from, Some(&mut from_at), &staged.shadow.file, Some(&mut to_at), length);
             copied.map(|count| count as u32)
         })
     }
@@ -118,7 +130,11 @@ impl Writer {
     /// EIO, ENOSPC, EDQUOT; the session is then never published.
     pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
         let session = self.session();
-        if session.is_open() { session.staged(|staged| staged.sync(data_only)) } else { Ok(()) }
+        if session.is_open() {
+            session.staged(|staged| staged.sync(data_only))
+        } else {
+            Ok(())
+        }
     }
 
     /// pread(2) of what the session sees.

@@ -130,12 +130,20 @@ impl Coordination {
         let mut path = self.tree.nodes.path_of(parent)?;
         path.push(name);
         let policy = rules.policy(&path)?.clone();
-        (!self.tree.is_private(parent, name).unwrap_or(true)).then(|| Target { name: Name::new(parent, name), path, policy })
+        (!self.tree.is_private(parent, name).unwrap_or(true)).then(|| Target {
+            name: Name::new(parent, name),
+            path,
+            policy,
+        })
     }
 
     /// The coordinated file that a node is, by its first name. Files with several hard links are ordinary files for now.
     pub fn target_of(&self, node: NodeId) -> Option<Target> {
-        let info = self.tree.nodes.info(node).filter(|info| info.kind == fuser::FileType::RegularFile)?;
+        let info = self
+            .tree
+            .nodes
+            .info(node)
+            .filter(|info| info.kind == fuser::FileType::RegularFile)?;
         let name = info.names.into_iter().next()?;
         let target = self.target(name.parent, &name.name)?;
         let linked_once = match self.stat(&target.name) {
@@ -184,14 +192,20 @@ fn is_coordinable(stat: &Stat) -> bool {
 }
 
 fn nanos_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn publish_info(how: How, policy: &Policy) -> PublishInfo {
     PublishInfo {
         how,
         durability: policy.durability,
-        retain: Retain { keep: policy.keep, max_age: policy.max_age, max_bytes: policy.max_bytes },
+        retain: Retain {
+            keep: policy.keep,
+            max_age: policy.max_age,
+            max_bytes: policy.max_bytes,
+        },
         now: nanos_now(),
         note: None,
         hash: None,
@@ -199,7 +213,11 @@ fn publish_info(how: How, policy: &Policy) -> PublishInfo {
 }
 
 fn place<'a>(dir: &'a Arc<OwnedFd>, name: &'a Name, path: &'a Path) -> Place<'a, RealDisk> {
-    Place { dir, name: &name.name, path }
+    Place {
+        dir,
+        name: &name.name,
+        path,
+    }
 }
 
 /// What the log and `status` need of a file in use.

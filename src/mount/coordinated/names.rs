@@ -16,9 +16,9 @@ use super::session::Session;
 use super::wait::Claim;
 use super::{Answer, Coordination, Counted, Target, caller, is_coordinable, place, publish_info};
 use crate::mount::attr;
+use crate::mount::entry::{Entry, Victim};
 use crate::mount::errno::from_io;
 use crate::mount::nodes::{Name, NodeId};
-use crate::mount::entry::{Entry, Victim};
 use crate::mount::tree::Caller;
 use crate::session::{FileKey, Intent, Opener, SessionId};
 use crate::store::record::How;
@@ -69,7 +69,13 @@ impl Coordination {
             });
         };
         let file = self.files.lock().key(&target.name);
-        let claim = Claim { file, caller, opener: opener.clone(), intent: Intent::Instant, nonblock: false };
+        let claim = Claim {
+            file,
+            caller,
+            opener: opener.clone(),
+            intent: Intent::Instant,
+            nonblock: false,
+        };
         self.acquire(
             &target,
             claim,
@@ -114,7 +120,13 @@ impl Coordination {
         });
     }
 
-    fn remove_name(&self, caller: Caller, process: crate::session::ProcId, name: &Name, target: &Target) -> Result<(), Errno> {
+    fn remove_name(
+        &self,
+        caller: Caller,
+        process: crate::session::ProcId,
+        name: &Name,
+        target: &Target,
+    ) -> Result<(), Errno> {
         let (dir, path) = self.located(name)?;
         if !is_coordinable(&self.stat(name)?) {
             return self.tree.remove(name.parent, &name.name, AtFlags::empty());
@@ -122,7 +134,9 @@ impl Coordination {
         let who = self.descriptions.of(process, caller.uid);
         let victim = Victim::hold(&dir, &name.name)?;
         let info = publish_info(How::Unlink, &target.policy);
-        self.store.remove(&place(&dir, name, &path), &who, &info).map_err(|error| self.failed(&error))?;
+        self.store
+            .remove(&place(&dir, name, &path), &who, &info)
+            .map_err(|error| self.failed(&error))?;
         self.tree.taken_away(victim, name);
         self.published(&path);
         Ok(())
@@ -141,8 +155,17 @@ impl Coordination {
         answer: Answer<()>,
     ) {
         let opener = caller::opener(caller);
-        let moving = Move { old: Name::new(old.0, old.1), new: Name::new(new.0, new.1), flags, source, target };
-        let own = moving.source.as_ref().and_then(|source| self.own_session(&source.name, &opener));
+        let moving = Move {
+            old: Name::new(old.0, old.1),
+            new: Name::new(new.0, new.1),
+            flags,
+            source,
+            target,
+        };
+        let own = moving
+            .source
+            .as_ref()
+            .and_then(|source| self.own_session(&source.name, &opener));
         let targets = moving.source.iter().chain(&moving.target).cloned().collect();
         let process = opener.proc;
         self.with_all(caller, opener, targets, move |this, taken| {
@@ -166,19 +189,29 @@ impl Coordination {
             Err(errno) => return Err(errno),
         };
         let source = moving.source.as_ref().filter(|_| is_coordinable(&moved));
-        let target = moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(is_coordinable));
+        let target = moving
+            .target
+            .as_ref()
+            .filter(|_| replaced.as_ref().is_none_or(is_coordinable));
         let is_file = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        let same = replaced.as_ref().is_some_and(|stat| (stat.st_dev, stat.st_ino) == (moved.st_dev, moved.st_ino));
+        let same = replaced
+            .as_ref()
+            .is_some_and(|stat| (stat.st_dev, stat.st_ino) == (moved.st_dev, moved.st_ino));
         let by_store = is_file(&moved) && replaced.as_ref().is_none_or(is_file) && !same && moved.st_nlink == 1;
         let unusual = moving.flags - RenameFlags::NOREPLACE - RenameFlags::EXCHANGE;
         if !by_store || !unusual.is_empty() || (source.is_none() && target.is_none()) {
-            return self.tree.rename((old.parent, &old.name), (new.parent, &new.name), moving.flags);
+            return self
+                .tree
+                .rename((old.parent, &old.name), (new.parent, &new.name), moving.flags);
         }
         let (old_dir, old_path) = self.located(old)?;
         let (new_dir, new_path) = self.located(new)?;
         let who = self.descriptions.of(process, caller.uid);
         let (from, to) = (place(&old_dir, old, &old_path), place(&new_dir, new, &new_path));
-        let victim = replaced.is_some().then(|| Victim::hold(&new_dir, &new.name)).transpose()?;
+        let victim = replaced
+            .is_some()
+            .then(|| Victim::hold(&new_dir, &new.name))
+            .transpose()?;
         if moving.flags.contains(RenameFlags::EXCHANGE) {
             let policy = target.or(source).map(|found| found.policy.clone()).unwrap_or_default();
             let info = publish_info(How::Exchange, &policy);
@@ -186,14 +219,18 @@ impl Coordination {
                 .exchange((&from, source.is_some()), (&to, target.is_some()), &who, &info)
                 .map_err(|error| self.failed(&error))?;
         } else if let Some(target) = target {
-            let options =
-                ReplaceOptions { src_coordinated: source.is_some(), no_replace: moving.flags.contains(RenameFlags::NOREPLACE) };
+            let options = ReplaceOptions {
+                src_coordinated: source.is_some(),
+                no_replace: moving.flags.contains(RenameFlags::NOREPLACE),
+            };
             let based_on = match &replaced {
                 Some(_) => self.store.version_at(&to).map_err(|error| from_io(&error))?,
                 None => None,
             };
             let info = publish_info(How::Rename, &target.policy);
-            self.store.replace(&from, &to, options, &who, based_on, &info).map_err(|error| self.failed(&error))?;
+            self.store
+                .replace(&from, &to, options, &who, based_on, &info)
+                .map_err(|error| self.failed(&error))?;
         } else if let Some(source) = source {
             let info = publish_info(How::Unlink, &source.policy);
             let to = (&new_dir, &*new.name);
@@ -238,7 +275,13 @@ impl Coordination {
             return answer(Err(Errno::STALE));
         }
         let process = opener.proc;
-        let claim = Claim { file: key, caller, opener, intent: Intent::Truncate, nonblock: false };
+        let claim = Claim {
+            file: key,
+            caller,
+            opener,
+            intent: Intent::Truncate,
+            nonblock: false,
+        };
         let this = Arc::clone(self);
         let truncated = target.clone();
         self.acquire(
@@ -248,8 +291,16 @@ impl Coordination {
                 let begun = granted.and_then(|granted| {
                     let (Granted::New(id) | Granted::Join(id)) = granted;
                     let (how, creates) = (How::Truncate, None);
-                    let beginning =
-                        Beginning { id, file: key, node: Some(node), caller, process, how, truncate: len == 0, creates };
+                    let beginning = Beginning {
+                        id,
+                        file: key,
+                        node: Some(node),
+                        caller,
+                        process,
+                        how,
+                        truncate: len == 0,
+                        creates,
+                    };
                     this.begin(&truncated, beginning)
                 });
                 let session = match begun {
@@ -273,7 +324,9 @@ impl Coordination {
     /// Owner, mode, times or attributes of a session's node are about to change: the shadow's are its own from now on, and there is
     /// something to publish. EAGAIN-free: a session that is ending has its metadata already.
     pub fn touch(&self, node: NodeId) -> Result<(), Errno> {
-        let Some(session) = self.files.lock().session_on(node).cloned() else { return Ok(()) };
+        let Some(session) = self.files.lock().session_on(node).cloned() else {
+            return Ok(());
+        };
         match session.staged(|staged| {
             staged.fill(&self.store)?;
             staged.shadow.meta_touched = true;
@@ -288,13 +341,19 @@ impl Coordination {
     /// Whether a name is taken by a file that exists only as a session's shadow, so that nothing else can be made there (EEXIST).
     pub fn is_promised(&self, name: &Name) -> bool {
         let files = self.files.lock();
-        files.key_of(name).is_some_and(|key| files.sessions(key).iter().any(|session| session.creates))
+        files
+            .key_of(name)
+            .is_some_and(|key| files.sessions(key).iter().any(|session| session.creates))
     }
 
     /// Whether a directory is empty only because what is being created in it has not appeared yet (ENOTEMPTY).
     pub fn is_promised_in(&self, parent: NodeId, name: &OsStr) -> bool {
-        let Ok(stat) = self.stat(&Name::new(parent, name)) else { return false };
-        let Some(directory) = self.tree.nodes.find(attr::identity(&stat, false)) else { return false };
+        let Ok(stat) = self.stat(&Name::new(parent, name)) else {
+            return false;
+        };
+        let Some(directory) = self.tree.nodes.find(attr::identity(&stat, false)) else {
+            return false;
+        };
         self.files.lock().creates_in(directory)
     }
 

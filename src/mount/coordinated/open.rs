@@ -51,7 +51,11 @@ impl Coordination {
                 && let Ok(stat) = session.staged(|staged| staged.stat())
             {
                 self.tree.nodes.look_up_again(session.about.node);
-                return Ok(Entry { id: session.about.node, stat, private: false });
+                return Ok(Entry {
+                    id: session.about.node,
+                    stat,
+                    private: false,
+                });
             }
         }
         self.tree.lookup(caller, target.name.parent, &target.name.name)
@@ -59,11 +63,15 @@ impl Coordination {
 
     /// The LOOKUP of a thread that was answered ESTALE: it gets a node of its own, the same until it opens it.
     fn arrive(&self, caller: Caller, key: FileKey, target: &Target) -> Result<Option<Entry>, Errno> {
-        let Some(node) = self.files.lock().reroute(caller.tid, key).map(|reroute| reroute.node) else { return Ok(None) };
+        let Some(node) = self.files.lock().reroute(caller.tid, key).map(|reroute| reroute.node) else {
+            return Ok(None);
+        };
         let stat = match self.stat(&target.name) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => {
-                let Some(session) = self.files.lock().sessions(key).last().cloned() else { return Ok(None) };
+                let Some(session) = self.files.lock().sessions(key).last().cloned() else {
+                    return Ok(None);
+                };
                 session.staged(|staged| staged.stat())?
             }
             Err(errno) => return Err(errno),
@@ -74,14 +82,22 @@ impl Coordination {
                 id
             }
             None => {
-                let id = self.tree.nodes.fresh(target.name.clone(), attr::identity(&stat, false), attr::kind(stat.st_mode));
+                let id = self.tree.nodes.fresh(
+                    target.name.clone(),
+                    attr::identity(&stat, false),
+                    attr::kind(stat.st_mode),
+                );
                 if let Some(reroute) = self.files.lock().reroute(caller.tid, key) {
                     reroute.node = Some(id);
                 }
                 id
             }
         };
-        Ok(Some(Entry { id, stat, private: false }))
+        Ok(Some(Entry {
+            id,
+            stat,
+            private: false,
+        }))
     }
 
     /// fstat(2) and stat(2) of a node that stands for a session's shadow; `None` for all others.
@@ -100,18 +116,30 @@ impl Coordination {
             && session.is_open()
         {
             let opener = caller::opener(caller);
-            if self.nearest_of(session.about.file, &opener).is_none_or(|own| own.about.node != node) {
+            if self
+                .nearest_of(session.about.file, &opener)
+                .is_none_or(|own| own.about.node != node)
+            {
                 return Err(Errno::STALE);
             }
         }
-        self.tree.open(caller, node, OFlags::RDONLY, &|_| Err(std::io::ErrorKind::Unsupported.into()))
+        self.tree.open(caller, node, OFlags::RDONLY, &|_| {
+            Err(std::io::ErrorKind::Unsupported.into())
+        })
     }
 
     /// open(2) for writing, or with O_TRUNC: joins or begins a session, waiting for it if need be.
     ///
     /// Answers ESTALE to a thread that must wait, or whose node others have open: its next request is a LOOKUP, which gives it a node
     /// of its own (docs/ARCHITECTURE.md, "One node, one backing inode").
-    pub fn open_writer(self: &Arc<Self>, caller: Caller, node: NodeId, target: Target, flags: OFlags, answer: Answer<Arc<Writer>>) {
+    pub fn open_writer(
+        self: &Arc<Self>,
+        caller: Caller,
+        node: NodeId,
+        target: Target,
+        flags: OFlags,
+        answer: Answer<Arc<Writer>>,
+    ) {
         let truncate = flags.contains(OFlags::TRUNC);
         let (key, reroute) = {
             let mut files = self.files.lock();
@@ -126,21 +154,39 @@ impl Coordination {
         }
         let process = opener.proc;
         let intent = if truncate { Intent::Truncate } else { Intent::Modify };
-        let claim = Claim { file: key, caller, opener, intent, nonblock };
+        let claim = Claim {
+            file: key,
+            caller,
+            opener,
+            intent,
+            nonblock,
+        };
         let this = Arc::clone(self);
         let creates = reroute.and_then(|reroute| reroute.creates);
         let append = flags.contains(OFlags::APPEND);
-        let beginning = move |id| Beginning { id, file: key, node: Some(node), caller, process, how: How::Close, truncate, creates };
+        let beginning = move |id| Beginning {
+            id,
+            file: key,
+            node: Some(node),
+            caller,
+            process,
+            how: How::Close,
+            truncate,
+            creates,
+        };
         let joined = target.clone();
         self.acquire(
             &target,
             claim,
             Box::new(move |granted| {
-                answer(granted.and_then(|granted| match granted {
-                    Granted::New(id) => this.begin(&joined, beginning(id)),
-                    Granted::Join(id) => this.join(id, process),
-                })
-                .map(|session| Arc::new(Writer::new(session, append))));
+                answer(
+                    granted
+                        .and_then(|granted| match granted {
+                            Granted::New(id) => this.begin(&joined, beginning(id)),
+                            Granted::Join(id) => this.join(id, process),
+                        })
+                        .map(|session| Arc::new(Writer::new(session, append))),
+                );
             }),
         );
     }
@@ -180,7 +226,13 @@ impl Coordination {
             return answer(Err(Errno::STALE));
         }
         let process = opener.proc;
-        let claim = Claim { file: key, caller, opener, intent: Intent::Truncate, nonblock: true };
+        let claim = Claim {
+            file: key,
+            caller,
+            opener,
+            intent: Intent::Truncate,
+            nonblock: true,
+        };
         let this = Arc::clone(self);
         let created = target.clone();
         let append = flags.contains(OFlags::APPEND);
@@ -191,10 +243,22 @@ impl Coordination {
                 answer(granted.and_then(|granted| {
                     let (Granted::New(id) | Granted::Join(id)) = granted;
                     let (how, creates) = (How::Close, Some(creation));
-                    let beginning =
-                        Beginning { id, file: key, node: None, caller, process, how, truncate: true, creates };
+                    let beginning = Beginning {
+                        id,
+                        file: key,
+                        node: None,
+                        caller,
+                        process,
+                        how,
+                        truncate: true,
+                        creates,
+                    };
                     let session = this.begin(&created, beginning)?;
-                    let entry = Entry { id: session.about.node, stat: rustix::fs::fstat(session.pin.fd())?, private: false };
+                    let entry = Entry {
+                        id: session.about.node,
+                        stat: rustix::fs::fstat(session.pin.fd())?,
+                        private: false,
+                    };
                     Ok((entry, Arc::new(Writer::new(session, append))))
                 }));
             }),
@@ -215,11 +279,21 @@ impl Coordination {
     /// The queue has admitted a session: gives it a shadow, and the node to stand for it. On an error the queue is told that it is over.
     pub(super) fn begin(self: &Arc<Self>, target: &Target, beginning: Beginning) -> Result<Arc<Session>, Errno> {
         let (id, file) = (beginning.id, beginning.file);
-        self.try_begin(target, beginning).inspect_err(|_| self.release(id, file))
+        self.try_begin(target, beginning)
+            .inspect_err(|_| self.release(id, file))
     }
 
     fn try_begin(&self, target: &Target, beginning: Beginning) -> Result<Arc<Session>, Errno> {
-        let Beginning { id, file, node, caller, process, how, truncate, creates } = beginning;
+        let Beginning {
+            id,
+            file,
+            node,
+            caller,
+            process,
+            how,
+            truncate,
+            creates,
+        } = beginning;
         let path = self.path_of(&target.name)?;
         let dir = self.directory(target.name.parent)?;
         let who = self.descriptions.of(process, caller.uid);
@@ -237,7 +311,8 @@ impl Coordination {
                     Some(base) => self.store.version_of(&path, base).map_err(|error| from_io(&error))?,
                     None => None,
                 };
-                self.store.begin(id, &path, base.as_ref(), who.clone(), version, nanos_now())
+                self.store
+                    .begin(id, &path, base.as_ref(), who.clone(), version, nanos_now())
             }
         }
         .map_err(|error| from_io(&error))?;
@@ -249,13 +324,24 @@ impl Coordination {
                 node
             }
             None => {
-                let node = self.tree.nodes.intern(target.name.clone(), identity, fuser::FileType::RegularFile);
+                let node = self
+                    .tree
+                    .nodes
+                    .intern(target.name.clone(), identity, fuser::FileType::RegularFile);
                 self.tree.nodes.set_open_pin(node, &pin);
                 node
             }
         };
         let staged = Staged::new(shadow, base.map(Arc::new), truncate, process);
-        let about = About { id, file, node, process, who, how, policy: target.policy.clone() };
+        let about = About {
+            id,
+            file,
+            node,
+            process,
+            who,
+            how,
+            policy: target.policy.clone(),
+        };
         let session = Arc::new(Session::new(about, target.name.clone(), pin, staged));
         self.files.lock().add_session(Arc::clone(&session));
         Ok(session)
@@ -277,10 +363,24 @@ impl Coordination {
         version: Option<u64>,
     ) -> Result<Arc<Session>, Errno> {
         let id = self.files.lock().queue.number();
-        let (name, about) = (ended.name(), About { id, how: How::Late, ..ended.about.clone() });
+        let (name, about) = (
+            ended.name(),
+            About {
+                id,
+                how: How::Late,
+                ..ended.about.clone()
+            },
+        );
         let shadow = self
             .store
-            .begin(id, &self.path_of(&name)?, Some(&content), about.who.clone(), version, nanos_now())
+            .begin(
+                id,
+                &self.path_of(&name)?,
+                Some(&content),
+                about.who.clone(),
+                version,
+                nanos_now(),
+            )
             .map_err(|error| from_io(&error))?;
         let pin = pin_shadow(&shadow.file)?;
         let staged = Staged::new(shadow, Some(content), false, about.process);
@@ -291,7 +391,11 @@ impl Coordination {
 }
 
 fn pin_shadow(file: &std::fs::File) -> Result<Arc<Pin>, Errno> {
-    Ok(Arc::new(Pin::new(rustix::io::fcntl_dupfd_cloexec(file, 3)?, Access::Both, None)))
+    Ok(Arc::new(Pin::new(
+        rustix::io::fcntl_dupfd_cloexec(file, 3)?,
+        Access::Both,
+        None,
+    )))
 }
 
 /// The current version of a name, open for reading.

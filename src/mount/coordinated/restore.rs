@@ -23,9 +23,17 @@ impl Coordination {
     /// ENOENT when there is no such version, or its directory is gone; EINVAL when the rules do not coordinate the path; EBUSY, EDEADLK,
     /// and those of a publish.
     pub fn restore(self: &Arc<Self>, asker: (u32, u32), path: &Path, version: u64, answer: Answer<u64>) {
-        let caller = Caller { uid: asker.1, gid: asker.1, tid: asker.0 };
+        let caller = Caller {
+            uid: asker.1,
+            gid: asker.1,
+            tid: asker.0,
+        };
         let prepared = self.target_at(path).and_then(|target| {
-            let content = self.store.history().open_version(path, version).map_err(|error| from_io(&error))?;
+            let content = self
+                .store
+                .history()
+                .open_version(path, version)
+                .map_err(|error| from_io(&error))?;
             Ok((target, content))
         });
         let (target, content) = match prepared {
@@ -35,7 +43,13 @@ impl Coordination {
         let file = self.files.lock().key(&target.name);
         let opener = self.opener_for(caller, file);
         let process = opener.proc;
-        let claim = Claim { file, caller, opener, intent: Intent::Truncate, nonblock: false };
+        let claim = Claim {
+            file,
+            caller,
+            opener,
+            intent: Intent::Truncate,
+            nonblock: false,
+        };
         let this = Arc::clone(self);
         let restored = target.clone();
         self.acquire(
@@ -47,12 +61,25 @@ impl Coordination {
                     answer(granted.and_then(|granted| {
                         let (Granted::New(id) | Granted::Join(id)) = granted;
                         let metadata = rustix::fs::fstat(&content)?;
-                        let creates = Some(super::files::Creation { mode: metadata.st_mode, umask: 0 });
-                        let beginning =
-                            Beginning { id, file, node: None, caller, process, how: How::Restore, truncate: true, creates };
+                        let creates = Some(super::files::Creation {
+                            mode: metadata.st_mode,
+                            umask: 0,
+                        });
+                        let beginning = Beginning {
+                            id,
+                            file,
+                            node: None,
+                            caller,
+                            process,
+                            how: How::Restore,
+                            truncate: true,
+                            creates,
+                        };
                         let session = that.begin(&restored, beginning)?;
-                        let filled = session.staged(|staged| that.store.fill(&staged.shadow, &content).map_err(|e| from_io(&e)));
-                        let ended = that.end_now(&session, if filled.is_ok() { Ending::Closed } else { Ending::Killed });
+                        let filled =
+                            session.staged(|staged| that.store.fill(&staged.shadow, &content).map_err(|e| from_io(&e)));
+                        let ended =
+                            that.end_now(&session, if filled.is_ok() { Ending::Closed } else { Ending::Killed });
                         that.tree.nodes.forget(session.about.node, 1);
                         filled.and(ended)?;
                         session.version().ok_or(Errno::IO)
@@ -67,7 +94,9 @@ impl Coordination {
         let name = path.file_name().ok_or(Errno::INVAL)?;
         let mut parent = ROOT;
         for component in path.parent().into_iter().flat_map(Path::components) {
-            let entry = self.tree.lookup(Caller { uid: 0, gid: 0, tid: 0 }, parent, component.as_os_str())?;
+            let entry = self
+                .tree
+                .lookup(Caller { uid: 0, gid: 0, tid: 0 }, parent, component.as_os_str())?;
             parent = entry.id;
         }
         self.target(parent, name).ok_or(Errno::INVAL)

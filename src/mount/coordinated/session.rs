@@ -291,7 +291,9 @@ impl Staged {
     pub fn fill(&mut self, store: &RealStore) -> Result<(), Errno> {
         if let (Some(base), false) = (&self.base, self.filled) {
             let copied = store.fill(&self.shadow, base).map_err(|error| from_io(&error));
-            copied.and_then(|()| keep_times(base, &self.shadow.file)).inspect_err(|errno| self.failed = Some(*errno))?;
+            copied
+                .and_then(|()| keep_times(base, &self.shadow.file))
+                .inspect_err(|errno| self.failed = Some(*errno))?;
         }
         self.filled = true;
         Ok(())
@@ -311,7 +313,11 @@ impl Staged {
     /// ENOSPC, EDQUOT, EFBIG, EIO. What was refused here is not in the content; the writer is told and may go on.
     pub fn write(&mut self, store: &RealStore, offset: u64, data: &[u8], append: bool) -> Result<usize, Errno> {
         self.fill(store)?;
-        let offset = if append { rustix::fs::fstat(&self.shadow.file)?.st_size.max(0) as u64 } else { offset };
+        let offset = if append {
+            rustix::fs::fstat(&self.shadow.file)?.st_size.max(0) as u64
+        } else {
+            offset
+        };
         self.changed = true;
         let mut written = 0;
         while written < data.len() {
@@ -348,7 +354,11 @@ impl Staged {
             return Err(errno);
         }
         let file = &self.shadow.file;
-        let synced = if data_only { rustix::fs::fdatasync(file) } else { rustix::fs::fsync(file) };
+        let synced = if data_only {
+            rustix::fs::fdatasync(file)
+        } else {
+            rustix::fs::fsync(file)
+        };
         synced.inspect_err(|errno| self.failed = Some(*errno))
     }
 }
@@ -356,7 +366,10 @@ impl Staged {
 /// A copy is not a change: the time of the last modification stays until there is one.
 fn keep_times(from: &std::fs::File, to: &std::fs::File) -> Result<(), Errno> {
     let stat = rustix::fs::fstat(from)?;
-    let time = |tv_sec, tv_nsec: u64| Timespec { tv_sec, tv_nsec: tv_nsec as i64 };
+    let time = |tv_sec, tv_nsec: u64| Timespec {
+        tv_sec,
+        tv_nsec: tv_nsec as i64,
+    };
     let times = Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),

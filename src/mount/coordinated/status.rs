@@ -37,24 +37,43 @@ impl Coordination {
         let (sessions, waiting): (Vec<_>, Vec<_>) = {
             let files = self.files.lock();
             let late = files.late_sessions().iter().cloned();
-            let sessions: Vec<_> = files.all_sessions().map(|(_, session)| session.clone()).chain(late).collect();
+            let sessions: Vec<_> = files
+                .all_sessions()
+                .map(|(_, session)| session.clone())
+                .chain(late)
+                .collect();
             let waiting = sessions
                 .iter()
-                .map(|session| files.queue.waiters(session.about.file).map(|w| (w.proc, now.0 - w.since.0)).collect::<Vec<_>>())
+                .map(|session| {
+                    files
+                        .queue
+                        .waiters(session.about.file)
+                        .map(|w| (w.proc, now.0 - w.since.0))
+                        .collect::<Vec<_>>()
+                })
                 .collect();
             (sessions, waiting)
         };
         let described = |session: &super::session::Session, waiting: Vec<(_, u64)>| SessionStatus {
-            path: self.path_of(&session.name()).unwrap_or_else(|_| PathBuf::from(&session.name().name)),
+            path: self
+                .path_of(&session.name())
+                .unwrap_or_else(|_| PathBuf::from(&session.name().name)),
             who: session.about.who.clone(),
             held: session.since.elapsed(),
             ending: !session.is_open(),
             waiters: waiting
                 .into_iter()
-                .map(|(proc, ms)| WaiterStatus { who: self.descriptions.of(proc, 0), waited: Duration::from_millis(ms) })
+                .map(|(proc, ms)| WaiterStatus {
+                    who: self.descriptions.of(proc, 0),
+                    waited: Duration::from_millis(ms),
+                })
                 .collect(),
         };
-        sessions.iter().zip(waiting).map(|(session, waiting)| described(session, waiting)).collect()
+        sessions
+            .iter()
+            .zip(waiting)
+            .map(|(session, waiting)| described(session, waiting))
+            .collect()
     }
 
     /// How often this happened since the mount.
@@ -83,7 +102,11 @@ impl Coordination {
         let sessions: Vec<_> = {
             let files = self.files.lock();
             let late = files.late_sessions().iter().cloned();
-            files.all_sessions().map(|(_, session)| session.clone()).chain(late).collect()
+            files
+                .all_sessions()
+                .map(|(_, session)| session.clone())
+                .chain(late)
+                .collect()
         };
         for session in sessions {
             // What cannot be set aside now stays in the shadows and is found by the next start.

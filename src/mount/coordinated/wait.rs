@@ -61,8 +61,11 @@ impl Coordination {
             return resume(Err(Errno::BUSY));
         }
         let now = self.now();
-        let patience =
-            if claim.nonblock { Patience::NonBlock } else { Patience::Until(now.saturating_add(millis(target.policy.wait))) };
+        let patience = if claim.nonblock {
+            Patience::NonBlock
+        } else {
+            Patience::Until(now.saturating_add(millis(target.policy.wait)))
+        };
         let mut files = self.files.lock();
         if claim.opener.ancestors.is_empty() && !files.queue.is_idle(claim.file) {
             // Somebody took the file since the opener was looked at.
@@ -72,10 +75,19 @@ impl Coordination {
         }
         let ticket = files.ticket();
         let lease = millis(target.policy.lease_max);
-        let admission = files.queue.open(now, claim.file, &claim.opener, claim.intent, patience, lease, ticket);
+        let admission = files
+            .queue
+            .open(now, claim.file, &claim.opener, claim.intent, patience, lease, ticket);
         match admission {
             Admission::Wait => {
-                files.waiting.insert(ticket, Waiting { tid: claim.caller.tid, file: claim.file, resume });
+                files.waiting.insert(
+                    ticket,
+                    Waiting {
+                        tid: claim.caller.tid,
+                        file: claim.file,
+                        resume,
+                    },
+                );
                 drop(files);
                 self.counts.add(Counted::Waited);
                 self.wakeup.call();
@@ -142,8 +154,14 @@ impl Coordination {
 
     /// Ends the waits of threads that have a signal pending, or are gone.
     fn end_interrupted(self: &Arc<Self>) {
-        let tids: Vec<(Ticket, u32)> =
-            self.files.lock().waiting.iter().filter(|(_, waiting)| waiting.tid != 0).map(|(t, w)| (*t, w.tid)).collect();
+        let tids: Vec<(Ticket, u32)> = self
+            .files
+            .lock()
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| waiting.tid != 0)
+            .map(|(t, w)| (*t, w.tid))
+            .collect();
         for (ticket, tid) in tids {
             if proc::signal_waits(tid) != Some(false) {
                 let wakes = {
@@ -170,7 +188,10 @@ impl Coordination {
         self.carry_out(wakes);
         self.end_interrupted();
         let files = self.files.lock();
-        let deadline = files.queue.next_deadline().map(|at| Duration::from_millis(at.0.saturating_sub(self.now().0)));
+        let deadline = files
+            .queue
+            .next_deadline()
+            .map(|at| Duration::from_millis(at.0.saturating_sub(self.now().0)));
         let signals = if files.waiting.is_empty() { IDLE } else { SIGNALS_EVERY };
         deadline.map_or(signals, |deadline| deadline.max(Duration::from_millis(1)).min(signals))
     }
@@ -178,7 +199,10 @@ impl Coordination {
     /// Who asks: with its ancestors only where somebody has the file, because reading them costs.
     pub(super) fn opener_for(&self, caller: Caller, file: FileKey) -> Opener {
         if self.files.lock().queue.is_idle(file) {
-            Opener { proc: caller::process(caller), ancestors: Vec::new() }
+            Opener {
+                proc: caller::process(caller),
+                ancestors: Vec::new(),
+            }
         } else {
             caller::opener(caller)
         }
@@ -187,20 +211,33 @@ impl Coordination {
     /// The sessions of a file that belong to a lineage, the nearest and newest last.
     pub(super) fn nearest_of(&self, file: FileKey, opener: &Opener) -> Option<std::sync::Arc<super::session::Session>> {
         let sessions: Vec<_> = self.files.lock().sessions(file).to_vec();
-        let lineage: Vec<ProcId> = std::iter::once(opener.proc).chain(opener.ancestors.iter().copied()).filter(|p| p.is_known()).collect();
-        lineage.iter().find_map(|proc| sessions.iter().rev().find(|session| session.about.process == *proc && session.is_open())).cloned()
+        let lineage: Vec<ProcId> = std::iter::once(opener.proc)
+            .chain(opener.ancestors.iter().copied())
+            .filter(|p| p.is_known())
+            .collect();
+        lineage
+            .iter()
+            .find_map(|proc| {
+                sessions
+                    .iter()
+                    .rev()
+                    .find(|session| session.about.process == *proc && session.is_open())
+            })
+            .cloned()
     }
 }
 
 /// Starts the thread that watches over the waits of a coordination, for as long as that lives.
 pub fn start(coordination: &Arc<Coordination>) -> std::io::Result<()> {
     let watched: Weak<Coordination> = Arc::downgrade(coordination);
-    std::thread::Builder::new().name("concord-waits".to_owned()).spawn(move || {
-        while let Some(coordination) = watched.upgrade() {
-            let sleep = coordination.watch();
-            coordination.wakeup.sleep(sleep);
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("concord-waits".to_owned())
+        .spawn(move || {
+            while let Some(coordination) = watched.upgrade() {
+                let sleep = coordination.watch();
+                coordination.wakeup.sleep(sleep);
+            }
+        })?;
     Ok(())
 }
 

@@ -1,0 +1,34 @@
+//! Sessions of real processes on a real mount: one writer at a time, published at the last close.
+
+mod support;
+
+use support::{Project, Running, run, succeed, watchdog};
+
+#[test]
+fn w5_a_shell_group_is_one_version() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    succeed(project.sh("{ /bin/echo a; /bin/echo b; sleep 0.05; echo c; } > STATE.md"));
+    assert_eq!(project.read("STATE.md"), "a\nb\nc\n");
+    assert_eq!(project.history("STATE.md").len(), 2);
+}
+
+#[test]
+fn w1_the_second_writer_waits_for_the_first() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let writer = "import sys\nf=open('STATE.md','w'); print('open',flush=True); sys.stdin.readline(); f.write(sys.argv[1] if len(sys.argv)>1 else 'x'); f.close(); print('closed',flush=True)";
+    let mut first = Running::start(project.python(writer));
+    assert_eq!(first.hear(), "open");
+    let mut second = Running::start(project.python(writer));
+    project.await_sessions(1, 1);
+    assert_eq!(project.read("STATE.md"), "v1\n", "R3: a reader sees the version before");
+    first.say("");
+    assert_eq!(first.hear(), "closed");
+    assert_eq!(second.hear(), "open");
+    second.say("");
+    assert_eq!(second.hear(), "closed");
+    assert_eq!(project.history("STATE.md").len(), 3);
+    let out = run(project.sh("true"));
+    assert!(out.status.success());
+}
