@@ -25,6 +25,8 @@ pub(super) struct FileHistory<D: Disk> {
     pub contents: BTreeMap<u64, u64>,
     /// The version that the live file holds.
     pub current: Option<u64>,
+    /// A record that only carries its number, see [`Store::settle`]; goes when there is a newer one.
+    pub phantom: Option<u64>,
     /// The directories down to `dir`, and the `path` file, are known to be on disk.
     pub rooted: bool,
 }
@@ -212,9 +214,16 @@ impl<D: Disk> Store<D> {
             true => current.is_none_or(|current| record.version < current),
             false => contents.contains_key(&record.version) || current == Some(record.version),
         };
-        for record in scan.records.values().filter(|record| !stays(record)) {
+        // The newest stays on disk in any case: it carries the number that the next version goes on from.
+        let leaves = |record: &&VersionRecord| !stays(record) && record.version + 1 != next;
+        for record in scan.records.values().filter(leaves) {
             disk.unlink(&dir, &record_name(record.version))?;
         }
+        let phantom = scan
+            .records
+            .values()
+            .find(|r| !stays(r) && r.version + 1 == next)
+            .map(|r| r.version);
         scan.records.retain(|_, record| stays(record));
         Ok(FileHistory {
             key: key.clone(),
@@ -223,6 +232,7 @@ impl<D: Disk> Store<D> {
             records: scan.records,
             contents,
             current,
+            phantom,
             rooted: false,
         })
     }
@@ -286,6 +296,15 @@ impl<D: Disk> Store<D> {
         )
     }
 
+    /// Writes the record of a version to come; the one that carried its number so far goes.
+    pub(super) fn announce(&self, history: &mut FileHistory<D>, record: &VersionRecord) -> io::Result<()> {
+        self.write_record(&history.dir, record)?;
+        match history.phantom.take() {
+            Some(phantom) => if_there(self.disk().unlink(&history.dir, &record_name(phantom))).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Replaces a record, in one step.
     pub(super) fn rewrite_record(&self, dir: &D::Dir, record: &VersionRecord) -> io::Result<()> {
         let name = record_name(record.version);
@@ -318,7 +337,7 @@ impl<D: Disk> Store<D> {
         }
         let version = history.next;
         let record = found(place.path, version, live);
-        self.write_record(&history.dir, &record)?;
+        self.announce(history, &record)?;
         history.next += 1;
         history.records.insert(version, record);
         history.current = Some(version);

@@ -31,6 +31,8 @@ mod sim;
 #[cfg(test)]
 mod tests_faults;
 #[cfg(test)]
+mod tests_garbage;
+#[cfg(test)]
 mod tests_real;
 
 use std::ffi::OsStr;

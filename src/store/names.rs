@@ -93,7 +93,7 @@ impl<D: Disk> Store<D> {
         let mut record = self.record_for(dst, &history, &moving, replaced, (who, based_on), info);
         record.hash = self.hash_small(&file, &moving, info).map_err(at(Stage::Look))?;
         undo.dirs.push((history.dir.clone(), record_name(record.version)));
-        self.write_record(&history.dir, &record).map_err(at(Stage::Record))?;
+        self.announce(&mut history, &record).map_err(at(Stage::Record))?;
         if let Some((version, live)) = replaced.zip(live.as_ref()) {
             self.link_replaced(&mut undo, dst, &mut history, version, live, info)?;
         }
@@ -161,7 +161,7 @@ impl<D: Disk> Store<D> {
         let version = self.record_current(history, place, live).map_err(at(Stage::Record))?;
         let stone = self.tombstone(place, history, version, who, info);
         undo.dirs.push((history.dir.clone(), record_name(stone.version)));
-        self.write_record(&history.dir, &stone).map_err(at(Stage::Record))?;
+        self.announce(history, &stone).map_err(at(Stage::Record))?;
         undo.dirs.push((history.dir.clone(), content_name(version)));
         self.copy_into(file, history, version).map_err(at(Stage::Keep))?;
         self.make_durable(history, info)?;
@@ -229,7 +229,7 @@ impl<D: Disk> Store<D> {
             store: self,
             dirs: vec![(history.dir.clone(), record_name(stone.version))],
         };
-        self.write_record(&history.dir, &stone).map_err(at(Stage::Record))?;
+        self.announce(&mut history, &stone).map_err(at(Stage::Record))?;
         if info.durability != Durability::Fast {
             self.root_history(&mut history).map_err(at(Stage::Sync))?;
         }
@@ -304,7 +304,7 @@ impl<D: Disk> Store<D> {
                 self.disk().sync_file(&incoming).map_err(at(Stage::Sync))?;
             }
             undo.dirs.push((history.dir.clone(), record_name(record.version)));
-            self.write_record(&history.dir, &record).map_err(at(Stage::Record))?;
+            self.announce(&mut history, &record).map_err(at(Stage::Record))?;
             undo.dirs.push((history.dir.clone(), content_name(version)));
             let file = self.disk().open(place.dir, place.name).map_err(at(Stage::Keep))?;
             self.copy_into(&file, &mut history, version).map_err(at(Stage::Keep))?;

@@ -102,7 +102,7 @@ impl<D: Disk> Store<D> {
                 None => None,
             };
             let record = self.prepare(shadow, place, info, &history, live.as_ref(), replaced)?;
-            self.write_record(&history.dir, &record).map_err(at(Stage::Record))?;
+            self.announce(&mut history, &record).map_err(at(Stage::Record))?;
             let committed = self.sync_and_commit(shadow, place, info, &mut history, live.as_ref());
             match committed {
                 Ok(Commit::Done) => {}

@@ -80,7 +80,7 @@ impl<D: Disk> Store<D> {
             self.settle_touched(key, path, now)?;
         }
         if !report.items.is_empty() {
-            self.disk().sync_dir(&self.shadows)?;
+            // Covers the moves out of shadows/ too: a rename is one operation in both directories.
             self.disk().sync_dir(&self.history.recovered)?;
         }
         self.journal.lock().clear(self.disk())?;

@@ -47,8 +47,10 @@ fn open(disk: &SimDisk) -> Result<Store<SimDisk>, StoreError> {
 struct Outcome {
     /// All of NEW was in the shadow.
     staged: bool,
-    /// `None`: it did not get as far as the publish.
+    /// `None`: it did not get as far as the publish. An error says whether the version stands all the same.
     published: Option<Result<(), bool>>,
+    /// The error said where the staged bytes are.
+    kept: bool,
 }
 
 fn session(store: &Store<SimDisk>, name: &str, current: bool) -> std::io::Result<Shadow<SimDisk>> {
@@ -72,12 +74,9 @@ fn write_and_publish(store: &Store<SimDisk>, current: bool) -> Outcome {
         return outcome;
     }
     outcome.staged = true;
-    outcome.published = Some(
-        store
-            .publish(shadow, &place("f"), &info(12))
-            .map(drop)
-            .map_err(|e| e.published),
-    );
+    let done = store.publish(shadow, &place("f"), &info(12));
+    outcome.kept = done.as_ref().is_err_and(|e| e.kept.is_some());
+    outcome.published = Some(done.map(drop).map_err(|e| e.published));
     outcome
 }
 
@@ -96,8 +95,8 @@ fn replace_with(store: &Store<SimDisk>, options: ReplaceOptions) -> Outcome {
     }
     let done = store.replace(&place("temp"), &place("f"), options, &Who::default(), None, &info(12));
     Outcome {
-        staged: false,
         published: Some(done.map(drop).map_err(|e| e.published)),
+        ..Outcome::default()
     }
 }
 
@@ -119,16 +118,16 @@ fn replace_rooted(store: &Store<SimDisk>) -> Outcome {
 fn remove(store: &Store<SimDisk>) -> Outcome {
     let done = store.remove(&place("f"), &Who::default(), &info(12));
     Outcome {
-        staged: false,
         published: Some(done.map(drop).map_err(|e| e.published)),
+        ..Outcome::default()
     }
 }
 
 fn exchange(store: &Store<SimDisk>) -> Outcome {
     let done = store.exchange((&place("f"), true), (&place("temp"), true), &Who::default(), &info(12));
     Outcome {
-        staged: false,
         published: Some(done.map(drop).map_err(|e| e.published)),
+        ..Outcome::default()
     }
 }
 
@@ -145,12 +144,9 @@ fn restore(store: &Store<SimDisk>) -> Outcome {
         return outcome;
     }
     outcome.staged = true;
-    outcome.published = Some(
-        store
-            .publish(shadow, &place("f"), &info(12))
-            .map(drop)
-            .map_err(|e| e.published),
-    );
+    let done = store.publish(shadow, &place("f"), &info(12));
+    outcome.kept = done.as_ref().is_err_and(|e| e.kept.is_some());
+    outcome.published = Some(done.map(drop).map_err(|e| e.published));
     outcome
 }
 
@@ -327,7 +323,13 @@ fn check(scenario: &Scenario, disk: &SimDisk, outcome: &Outcome, staged_safe: bo
     }
     // What recovery could not know of is set right when the file is next used.
     let stat = store.stat_place(&place("f")).unwrap();
-    drop(store.take(&place("f"), stat.as_ref(), 5).unwrap());
+    let (held, history) = store.take(&place("f"), stat.as_ref(), 5).unwrap();
+    let stone = history.records.values().find(|r| r.is_tombstone());
+    assert!(
+        history.current.is_none() || stone.is_none(),
+        "{context}: the file is there, and {stone:?}"
+    );
+    drop(held);
     assert!(
         stat.is_none_or(|_| store.stat_place(&place("f")).unwrap().unwrap().nlink == 1),
         "{context}: a second name"
@@ -398,14 +400,16 @@ fn every_operation_that_fails_once_or_for_good_leaves_one_whole_version_and_lose
                 };
                 let disk = start(&scenario, plan);
                 let outcome = run(&scenario, &disk);
+                let context = format!("{}: {plan:?}", scenario.name);
+                let told = outcome.kept || !outcome.staged || outcome.published != Some(Err(false));
+                assert!(forever || told, "{context}: F3: nobody was told where the bytes are");
                 disk.heal();
-                check(
-                    &scenario,
-                    &disk,
-                    &outcome,
-                    true,
-                    &format!("{}: {plan:?}", scenario.name),
-                );
+                let mut dice = Dice((at + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                if outcome.published == Some(Ok(())) {
+                    let crashed = disk.after_crash(|_| false, &mut dice, Plan::Never);
+                    check(&scenario, &crashed, &outcome, true, &format!("{context}, crash"));
+                }
+                check(&scenario, &disk, &outcome, true, &context);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,31 +15,31 @@ use super::tests_faults::info;
 use super::*;
 use crate::session::SessionId;
 
-struct Project {
+pub(super) struct Project {
     dir: tempfile::TempDir,
-    root: Arc<OwnedFd>,
+    pub root: Arc<OwnedFd>,
 }
 
 impl Project {
-    fn new() -> Project {
+    pub fn new() -> Project {
         let dir = tempfile::tempdir().unwrap();
         let root = RealDisk::open_root(dir.path()).unwrap();
         Project { dir, root }
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub fn at(&self, path: &str) -> PathBuf {
         self.dir.path().join(path)
     }
 
-    fn open(&self) -> Result<(Store<RealDisk>, RecoveryReport), StoreError> {
+    pub fn open(&self) -> Result<(Store<RealDisk>, RecoveryReport), StoreError> {
         Store::open(RealDisk, self.root.clone(), 99)
     }
 
-    fn store(&self) -> Store<RealDisk> {
+    pub fn store(&self) -> Store<RealDisk> {
         self.open().unwrap().0
     }
 
-    fn place<'a>(&'a self, name: &'a OsStr) -> Place<'a, RealDisk> {
+    pub fn place<'a>(&'a self, name: &'a OsStr) -> Place<'a, RealDisk> {
         Place {
             dir: &self.root,
             name,
@@ -47,7 +47,7 @@ impl Project {
         }
     }
 
-    fn begin(&self, store: &Store<RealDisk>, id: u64, name: &OsStr) -> Shadow<RealDisk> {
+    pub fn begin(&self, store: &Store<RealDisk>, id: u64, name: &OsStr) -> Shadow<RealDisk> {
         let current = fs::File::open(self.dir.path().join(name)).ok();
         store
             .begin(
@@ -61,26 +61,26 @@ impl Project {
             .unwrap()
     }
 
-    fn save(&self, store: &Store<RealDisk>, name: &OsStr, content: &[u8], info: &PublishInfo) -> Published {
+    pub fn save(&self, store: &Store<RealDisk>, name: &OsStr, content: &[u8], info: &PublishInfo) -> Published {
         let shadow = self.begin(store, 1, name);
         shadow.file.write_all_at(content, 0).unwrap();
         store.publish(shadow, &self.place(name), info).unwrap()
     }
 
-    fn history_dir(&self, name: &str) -> PathBuf {
+    pub fn history_dir(&self, name: &str) -> PathBuf {
         let key = history::Key::of(Path::new(name));
         self.at(".concord/history").join(key.fan()).join(key.name())
     }
 }
 
-fn content(history: &History<RealDisk>, name: &OsStr, version: u64) -> Vec<u8> {
+pub(super) fn content(history: &History<RealDisk>, name: &OsStr, version: u64) -> Vec<u8> {
     let file = history.open_version(Path::new(name), version).unwrap();
     let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
     file.read_exact_at(&mut bytes, 0).unwrap();
     bytes
 }
 
-fn numbers(store: &Store<RealDisk>, name: &str) -> Vec<u64> {
+pub(super) fn numbers(store: &Store<RealDisk>, name: &str) -> Vec<u64> {
     store
         .history()
         .versions(Path::new(name))
@@ -350,98 +350,6 @@ fn many_threads_publish_different_files_at_once() {
     for thread in 0..4 {
         assert_eq!(numbers(&store, &format!("f{thread}")).len(), 10);
     }
-}
-
-#[test]
-fn two_daemons_cannot_own_one_tree() {
-    let p = Project::new();
-    let _store = p.store();
-    let error = p.open().err().unwrap().to_string();
-    assert!(error.contains(&std::process::id().to_string()), "{error}");
-}
-
-#[test]
-fn a_format_that_is_newer_or_none_is_refused_and_nothing_is_changed() {
-    for (format, said) in [
-        ("concordfs 2\n", "newer"),
-        ("concordfs", "format"),
-        ("\0\0\0", "format"),
-        ("", "format"),
-    ] {
-        let p = Project::new();
-        fs::create_dir(p.at(".concord")).unwrap();
-        fs::write(p.at(".concord/format"), format).unwrap();
-        let error = p.open().err().unwrap().to_string();
-        assert!(error.contains(said), "{error}");
-        assert_eq!(fs::read_dir(p.at(".concord")).unwrap().count(), 1);
-    }
-    let p = Project::new();
-    fs::create_dir(p.at(".concord")).unwrap();
-    fs::write(p.at(".concord/letter"), "").unwrap();
-    assert!(p.open().err().unwrap().to_string().contains("letter"));
-}
-
-#[test]
-fn a_planted_symlink_is_never_followed() {
-    for name in ["lock", "history", "shadows", "recovered", "format"] {
-        let p = Project::new();
-        drop(p.store());
-        let path = p.at(".concord").join(name);
-        let away = tempfile::tempdir().unwrap();
-        fs::rename(&path, away.path().join("moved")).unwrap();
-        symlink(away.path().join("moved"), &path).unwrap();
-        let error = p.open().err().unwrap().to_string();
-        assert!(error.contains(name), "{error}");
-    }
-    let p = Project::new();
-    fs::write(p.at("secret"), "secret").unwrap();
-    let store = p.store();
-    p.save(&store, OsStr::new("f"), b"one", &info(1));
-    p.save(&store, OsStr::new("f"), b"two", &info(2));
-    let history = p.history_dir("f");
-    fs::remove_file(history.join("1")).unwrap();
-    symlink(p.at("secret"), history.join("1")).unwrap();
-    assert!(store.history().open_version(Path::new("f"), 1).is_err());
-    assert_eq!(numbers(&store, "f"), vec![2]);
-}
-
-#[test]
-fn garbage_in_the_store_is_set_aside_and_the_versions_stay() {
-    let p = Project::new();
-    let store = p.store();
-    for n in 1..=6u64 {
-        p.save(&store, OsStr::new("f"), format!("{n}").as_bytes(), &info(n));
-    }
-    drop(store);
-    let history = p.history_dir("f");
-    let record = |n: u64| history.join(format!("{n}.json"));
-    let mut flipped = fs::read(record(2)).unwrap();
-    flipped[20] ^= 4;
-    fs::write(record(2), flipped).unwrap();
-    fs::write(record(3), "").unwrap();
-    fs::write(record(4), vec![b'x'; 1 << 20]).unwrap();
-    fs::write(history.join("path"), "../../etc/passwd").unwrap();
-    fs::write(history.join("007"), "stranger").unwrap();
-    fs::create_dir(history.join("9")).unwrap();
-    symlink("/etc/passwd", record(11)).unwrap();
-    let shadows = p.at(".concord/shadows");
-    fs::write(shadows.join("garbage"), "?").unwrap();
-    fs::create_dir(shadows.join("0000000000000001.dir")).unwrap();
-    symlink("/etc/passwd", shadows.join("link")).unwrap();
-    fs::remove_file(shadows.join("journal")).unwrap();
-    symlink("/etc/passwd", shadows.join("journal")).unwrap();
-    symlink("/etc/passwd", p.at(".concord/recovered/link")).unwrap();
-    fs::write(p.at(".concord/recovered/x.json"), "{").unwrap();
-    let (store, report) = p.open().unwrap();
-    assert_eq!(report.items.len(), 4, "{report:?}");
-    assert_eq!(numbers(&store, "f"), vec![6, 5, 4, 3, 2, 1]);
-    p.save(&store, OsStr::new("f"), b"7", &info(7));
-    assert_eq!(numbers(&store, "f"), vec![7, 6, 5, 4, 3, 2, 1]);
-    assert_eq!(content(store.history(), OsStr::new("f"), 3), b"3");
-    assert_eq!(store.history().paths().unwrap(), vec![PathBuf::from("f")]);
-    assert!(store.history().recovered().unwrap().len() >= 10);
-    drop(store);
-    assert_eq!(p.open().unwrap().1.items, vec![]);
 }
 
 #[test]
