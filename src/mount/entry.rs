@@ -180,11 +180,11 @@ impl Tree {
         }
     }
 
-    /// A name was taken away, and its inode lives on where no node leads to.
-    pub fn taken_away(&self, victim: Victim, name: &Name) {
+    /// A name leads to another inode, or to none; the one that it led to lives on where no node leads to.
+    pub fn superseded(&self, victim: Victim) {
         if let Some(id) = self.nodes.find(attr::identity(&victim.stat, false)) {
             self.nodes
-                .remove_name(id, name, Arc::new(Pin::new(victim.fd, Access::Path, None)), true);
+                .supersede(id, Some(Arc::new(Pin::new(victim.fd, Access::Path, None))));
         }
     }
 

@@ -215,6 +215,16 @@ impl NodeTable {
         }
     }
 
+    /// The name that a node was found by leads to another inode from now on, or soon will: lookups find another node. It keeps the name, so
+    /// that a thread which has just found it can still be told where to go, and its inode, where `held` is given.
+    pub fn supersede(&self, id: NodeId, held: Option<Arc<Pin>>) {
+        let mut inner = self.inner.write();
+        inner.detach(id);
+        if let Some(node) = inner.nodes.get_mut(&id) {
+            node.orphan = held;
+        }
+    }
+
     /// What is known of a node; `None` when there is no such node.
     pub fn info(&self, id: NodeId) -> Option<NodeInfo> {
         let inner = self.inner.read();

@@ -21,13 +21,16 @@ use super::tree::Caller;
 /// A reply of copy_file_range(2) has 32 bits; a multiple of the page size keeps a clone aligned.
 const COPY_BYTES_MAX: u64 = 0x7fff_f000;
 
+/// How long the kernel may keep the attributes of a version: for the system call that asked. The node may be taken over by a session.
+const VERSION_TTL: Duration = Duration::from_millis(1);
+
 impl Fs {
     /// The kernel asks for a coordinated name at each walk; what it then learns of a version's attributes stays true.
     pub fn lookup_coordinated(&self, caller: Caller, target: &Target, reply: ReplyEntry) {
         match self.coordination.lookup(caller, target) {
             Ok(entry) => {
                 let shadow = self.coordination.stat_of_session(entry.id).is_some();
-                let attr_ttl = if shadow { Duration::ZERO } else { self.tree.ttl(false) };
+                let attr_ttl = if shadow { Duration::ZERO } else { VERSION_TTL };
                 reply.entry_with_ttls(
                     &attr_ttl,
                     &Duration::ZERO,
@@ -44,7 +47,7 @@ impl Fs {
     pub fn open_coordinated(&self, caller: Caller, node: NodeId, target: Target, flags: OFlags, reply: ReplyOpen) {
         let tree = Arc::clone(&self.tree);
         if flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC) {
-            return match self.coordination.open_reader(caller, node) {
+            return match self.coordination.open_reader(caller, node, &target) {
                 Ok(file) => {
                     let number = tree.handles.insert(Handle::Ordinary(file));
                     reply.opened(

@@ -193,7 +193,7 @@ impl Coordination {
         let based_on = staged.shadow.based_on;
         match self.store.publish(staged.shadow, &place(&dir, &name, &path), &info) {
             Ok(published) => {
-                self.replace_node(&name, replaced, session);
+                self.replace_node(replaced, session);
                 if session.is_late() {
                     self.counts.add(Counted::Late);
                 }
@@ -213,7 +213,7 @@ impl Coordination {
                     described(&session.about.who)
                 );
                 if error.published {
-                    self.replace_node(&name, replaced, session);
+                    self.replace_node(replaced, session);
                 }
                 Outcome::Lost(from_io(&error.source))
             }
@@ -228,14 +228,15 @@ impl Coordination {
         Some(Arc::new(Pin::new(fd, Access::Path, None)))
     }
 
-    /// The node of a replaced version has lost its name; its inode lives on in the history and may some day come back as another file.
-    fn replace_node(&self, name: &Name, replaced: Option<Arc<Pin>>, session: &Session) {
+    /// The name leads to another version now. The inode of the replaced one lives on in the history, and its number may some day come back
+    /// for another file.
+    fn replace_node(&self, replaced: Option<Arc<Pin>>, session: &Session) {
         let Some(pin) = replaced else { return };
         let Ok(stat) = rustix::fs::fstat(pin.fd()) else { return };
         if let Some(old) = self.tree.nodes.find(attr::identity(&stat, false))
             && old != session.about.node
         {
-            self.tree.nodes.remove_name(old, name, pin, true);
+            self.tree.nodes.supersede(old, Some(pin));
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::session::Session;
@@ -35,13 +36,22 @@ pub struct Waiting {
     pub resume: Continue,
 }
 
-/// A thread that was answered ESTALE so that it walks the path again and finds a node of its own.
+/// What a thread finds that was answered ESTALE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finds {
+    /// The current version, whose node nobody takes over while the thread waits.
+    Current,
+    /// A node of its own, once it has looked.
+    Own(Option<NodeId>),
+}
+
+/// A thread that was answered ESTALE so that it walks the path again.
 #[derive(Debug, Clone)]
 pub struct Reroute {
     /// Where it was going.
     pub file: FileKey,
-    /// The node made for it, once it has looked.
-    pub node: Option<NodeId>,
+    /// What it is to find there.
+    pub finds: Finds,
     /// It had O_CREAT: there may be nothing there when its turn comes.
     pub creates: Option<Creation>,
     since: Instant,
@@ -56,10 +66,39 @@ pub struct Creation {
     pub umask: u32,
 }
 
+/// The key of a logical file, in the hands of a request: as long as it lives, the file's name has no other key.
+pub struct InHand<'a> {
+    files: &'a Mutex<Files>,
+    key: FileKey,
+}
+
+impl<'a> InHand<'a> {
+    /// Takes up the key of a name.
+    pub fn take(files: &'a Mutex<Files>, name: &Name) -> InHand<'a> {
+        InHand {
+            files,
+            key: files.lock().take_up(name),
+        }
+    }
+
+    /// The key.
+    pub fn key(&self) -> FileKey {
+        self.key
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.files.lock().put_down(self.key);
+    }
+}
+
 /// A logical file that is in use.
 #[derive(Debug)]
 struct InUse {
     name: Name,
+    /// Requests that have its key in hand.
+    users: usize,
     sessions: Vec<Arc<Session>>,
 }
 
@@ -70,6 +109,8 @@ pub struct Files {
     pub queue: Queue,
     /// The waiting requests, by ticket.
     pub waiting: HashMap<Ticket, Waiting>,
+    /// Grows with each session that ends; see [`Coordination::has_other_names`](super::Coordination).
+    pub ended: u64,
     keys: HashMap<Name, FileKey>,
     in_use: HashMap<FileKey, InUse>,
     reroutes: HashMap<u32, Reroute>,
@@ -84,6 +125,7 @@ impl Files {
         Files {
             queue: Queue::new(first),
             waiting: HashMap::new(),
+            ended: 0,
             keys: HashMap::new(),
             in_use: HashMap::new(),
             reroutes: HashMap::new(),
@@ -98,22 +140,33 @@ impl Files {
         self.keys.get(name).copied()
     }
 
-    /// The key of a name, which is in use from now on until [`Files::settle`].
-    pub fn key(&mut self, name: &Name) -> FileKey {
-        if let Some(key) = self.key_of(name) {
-            return key;
+    /// The key of a name, in hand until [`Files::put_down`].
+    fn take_up(&mut self, name: &Name) -> FileKey {
+        let key = self.key_of(name).unwrap_or_else(|| {
+            let key = FileKey(self.next_key);
+            self.next_key += 1;
+            self.keys.insert(name.clone(), key);
+            self.in_use.insert(
+                key,
+                InUse {
+                    name: name.clone(),
+                    users: 0,
+                    sessions: Vec::new(),
+                },
+            );
+            key
+        });
+        if let Some(file) = self.in_use.get_mut(&key) {
+            file.users += 1;
         }
-        let key = FileKey(self.next_key);
-        self.next_key += 1;
-        self.keys.insert(name.clone(), key);
-        self.in_use.insert(
-            key,
-            InUse {
-                name: name.clone(),
-                sessions: Vec::new(),
-            },
-        );
         key
+    }
+
+    fn put_down(&mut self, key: FileKey) {
+        if let Some(file) = self.in_use.get_mut(&key) {
+            file.users -= 1;
+        }
+        self.settle(key);
     }
 
     /// A number for a waiting request.
@@ -180,21 +233,22 @@ impl Files {
     pub fn settle(&mut self, key: FileKey) {
         let Some(file) = self.in_use.get(&key) else { return };
         let expected = self.reroutes.values().any(|reroute| reroute.file == key);
-        if file.sessions.is_empty() && self.queue.is_idle(key) && !expected {
+        if file.users == 0 && file.sessions.is_empty() && self.queue.is_idle(key) && !expected {
             self.keys.remove(&file.name);
             self.in_use.remove(&key);
         }
     }
 
     /// The thread will be answered ESTALE and come back through a LOOKUP.
-    pub fn send_round(&mut self, tid: u32, file: FileKey, creates: Option<Creation>) {
+    pub fn send_round(&mut self, tid: u32, file: FileKey, finds: Finds, creates: Option<Creation>) {
+        let since = Instant::now();
         self.reroutes.insert(
             tid,
             Reroute {
                 file,
-                node: None,
+                finds,
                 creates,
-                since: Instant::now(),
+                since,
             },
         );
     }
@@ -204,18 +258,38 @@ impl Files {
         self.reroutes.get_mut(&tid).filter(|reroute| reroute.file == file)
     }
 
+    /// Whether some thread is on its way to the file's current version, whose node must then not be taken over.
+    pub fn expects(&self, file: FileKey) -> bool {
+        self.reroutes
+            .values()
+            .any(|reroute| reroute.file == file && reroute.finds == Finds::Current)
+    }
+
     /// The thread has arrived, or gave up.
     pub fn take_reroute(&mut self, tid: u32, file: FileKey) -> Option<Reroute> {
         self.reroute(tid, file)?;
         self.reroutes.remove(&tid)
     }
 
-    /// Forgets the threads that were sent round and never came.
-    pub fn expire_reroutes(&mut self, now: Instant) {
+    /// Forgets the threads that were sent round and never came; returns the nodes made for them.
+    pub fn expire_reroutes(&mut self, now: Instant) -> Vec<NodeId> {
         let late = |reroute: &Reroute| now.saturating_duration_since(reroute.since) > REROUTE_LIFETIME;
-        let files: Vec<FileKey> = self.reroutes.values().filter(|r| late(r)).map(|r| r.file).collect();
+        let expired: Vec<Reroute> = self
+            .reroutes
+            .values()
+            .filter(|reroute| late(reroute))
+            .cloned()
+            .collect();
         self.reroutes.retain(|_, reroute| !late(reroute));
-        files.into_iter().for_each(|file| self.settle(file));
+        expired.iter().for_each(|reroute| self.settle(reroute.file));
+        let node = |reroute: Reroute| {
+            if let Finds::Own(node) = reroute.finds {
+                node
+            } else {
+                None
+            }
+        };
+        expired.into_iter().filter_map(node).collect()
     }
 
     /// Whether nothing is under way.

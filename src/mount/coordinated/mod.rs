@@ -146,11 +146,23 @@ impl Coordination {
             .filter(|info| info.kind == fuser::FileType::RegularFile)?;
         let name = info.names.into_iter().next()?;
         let target = self.target(name.parent, &name.name)?;
-        let linked_once = match self.stat(&target.name) {
-            Ok(stat) => is_coordinable(&stat),
-            Err(_) => true,
-        };
-        linked_once.then_some(target)
+        (!self.has_other_names(&target.name)).then_some(target)
+    }
+
+    /// Whether a file has several hard links. The store gives it a second name for a moment while it is replaced; that does not count.
+    fn has_other_names(&self, name: &Name) -> bool {
+        loop {
+            let ended = self.files.lock().ended;
+            if self.stat(name).is_ok_and(|stat| is_coordinable(&stat)) {
+                return false;
+            }
+            let files = self.files.lock();
+            match files.key_of(name) {
+                Some(key) if !files.queue.is_idle(key) => return false,
+                _ if files.ended == ended => return self.stat(name).is_ok(),
+                _ => {}
+            }
+        }
     }
 
     /// lstat(2) of a name in the backing tree.

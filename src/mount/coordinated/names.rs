@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FileType, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::close::Ending;
-use super::files::Granted;
+use super::files::{Finds, Granted, InHand};
 use super::open::Beginning;
 use super::session::Session;
 use super::wait::Claim;
@@ -68,7 +68,8 @@ impl Coordination {
                 held.into_iter().for_each(|(id, file)| this.release(id, file));
             });
         };
-        let file = self.files.lock().key(&target.name);
+        let in_hand = InHand::take(&self.files, &target.name);
+        let file = in_hand.key();
         let claim = Claim {
             file,
             caller,
@@ -102,6 +103,9 @@ impl Coordination {
                 staged.unlinked = true;
                 Ok(())
             }));
+        }
+        if self.must_look_again(caller, &opener, &target.name) {
+            return answer(Err(Errno::STALE));
         }
         let process = opener.proc;
         let name = target.name.clone();
@@ -137,7 +141,7 @@ impl Coordination {
         self.store
             .remove(&place(&dir, name, &path), &who, &info)
             .map_err(|error| self.failed(&error))?;
-        self.tree.taken_away(victim, name);
+        self.tree.superseded(victim);
         self.published(&path);
         Ok(())
     }
@@ -166,6 +170,14 @@ impl Coordination {
             .source
             .as_ref()
             .and_then(|source| self.own_session(&source.name, &opener));
+        if moving
+            .source
+            .iter()
+            .chain(&moving.target)
+            .any(|found| self.must_look_again(caller, &opener, &found.name))
+        {
+            return answer(Err(Errno::STALE));
+        }
         let targets = moving.source.iter().chain(&moving.target).cloned().collect();
         let process = opener.proc;
         self.with_all(caller, opener, targets, move |this, taken| {
@@ -238,7 +250,14 @@ impl Coordination {
                 .move_away(&from, to, moving.flags.contains(RenameFlags::NOREPLACE), &who, &info)
                 .map_err(|error| self.failed(&error))?;
         }
-        self.tree.renamed(old, new, &moved, victim, moving.flags);
+        if moving.flags.contains(RenameFlags::EXCHANGE) {
+            self.tree.renamed(old, new, &moved, victim, moving.flags);
+        } else {
+            if let Some(victim) = victim {
+                self.tree.superseded(victim);
+            }
+            self.tree.renamed(old, new, &moved, None, moving.flags);
+        }
         [&old_path, &new_path].into_iter().for_each(|path| self.published(path));
         Ok(())
     }
@@ -256,11 +275,9 @@ impl Coordination {
     ///
     /// Answers ESTALE to a thread that must wait, or whose node others have open, as [`Coordination::open_writer`] does.
     pub fn truncate(self: &Arc<Self>, caller: Caller, node: NodeId, target: Target, len: u64, answer: Answer<Stat>) {
-        let (key, reroute) = {
-            let mut files = self.files.lock();
-            let key = files.key(&target.name);
-            (key, files.take_reroute(caller.tid, key))
-        };
+        let in_hand = InHand::take(&self.files, &target.name);
+        let key = in_hand.key();
+        let reroute = self.arrived(caller, key);
         let opener = self.opener_for(caller, key);
         if let Some(own) = self.nearest_of(key, &opener) {
             let result = own.staged(|staged| {
@@ -269,11 +286,15 @@ impl Coordination {
             });
             return answer(result);
         }
-        let in_the_way = !self.files.lock().queue.is_idle(key) || self.tree.nodes.open_pin(node).is_some();
+        let in_the_way = {
+            let files = self.files.lock();
+            !files.queue.is_idle(key) || files.expects(key) || self.tree.nodes.open_pin(node).is_some()
+        };
         if reroute.is_none() && in_the_way {
-            self.files.lock().send_round(caller.tid, key, None);
+            self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
             return answer(Err(Errno::STALE));
         }
+        self.tree.nodes.supersede(node, None);
         let process = opener.proc;
         let claim = Claim {
             file: key,
@@ -355,6 +376,22 @@ impl Coordination {
             return false;
         };
         self.files.lock().creates_in(directory)
+    }
+
+    /// Whether a thread that would wait must first walk the path again. While it waits the kernel holds the lock of the inode that it found
+    /// there, and that must not be one that a session's holder writes to: after ESTALE it finds the current version's own node, which
+    /// nobody takes over while somebody waits.
+    fn must_look_again(&self, caller: Caller, opener: &Opener, name: &Name) -> bool {
+        let Some(key) = self.files.lock().key_of(name) else {
+            return false;
+        };
+        let arrived = self.arrived(caller, key).is_some();
+        if arrived || self.files.lock().queue.is_idle(key) || self.nearest_of(key, opener).is_some() {
+            self.files.lock().settle(key);
+            return false;
+        }
+        self.files.lock().send_round(caller.tid, key, Finds::Current, None);
+        true
     }
 
     fn own_session(&self, name: &Name, opener: &Opener) -> Option<Arc<Session>> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::files::{Creation, Granted};
+use super::files::{Creation, Finds, Granted, InHand, Reroute};
 use super::handles::Writer;
 use super::session::{About, Session, Staged};
 use super::wait::Claim;
@@ -63,7 +63,7 @@ impl Coordination {
 
     /// The LOOKUP of a thread that was answered ESTALE: it gets a node of its own, the same until it opens it.
     fn arrive(&self, caller: Caller, key: FileKey, target: &Target) -> Result<Option<Entry>, Errno> {
-        let Some(node) = self.files.lock().reroute(caller.tid, key).map(|reroute| reroute.node) else {
+        let Some(Finds::Own(node)) = self.files.lock().reroute(caller.tid, key).map(|reroute| reroute.finds) else {
             return Ok(None);
         };
         let stat = match self.stat(&target.name) {
@@ -87,8 +87,10 @@ impl Coordination {
                     attr::identity(&stat, false),
                     attr::kind(stat.st_mode),
                 );
+                // The kernel forgets it at once when it finds another node in its cache, and then looks again.
+                self.tree.nodes.look_up_again(id);
                 if let Some(reroute) = self.files.lock().reroute(caller.tid, key) {
-                    reroute.node = Some(id);
+                    reroute.finds = Finds::Own(Some(id));
                 }
                 id
             }
@@ -100,6 +102,15 @@ impl Coordination {
         }))
     }
 
+    /// A thread that was sent round is here; what it found, the kernel holds now.
+    pub(super) fn arrived(&self, caller: Caller, file: FileKey) -> Option<Reroute> {
+        let reroute = self.files.lock().take_reroute(caller.tid, file)?;
+        if let Finds::Own(Some(node)) = reroute.finds {
+            self.tree.nodes.forget(node, 1);
+        }
+        Some(reroute)
+    }
+
     /// fstat(2) and stat(2) of a node that stands for a session's shadow; `None` for all others.
     pub fn stat_of_session(&self, node: NodeId) -> Option<Stat> {
         let session = self.files.lock().session_on(node).cloned()?;
@@ -109,23 +120,37 @@ impl Coordination {
     /// open(2) for reading: the handle keeps the version that the node stands for.
     ///
     /// # Errors
-    /// ESTALE sends the caller round when the node has become the shadow of somebody else's session since it was looked up.
-    pub fn open_reader(&self, caller: Caller, node: NodeId) -> Result<Arc<Ordinary>, Errno> {
+    /// ESTALE sends the caller round, once, when the node has become the shadow of somebody else's session since it was looked up.
+    pub fn open_reader(&self, caller: Caller, node: NodeId, target: &Target) -> Result<Arc<Ordinary>, Errno> {
         let session = self.files.lock().session_on(node).cloned();
-        if let Some(session) = session
-            && session.is_open()
-        {
-            let opener = caller::opener(caller);
-            if self
-                .nearest_of(session.about.file, &opener)
-                .is_none_or(|own| own.about.node != node)
-            {
-                return Err(Errno::STALE);
+        let found = match session.filter(|session| session.is_open()) {
+            None => self.tree.open(caller, node, OFlags::RDONLY, &|_| {
+                Err(std::io::ErrorKind::Unsupported.into())
+            }),
+            Some(session) => {
+                let own = self.nearest_of(session.about.file, &caller::opener(caller));
+                let pin = Arc::clone(&session.pin);
+                own.filter(|own| own.about.node == node)
+                    .map(|_| Arc::new(Ordinary { node, pin }))
+                    .ok_or(Errno::STALE)
             }
+        };
+        if !matches!(found, Err(Errno::STALE)) {
+            return found;
         }
-        self.tree.open(caller, node, OFlags::RDONLY, &|_| {
-            Err(std::io::ErrorKind::Unsupported.into())
-        })
+        let in_hand = InHand::take(&self.files, &target.name);
+        let file = in_hand.key();
+        if self.arrived(caller, file).is_none() {
+            self.files.lock().send_round(caller.tid, file, Finds::Current, None);
+            return Err(Errno::STALE);
+        }
+        // Overtaken a second time, and the kernel walks again only once: the name leads to a version all the same.
+        let version = open_version(&*self.directory(target.name.parent)?, &target.name.name)?;
+        let pin = Arc::new(Pin::new(version.into(), Access::Read, None));
+        if self.tree.nodes.open_pin(node).is_none() {
+            self.tree.nodes.set_open_pin(node, &pin);
+        }
+        Ok(Arc::new(Ordinary { node, pin }))
     }
 
     /// open(2) for writing, or with O_TRUNC: joins or begins a session, waiting for it if need be.
@@ -141,16 +166,18 @@ impl Coordination {
         answer: Answer<Arc<Writer>>,
     ) {
         let truncate = flags.contains(OFlags::TRUNC);
-        let (key, reroute) = {
-            let mut files = self.files.lock();
-            let key = files.key(&target.name);
-            (key, files.take_reroute(caller.tid, key))
-        };
+        let in_hand = InHand::take(&self.files, &target.name);
+        let key = in_hand.key();
+        let reroute = self.arrived(caller, key);
         let opener = self.opener_for(caller, key);
         let nonblock = flags.contains(OFlags::NONBLOCK);
         if reroute.is_none() && !nonblock && self.must_go_round(key, node, &opener, truncate) {
-            self.files.lock().send_round(caller.tid, key, None);
+            self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
             return answer(Err(Errno::STALE));
+        }
+        if self.files.lock().session_on(node).is_none() {
+            // Before the queue admits it: whoever is told of a session must find the current version under another node.
+            self.tree.nodes.supersede(node, None);
         }
         let process = opener.proc;
         let intent = if truncate { Intent::Truncate } else { Intent::Modify };
@@ -193,8 +220,11 @@ impl Coordination {
 
     /// Whether an open for writing cannot be served on the node that the thread found.
     fn must_go_round(&self, key: FileKey, node: NodeId, opener: &Opener, truncate: bool) -> bool {
-        if self.files.lock().queue.is_idle(key) {
-            return self.tree.nodes.open_pin(node).is_some();
+        {
+            let files = self.files.lock();
+            if files.queue.is_idle(key) {
+                return files.expects(key) || self.tree.nodes.open_pin(node).is_some();
+            }
         }
         match self.nearest_of(key, opener) {
             Some(own) => truncate || own.about.node != node,
@@ -211,18 +241,20 @@ impl Coordination {
         flags: OFlags,
         answer: Answer<(Entry, Arc<Writer>)>,
     ) {
-        let key = self.files.lock().key(&target.name);
+        let in_hand = InHand::take(&self.files, &target.name);
+        let key = in_hand.key();
         let opener = self.opener_for(caller, key);
         let taken = !self.files.lock().queue.is_idle(key) || self.stat(&target.name).is_ok();
         if taken {
             if flags.contains(OFlags::EXCL) {
-                self.files.lock().settle(key);
                 return answer(Err(Errno::EXIST));
             }
             if flags.contains(OFlags::NONBLOCK) && self.nearest_of(key, &opener).is_none() {
                 return answer(Err(Errno::WOULDBLOCK));
             }
-            self.files.lock().send_round(caller.tid, key, Some(creation));
+            self.files
+                .lock()
+                .send_round(caller.tid, key, Finds::Own(None), Some(creation));
             return answer(Err(Errno::STALE));
         }
         let process = opener.proc;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::close::Ending;
-use super::files::Granted;
+use super::files::{Granted, InHand};
 use super::open::Beginning;
 use super::wait::Claim;
 use super::{Answer, Coordination, Target};
@@ -40,7 +40,8 @@ impl Coordination {
             Ok(found) => found,
             Err(errno) => return answer(Err(errno)),
         };
-        let file = self.files.lock().key(&target.name);
+        let in_hand = InHand::take(&self.files, &target.name);
+        let file = in_hand.key();
         let opener = self.opener_for(caller, file);
         let process = opener.proc;
         let claim = Claim {

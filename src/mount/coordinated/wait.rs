@@ -109,6 +109,7 @@ impl Coordination {
     pub(super) fn release(self: &Arc<Self>, session: SessionId, file: FileKey) {
         let wakes = {
             let mut files = self.files.lock();
+            files.ended += 1;
             let wakes = files.queue.close(self.now(), session);
             files.settle(file);
             wakes
@@ -180,11 +181,13 @@ impl Coordination {
 
     /// One round of the watching thread; returns how long it may sleep.
     fn watch(self: &Arc<Self>) -> Duration {
+        let expired;
         let wakes = {
             let mut files = self.files.lock();
-            files.expire_reroutes(Instant::now());
+            expired = files.expire_reroutes(Instant::now());
             files.queue.tick(self.now())
         };
+        expired.into_iter().for_each(|node| self.tree.nodes.forget(node, 1));
         self.carry_out(wakes);
         self.end_interrupted();
         let files = self.files.lock();
