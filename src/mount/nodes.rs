@@ -183,10 +183,13 @@ impl NodeTable {
         }
     }
 
-    /// A new node under a number of its own, one lookup, even where the inode has a node already. That node stays the one
-    /// which [`NodeTable::intern`] finds.
+    /// A new node under a number of its own, one lookup. [`NodeTable::intern`] does not find it: it is for one thread, until
+    /// [`NodeTable::rebind`] gives it an inode that others may find it by.
     pub fn fresh(&self, name: Name, identity: Identity, kind: fuser::FileType) -> NodeId {
-        self.inner.write().create(name, identity, kind, true)
+        let mut inner = self.inner.write();
+        let id = inner.create(name, identity, kind, true);
+        inner.detach(id);
+        id
     }
 
     /// The kernel is told of a node once more.
