@@ -185,3 +185,31 @@ need_fuse() {
 need_python() {
     PYTHON=${PYTHON:-$(command -v python3)} || die "python3 is missing: apt install python3"
 }
+
+# not_run WHAT WHY: says that something optional could not be done.
+not_run() { warn "$1: $2"; }
+
+# install_missing COMMAND=PACKAGE...: apt where it can; a package that cannot be had is reported, no failure by itself.
+install_missing() {
+    local pair as_root=() packages=()
+    for pair in "$@"; do have "${pair%%=*}" || packages+=("${pair#*=}"); done
+    [ ${#packages[@]} -gt 0 ] || return 0
+    if ! have apt-get; then
+        not_run "installing ${packages[*]}" "no apt-get here"
+        return 0
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        sudo -n true 2>/dev/null || {
+            not_run "installing ${packages[*]}" "not root, no sudo without a password"
+            return 0
+        }
+        as_root=(sudo -n)
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    limit 120 "${as_root[@]}" apt-get update -qq </dev/null || true
+    # One by one: a name that this release does not have must not keep the others out.
+    for pair in "${packages[@]}"; do
+        limit 180 "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$pair" </dev/null >/dev/null 2>&1 ||
+            not_run "installing $pair" "apt-get could not"
+    done
+}
