@@ -24,6 +24,9 @@ while [ $# -gt 0 ]; do
     shift
 done
 
+wanted=(cc=gcc python3=python3)
+[ "$(id -u)" = 0 ] || wanted+=(fusermount3=fuse3)
+install_missing "${wanted[@]}"
 need_python
 need_fuse
 results=$(mktemp -d)

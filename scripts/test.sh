@@ -54,32 +54,8 @@ step() {
     return $code
 }
 
+# Overrides common.sh: the summary tells.
 not_run() { summary+=("not run  $1: $2"); }
-
-# install COMMAND=PACKAGE...: apt where it can; a package that cannot be had is reported, no failure by itself.
-install() {
-    local pair as_root=() packages=()
-    for pair in "$@"; do have "${pair%%=*}" || packages+=("${pair#*=}"); done
-    [ ${#packages[@]} -gt 0 ] || return 0
-    if ! have apt-get; then
-        not_run "installing ${packages[*]}" "no apt-get here"
-        return 0
-    fi
-    if [ "$(id -u)" != 0 ]; then
-        sudo -n true 2>/dev/null || {
-            not_run "installing ${packages[*]}" "not root, no sudo without a password"
-            return 0
-        }
-        as_root=(sudo -n)
-    fi
-    export DEBIAN_FRONTEND=noninteractive
-    limit 120 "${as_root[@]}" apt-get update -qq </dev/null || true
-    # One by one: a name that this release does not have must not keep the others out.
-    for pair in "${packages[@]}"; do
-        limit 180 "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$pair" </dev/null >/dev/null 2>&1 ||
-            not_run "installing $pair" "apt-get could not"
-    done
-}
 
 # component NAME COMMAND: a part of the Rust toolchain; official images come without rustfmt and clippy.
 component() {
@@ -92,7 +68,7 @@ have cargo || [ ! -r "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
 have cargo || die "cargo is missing: install Rust 1.85 or later from https://rustup.rs"
 if [ $quick = no ]; then
     title "== what is missing"
-    install cc=gcc fusermount3=fuse3 setfacl=acl setfattr=attr python3=python3 git=git ps=procps node=nodejs mkfs.ext4=e2fsprogs
+    install_missing cc=gcc fusermount3=fuse3 setfacl=acl setfattr=attr python3=python3 git=git ps=procps node=nodejs mkfs.ext4=e2fsprogs
     [ -e /dev/fuse ] || modprobe fuse 2>/dev/null || true
 fi
 

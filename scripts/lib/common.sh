@@ -61,6 +61,20 @@ is_mounted() {
     return 1
 }
 
+# mount_source DIR: the tree that the concordfs at DIR shows, as the kernel's table says.
+mount_source() {
+    local line fields point source='' wanted
+    wanted=$(realpath_of "$1")
+    while IFS= read -r line; do
+        fields=${line##* - }
+        [ "${fields%% *}" = fuse.concordfs ] || continue
+        read -r _ _ _ _ point _ <<<"${line%% - *}"
+        printf -v point '%b' "$point"
+        [ "$point" = "$wanted" ] && read -r _ source _ <<<"$fields"
+    done <"${MOUNTINFO:-/proc/self/mountinfo}"
+    printf '%b\n' "$source"
+}
+
 # realpath_of DIR: the absolute path without touching DIR itself, which may be a dead mount.
 realpath_of() {
     local path=$1 parent
@@ -154,8 +168,9 @@ need_fuse() {
     fi
     if [ ! -e /dev/fuse ]; then
         lacks+=("/dev/fuse is missing: load it with 'modprobe fuse'; in a container start with --device /dev/fuse --cap-add SYS_ADMIN")
-    elif ! (exec 3<>/dev/fuse) 2>/dev/null; then
-        lacks+=("/dev/fuse cannot be opened by $(id -un): it should have mode 0666, and a container must allow the device")
+    elif [ "$(id -u)" = 0 ] && ! (exec 3<>/dev/fuse) 2>/dev/null; then
+        # For others fusermount3, which is setuid, opens it.
+        lacks+=("/dev/fuse cannot be opened, though it is there: a container must allow the device, --device /dev/fuse")
     fi
     if [ "$(id -u)" != 0 ] && ! have fusermount3; then
         lacks+=("fusermount3 is missing, which users other than root mount with: apt install fuse3")
@@ -170,4 +185,32 @@ need_fuse() {
 # need_python: most helpers are Python 3 without packages.
 need_python() {
     PYTHON=${PYTHON:-$(command -v python3)} || die "python3 is missing: apt install python3"
+}
+
+# not_run WHAT WHY: says that something optional could not be done.
+not_run() { warn "$1: $2"; }
+
+# install_missing COMMAND=PACKAGE...: apt where it can; a package that cannot be had is reported, no failure by itself.
+install_missing() {
+    local pair as_root=() packages=()
+    for pair in "$@"; do have "${pair%%=*}" || packages+=("${pair#*=}"); done
+    [ ${#packages[@]} -gt 0 ] || return 0
+    if ! have apt-get; then
+        not_run "installing ${packages[*]}" "no apt-get here"
+        return 0
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        sudo -n true 2>/dev/null || {
+            not_run "installing ${packages[*]}" "not root, no sudo without a password"
+            return 0
+        }
+        as_root=(sudo -n)
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    limit 120 "${as_root[@]}" apt-get update -qq </dev/null || true
+    # One by one: a name that this release does not have must not keep the others out.
+    for pair in "${packages[@]}"; do
+        limit 180 "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$pair" </dev/null >/dev/null 2>&1 ||
+            not_run "installing $pair" "apt-get could not"
+    done
 }

@@ -2,7 +2,7 @@
 
 Three shapes, by file name:
 
-  *.md     lines "[who N] text", the last one "[who N] end lines=L sum=MD5"; the sum is over the lines without "[who N] ".
+  *.md     lines "[who N] text", the last one "[who N] end sum=MD5"; the sum is over the lines without "[who N] ".
   *.json   {"by": "who N", "items": [{"by": "who N", "text": ...}, ...], "sum": MD5 of the texts}
   *.jsonl  a log: each line {"by": "who N", "text": ..., "end": "who N"}
 
@@ -17,7 +17,7 @@ WHOLE, EMPTY, TORN, MIXED, MISSING = "whole", "empty", "torn", "mixed", "missing
 
 _LINE = re.compile(rb"\[([^\]]+)\] ([^\n]*)\n")
 _BY = re.compile(rb'"by": ?"([^"]+)"')
-_END = re.compile(rb"end lines=(\d+) sum=([0-9a-f]{32})")
+_END = re.compile(rb"end sum=([0-9a-f]{32})")
 
 FILLER = "the plan of record says what is next, who does it and what it waits for"
 
@@ -26,7 +26,7 @@ def text_template(lines):
     """A *.md document with "@" where each line's "[who N]" goes."""
     body = [f"{n:03} {FILLER} {n * 7919 % 1000}" for n in range(lines)]
     total = hashlib.md5("".join(line + "\n" for line in body).encode()).hexdigest()
-    return "".join(f"@ {line}\n" for line in [*body, f"end lines={lines} sum={total}"])
+    return "".join(f"@ {line}\n" for line in [*body, f"end sum={total}"])
 
 
 def text_document(by, lines):
@@ -66,10 +66,10 @@ def _judge_text(data):
         return TORN
     body = [text for _, text in lines]
     end = _END.fullmatch(body.pop())
-    if not end or int(end[1]) != len(body):
+    if not end:
         return TORN
     total = hashlib.md5(b"".join(text + b"\n" for text in body)).hexdigest()
-    return WHOLE if total.encode() == end[2] else TORN
+    return WHOLE if total.encode() == end[1] else TORN
 
 
 def _judge_json(data):

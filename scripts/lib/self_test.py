@@ -25,6 +25,12 @@ class Documents(unittest.TestCase):
         one, two = (documents.text_document(f"w {n}", 5).encode() for n in (1, 2))
         self.assertEqual(documents.judge("a.md", one[:40] + two[40:]), documents.MIXED)
 
+    def test_a_document_with_one_other_character_in_its_text_is_torn(self):
+        text = documents.text_document("w 1", 5).replace("what is next", "what is text", 1)
+        self.assertEqual(documents.judge("a.md", text.encode()), documents.TORN)
+        document = json.dumps(documents.json_document("w 1", 5)).replace("what is next", "what is text", 1)
+        self.assertEqual(documents.judge("a.json", document.encode()), documents.TORN)
+
     def test_a_text_document_that_lost_a_line_in_its_middle_is_torn(self):
         lines = documents.text_document("w 1", 5).splitlines(keepends=True)
         self.assertEqual(documents.judge("a.md", "".join(lines[:2] + lines[3:]).encode()), documents.TORN)
