@@ -180,6 +180,10 @@ impl fuser::Filesystem for Fs {
             .and_then(|identity| Ok((identity.private, self.tree.stat(id)?)))
         {
             Ok((private, stat)) => reply.attr(&self.tree.ttl(private), &attr::attributes(id, &stat)),
+            Err(Errno::STALE) => match self.coordination.stat_of_name(id) {
+                Ok(stat) => reply.attr(&Duration::ZERO, &attr::attributes(id, &stat)),
+                Err(error) => reply.error(reply_errno(error)),
+            },
             Err(error) => reply.error(reply_errno(error)),
         }
     }

@@ -104,7 +104,7 @@ impl Coordination {
                 Ok(())
             }));
         }
-        if self.must_look_again(caller, &opener, &target.name) {
+        if self.must_look_again(caller, &opener, &[&target.name]) {
             return answer(Err(Errno::STALE));
         }
         let process = opener.proc;
@@ -170,12 +170,13 @@ impl Coordination {
             .source
             .as_ref()
             .and_then(|source| self.own_session(&source.name, &opener));
-        if moving
+        let names: Vec<&Name> = moving
             .source
             .iter()
             .chain(&moving.target)
-            .any(|found| self.must_look_again(caller, &opener, &found.name))
-        {
+            .map(|found| &found.name)
+            .collect();
+        if self.must_look_again(caller, &opener, &names) {
             return answer(Err(Errno::STALE));
         }
         let targets = moving.source.iter().chain(&moving.target).cloned().collect();
@@ -381,15 +382,17 @@ impl Coordination {
     /// Whether a thread that would wait must first walk the path again. While it waits the kernel holds the lock of the inode that it found
     /// there, and that must not be one that a session's holder writes to: after ESTALE it finds the current version's own node, which
     /// nobody takes over while somebody waits.
-    fn must_look_again(&self, caller: Caller, opener: &Opener, name: &Name) -> bool {
-        let Some(key) = self.files.lock().key_of(name) else {
+    fn must_look_again(&self, caller: Caller, opener: &Opener, names: &[&Name]) -> bool {
+        let keys: Vec<FileKey> = names.iter().filter_map(|name| self.files.lock().key_of(name)).collect();
+        let mut arrived = false;
+        for key in &keys {
+            arrived |= self.arrived(caller, *key).is_some();
+            self.files.lock().settle(*key);
+        }
+        let busy = |key: &FileKey| !self.files.lock().queue.is_idle(*key) && self.nearest_of(*key, opener).is_none();
+        let Some(key) = keys.into_iter().find(busy).filter(|_| !arrived) else {
             return false;
         };
-        let arrived = self.arrived(caller, key).is_some();
-        if arrived || self.files.lock().queue.is_idle(key) || self.nearest_of(key, opener).is_some() {
-            self.files.lock().settle(key);
-            return false;
-        }
         self.files.lock().send_round(caller.tid, key, Finds::Current, None);
         true
     }

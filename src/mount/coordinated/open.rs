@@ -117,11 +117,38 @@ impl Coordination {
         session.staged(|staged| staged.stat()).ok()
     }
 
+    /// Attributes for a node whose inode is no longer what its coordinated name leads to: what the name leads to now. The kernel asks for
+    /// them between a LOOKUP and the OPEN that follows, and a publish may come in between.
+    ///
+    /// # Errors
+    /// ESTALE when the name is not coordinated, or there is nothing.
+    pub fn stat_of_name(&self, node: NodeId) -> Result<Stat, Errno> {
+        let name = self
+            .tree
+            .nodes
+            .info(node)
+            .and_then(|info| info.names.into_iter().next())
+            .ok_or(Errno::STALE)?;
+        self.target(name.parent, &name.name).ok_or(Errno::STALE)?;
+        let promised = || {
+            let files = self.files.lock();
+            let session = files.key_of(&name).and_then(|key| files.sessions(key).last().cloned());
+            session.ok_or(Errno::STALE)
+        };
+        match self.stat(&name) {
+            Err(Errno::NOENT) => promised()?.staged(|staged| staged.stat()),
+            result => result,
+        }
+    }
+
     /// open(2) for reading: the handle keeps the version that the node stands for.
     ///
     /// # Errors
     /// ESTALE sends the caller round, once, when the node has become the shadow of somebody else's session since it was looked up.
     pub fn open_reader(&self, caller: Caller, node: NodeId, target: &Target) -> Result<Arc<Ordinary>, Errno> {
+        let in_hand = InHand::take(&self.files, &target.name);
+        let file = in_hand.key();
+        let arrived = self.arrived(caller, file).is_some();
         let session = self.files.lock().session_on(node).cloned();
         let found = match session.filter(|session| session.is_open()) {
             None => self.tree.open(caller, node, OFlags::RDONLY, &|_| {
@@ -138,9 +165,7 @@ impl Coordination {
         if !matches!(found, Err(Errno::STALE)) {
             return found;
         }
-        let in_hand = InHand::take(&self.files, &target.name);
-        let file = in_hand.key();
-        if self.arrived(caller, file).is_none() {
+        if !arrived {
             self.files.lock().send_round(caller.tid, file, Finds::Current, None);
             return Err(Errno::STALE);
         }
