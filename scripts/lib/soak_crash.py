@@ -15,6 +15,14 @@ MOUNT_TIMEOUT_S = 60
 RECOVER_TIMEOUT_S = 120
 
 
+def read_link(path):
+    """The target, or nothing when it is gone: a busy daemon opens and closes files all the time."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
 def daemon_pid(concord, directory, tree):
     """The daemon's pid, from `status --json`, else from .concord/daemon.json. It must hold /dev/fuse open, or it is not killed."""
     try:
@@ -27,7 +35,7 @@ def daemon_pid(concord, directory, tree):
     pid = found.get("pid") or found.get("daemon", {}).get("pid")
     if not isinstance(pid, int) or pid < 2:
         raise RuntimeError(f"no daemon pid in the status of {directory}: {found}")
-    links = [os.readlink(link) for link in glob.glob(f"/proc/{pid}/fd/*") if os.path.islink(link)]
+    links = [read_link(link) for link in glob.glob(f"/proc/{pid}/fd/*")]
     if "/dev/fuse" not in links:
         raise RuntimeError(f"pid {pid} does not hold /dev/fuse: not a daemon, not killed")
     return pid

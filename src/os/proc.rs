@@ -95,6 +95,11 @@ pub fn exit_of(tid: u32) -> Exit {
     }
 }
 
+/// Whether a process is gone or on its way out: its main thread has left, or has a signal pending that it will meet.
+pub fn is_ending(pid: u32) -> bool {
+    stat(pid).is_none() || exit_of(pid) != Exit::Not || signal_waits(pid) == Some(true)
+}
+
 /// Whether a signal waits for this thread that would interrupt it: pending for it or its process, and not blocked.
 /// `None` when the thread is gone.
 pub fn signal_waits(tid: u32) -> Option<bool> {

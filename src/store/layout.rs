@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -12,9 +13,12 @@ use super::files::Files;
 use super::journal::{self, Journal};
 use super::record::JournalLine;
 use super::{FORMAT_NUMBER, History, JOURNAL_READ_BYTES_MAX, RecoveryReport, STORE_DIR, Store, StoreError};
+use crate::os::proc;
 
 const FORMAT_BYTES_MAX: u64 = 256;
 const LOCK_BYTES_MAX: u64 = 64;
+/// How long a daemon that was killed may take to let go of its lock.
+const DYING_HOLDER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// What there may be in a store whose making was cut short before it had a `format`.
 const UNFINISHED: [&str; 5] = ["lock", "shadows", "history", "recovered", "format.part"];
 
@@ -117,21 +121,38 @@ fn take_lock<D: Disk>(disk: &D, home: &D::Dir) -> Result<D::File, StoreError> {
     let lock = disk
         .open_or_create(home, name)
         .map_err(StoreError::io("open", "lock"))?;
-    if disk.try_lock(&lock).map_err(StoreError::io("lock", "lock"))? {
+    let started = Instant::now();
+    let locked = loop {
+        if disk.try_lock(&lock).map_err(StoreError::io("lock", "lock"))? {
+            break true;
+        }
+        // A daemon that was killed keeps its lock until the last of its threads is back from the disk.
+        let ending = holder(disk, home).parse().is_ok_and(proc::is_ending);
+        if !ending || started.elapsed() > DYING_HOLDER_WAIT_MAX {
+            break false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    if locked {
         let pid = format!("{}\n", std::process::id());
         disk.set_len(&lock, 0)
             .and_then(|()| disk.write_at(&lock, pid.as_bytes(), 0))
             .map_err(StoreError::io("write", "lock"))?;
         return Ok(lock);
     }
-    let bytes = read_small(disk, home, name, LOCK_BYTES_MAX).unwrap_or_default();
-    let holder: String = String::from_utf8_lossy(&bytes)
-        .chars()
-        .filter(char::is_ascii_digit)
-        .collect();
+    let holder = holder(disk, home);
     Err(StoreError::Locked {
         holder: if holder.is_empty() { "unknown".into() } else { holder },
     })
+}
+
+/// The process id in the lock file; empty when there is none.
+fn holder<D: Disk>(disk: &D, home: &D::Dir) -> String {
+    let bytes = read_small(disk, home, OsStr::new("lock"), LOCK_BYTES_MAX).unwrap_or_default();
+    String::from_utf8_lossy(&bytes)
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect()
 }
 
 /// The journal and what it says. What is not a regular file there is renamed, for recovery to set aside.
