@@ -179,7 +179,13 @@ impl fuser::Filesystem for Fs {
             .identity(id)
             .and_then(|identity| Ok((identity.private, self.tree.stat(id)?)))
         {
-            Ok((private, stat)) => reply.attr(&self.tree.ttl(private), &attr::attributes(id, &stat)),
+            Ok((private, mut stat)) => {
+                if self.tree.nodes.is_unlinked(id) {
+                    // A version that was replaced has its links in the history only.
+                    stat.st_nlink = 0;
+                }
+                reply.attr(&self.tree.ttl(private), &attr::attributes(id, &stat));
+            }
             Err(Errno::STALE) => match self.coordination.stat_of_name(id) {
                 Ok(stat) => reply.attr(&Duration::ZERO, &attr::attributes(id, &stat)),
                 Err(error) => reply.error(reply_errno(error)),

@@ -246,6 +246,11 @@ impl NodeTable {
         self.inner.read().nodes.get(&id).map(|node| node.identity)
     }
 
+    /// Whether nothing in the mounted tree leads to the node's inode any more, whatever links it has elsewhere.
+    pub fn is_unlinked(&self, id: NodeId) -> bool {
+        self.inner.read().nodes.get(&id).is_some_and(|node| node.detached)
+    }
+
     /// What holds the inode while it is open, or after its last name went.
     pub fn pin(&self, id: NodeId) -> Option<Arc<Pin>> {
         self.inner.read().nodes.get(&id).and_then(Node::pin)

@@ -80,13 +80,10 @@ impl Writer {
     pub fn allocate(&self, coordination: &Coordination, offset: u64, length: u64, mode: i32) -> Result<(), Errno> {
         self.change(coordination, |staged| {
             staged.fill(coordination.store())?;
+            let mode = FallocateFlags::from_bits_retain(mode as u32);
+            rustix::fs::fallocate(&staged.shadow.file, mode, offset, length)?;
             staged.changed = true;
-            rustix::fs::fallocate(
-                &staged.shadow.file,
-                FallocateFlags::from_bits_retain(mode as u32),
-                offset,
-                length,
-            )
+            Ok(())
         })
     }
 
@@ -104,10 +101,10 @@ impl Writer {
     ) -> Result<u32, Errno> {
         self.change(coordination, |staged| {
             staged.fill(coordination.store())?;
-            staged.changed = true;
             let (mut from_at, mut to_at) = (offset, to_offset);
             let copied =
                 rustix::fs::copy_file_range(from, Some(&mut from_at), &staged.shadow.file, Some(&mut to_at), length);
+            staged.changed |= copied.is_ok_and(|count| count > 0);
             copied.map(|count| count as u32)
         })
     }

@@ -205,6 +205,13 @@ impl Coordination {
             self.tree.nodes.supersede(node, None);
         }
         let process = opener.proc;
+        let promised = || {
+            let own = self.nearest_of(key, &opener).filter(|own| own.creates)?;
+            let mode = rustix::fs::fstat(own.pin.fd()).ok()?.st_mode;
+            Some(Creation { mode, umask: 0 })
+        };
+        // What its lineage is creating, the caller sees: its own open finds nothing else there either.
+        let creates = reroute.and_then(|reroute| reroute.creates).or_else(promised);
         let intent = if truncate { Intent::Truncate } else { Intent::Modify };
         let claim = Claim {
             file: key,
@@ -214,7 +221,6 @@ impl Coordination {
             nonblock,
         };
         let this = Arc::clone(self);
-        let creates = reroute.and_then(|reroute| reroute.creates);
         let append = flags.contains(OFlags::APPEND);
         let beginning = move |id| Beginning {
             id,

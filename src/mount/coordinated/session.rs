@@ -265,7 +265,7 @@ impl Staged {
     /// Those of fstat(2).
     pub fn stat(&self) -> Result<Stat, Errno> {
         let mut stat = rustix::fs::fstat(&self.shadow.file)?;
-        if let (Some(base), false) = (&self.base, self.filled) {
+        if let (Some(base), false) = (&self.base, self.changed) {
             let shown = rustix::fs::fstat(base)?;
             stat.st_size = shown.st_size;
             stat.st_blocks = shown.st_blocks;
@@ -318,12 +318,14 @@ impl Staged {
         } else {
             offset
         };
-        self.changed = true;
         let mut written = 0;
         while written < data.len() {
             match self.shadow.file.write_at(&data[written..], offset + written as u64) {
                 Ok(0) => return if written > 0 { Ok(written) } else { Err(Errno::NOSPC) },
-                Ok(count) => written += count,
+                Ok(count) => {
+                    written += count;
+                    self.changed = true;
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) if written > 0 => return Ok(written),
                 Err(error) => return Err(from_io(&error)),
@@ -341,8 +343,9 @@ impl Staged {
             self.filled = true;
         }
         self.fill(store)?;
+        rustix::fs::ftruncate(&self.shadow.file, len)?;
         self.changed = true;
-        rustix::fs::ftruncate(&self.shadow.file, len)
+        Ok(())
     }
 
     /// fsync(2) or fdatasync(2) of the shadow. A failure is final: the kernel may have dropped what it could not write.
