@@ -114,12 +114,12 @@ impl Coordination {
             Outcome::Done { .. } => Ok(()),
             Outcome::Lost(errno) => Err(*errno),
         };
-        for reply in session.end(outcome) {
-            reply(result);
-        }
-        if !session.is_late() {
-            self.release(session.about.id, session.about.file);
-        }
+        let replies = session.end(outcome);
+        // Before the answer: whoever learns from close(2) that the file is free must find it so.
+        let held = (!session.is_late()).then_some((session.about.id, session.about.file));
+        let wakes = self.let_go(held);
+        replies.into_iter().for_each(|reply| reply(result));
+        self.carry_out(wakes);
     }
 
     /// What becomes of what was staged.

@@ -211,7 +211,7 @@ impl Files {
             .find(|session| session.about.id == id)
     }
 
-    /// The sessions that nobody waits for: see [`Session::queued`].
+    /// The sessions that nobody waits for: see [`Session::is_late`].
     pub fn late_sessions(&self) -> &[Arc<Session>] {
         &self.late
     }
