@@ -77,7 +77,8 @@ impl Coordination {
 
     /// The lease of a session has run out.
     pub(super) fn expire(self: &Arc<Self>, id: crate::session::SessionId) {
-        if let Some(session) = self.files.lock().session(id).cloned() {
+        let session = self.files.lock().session(id).cloned();
+        if let Some(session) = session {
             self.end(&session, Ending::Expired, None);
         }
     }

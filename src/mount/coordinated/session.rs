@@ -54,6 +54,8 @@ pub struct Session {
     /// Holds the shadow's inode; the handles of its node share it.
     pub pin: Arc<Pin>,
     name: Mutex<Name>,
+    /// Held while the base is copied into the shadow and while the shadow is synced: an error of fsync(2) is told once, and must be noted before
+    /// anybody can publish. So whoever asks for it may wait for the disk.
     stage: Mutex<Stage>,
     settled: Condvar,
 }
@@ -223,9 +225,11 @@ impl Session {
         }
     }
 
-    /// Whether a write can be served at once: nothing large has to be copied first, and nothing waited for.
+    /// Whether a write can be served at once: nothing large has to be copied first, and nothing waited for, neither the end of the session
+    /// nor a copy or an fsync(2) that another thread has under way.
     pub fn is_quick(&self) -> bool {
-        matches!(&*self.stage.lock(), Stage::Open(staged) if staged.to_copy() <= COPY_AT_ONCE_BYTES_MAX)
+        let stage = self.stage.try_lock();
+        stage.is_some_and(|stage| matches!(&*stage, Stage::Open(staged) if staged.to_copy() <= COPY_AT_ONCE_BYTES_MAX))
     }
 
     /// Whether it still can be written to.
