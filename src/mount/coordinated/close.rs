@@ -131,6 +131,7 @@ impl Coordination {
         let lost = match why {
             Ending::Closed => staged
                 .failed
+                .or(staged.refused.map(|(_, errno)| errno))
                 .map(|errno| ("writing or syncing it failed", errno, Counted::Failed)),
             Ending::Killed => Some((
                 "its writer was killed before it closed the file",

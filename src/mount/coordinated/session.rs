@@ -99,8 +99,10 @@ pub struct Staged {
     pub changed: bool,
     /// Its name was removed by its own lineage: there is nothing to publish to.
     pub unlinked: bool,
-    /// A write or sync failed; such content is never published (fsyncgate).
+    /// Copying the base or a sync failed; such content is never published (fsyncgate).
     pub failed: Option<Errno>,
+    /// A write that the disk refused, and at which offset it stopped. Until it is made good the content is torn, and not published (F3).
+    pub refused: Option<(u64, Errno)>,
     /// Handles that are open on it for writing.
     pub handles: usize,
     /// Processes known to have used it, besides their descendants.
@@ -249,6 +251,7 @@ impl Staged {
             changed: fresh,
             unlinked: false,
             failed: None,
+            refused: None,
             handles: 1,
             processes: vec![opener.tgid],
             last_exit: Exit::Not,
@@ -314,7 +317,7 @@ impl Staged {
     /// pwrite(2) of all of `data`; at the end of the file with `append`.
     ///
     /// # Errors
-    /// ENOSPC, EDQUOT, EFBIG, EIO. What was refused here is not in the content; the writer is told and may go on.
+    /// ENOSPC, EDQUOT, EFBIG, EIO. The writer may write the same place again; until that succeeds there is nothing to publish.
     pub fn write(&mut self, store: &RealStore, offset: u64, data: &[u8], append: bool) -> Result<usize, Errno> {
         self.fill(store)?;
         let offset = if append {
@@ -325,14 +328,20 @@ impl Staged {
         self.changed = true;
         let mut written = 0;
         while written < data.len() {
-            match self.shadow.file.write_at(&data[written..], offset + written as u64) {
-                Ok(0) => return if written > 0 { Ok(written) } else { Err(Errno::NOSPC) },
-                Ok(count) => written += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) if written > 0 => return Ok(written),
-                Err(error) => return Err(from_io(&error)),
-            }
+            let stopped = match self.shadow.file.write_at(&data[written..], offset + written as u64) {
+                Ok(0) => Errno::NOSPC,
+                Ok(count) => {
+                    written += count;
+                    continue;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => from_io(&error),
+            };
+            self.refused = Some((offset + written as u64, stopped));
+            return if written > 0 { Ok(written) } else { Err(stopped) };
         }
+        let end = offset + written as u64;
+        self.refused = self.refused.filter(|(at, _)| !(offset..end).contains(at));
         Ok(written)
     }
 
@@ -346,7 +355,9 @@ impl Staged {
         }
         self.fill(store)?;
         self.changed = true;
-        rustix::fs::ftruncate(&self.shadow.file, len)
+        rustix::fs::ftruncate(&self.shadow.file, len)?;
+        self.refused = self.refused.filter(|(at, _)| *at < len);
+        Ok(())
     }
 
     /// fsync(2) or fdatasync(2) of the shadow. A failure is final: the kernel may have dropped what it could not write.
