@@ -42,7 +42,7 @@ impl Small {
 impl Drop for Small {
     fn drop(&mut self) {
         for name in ["small", "tree/small"] {
-            let _ = rustix::mount::unmount(self.at(name), rustix::mount::UnmountFlags::empty());
+            let _ = rustix::mount::unmount(self.at(name), rustix::mount::UnmountFlags::DETACH);
         }
     }
 }
