@@ -1,4 +1,4 @@
-//! What the command line needs of the store, the rules and the mount. The real ones are in [`super::wiring`]; the tests
+//! What the command line needs of the store, the rules and the mount. The real ones are in `wiring.rs`; the tests
 //! of the commands use their own.
 
 use std::fs::File;

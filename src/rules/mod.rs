@@ -1,6 +1,6 @@
 //! `concord.toml` and the built-in rules: the policy of a path. Pure.
 //!
-//! Text becomes [`written::Written`] (right keys and types), and that becomes [`Rules`] (right values, compiled globs).
+//! Text becomes `Written` (right keys and types), and that becomes [`Rules`] (right values, compiled globs).
 //! Both steps fail with a [`ConfigError`], which names the place and the remedy.
 
 mod builtin;

@@ -77,7 +77,8 @@ impl Coordination {
 
     /// The lease of a session has run out.
     pub(super) fn expire(self: &Arc<Self>, id: crate::session::SessionId) {
-        if let Some(session) = self.files.lock().session(id).cloned() {
+        let session = self.files.lock().session(id).cloned();
+        if let Some(session) = session {
             self.end(&session, Ending::Expired, None);
         }
     }
@@ -114,12 +115,12 @@ impl Coordination {
             Outcome::Done { .. } => Ok(()),
             Outcome::Lost(errno) => Err(*errno),
         };
-        for reply in session.end(outcome) {
-            reply(result);
-        }
-        if !session.is_late() {
-            self.release(session.about.id, session.about.file);
-        }
+        let replies = session.end(outcome);
+        // Before the answer: whoever learns from close(2) that the file is free must find it so.
+        let held = (!session.is_late()).then_some((session.about.id, session.about.file));
+        let wakes = self.let_go(held);
+        replies.into_iter().for_each(|reply| reply(result));
+        self.carry_out(wakes);
     }
 
     /// What becomes of what was staged.
@@ -130,6 +131,7 @@ impl Coordination {
         let lost = match why {
             Ending::Closed => staged
                 .failed
+                .or(staged.refused.map(|(_, errno)| errno))
                 .map(|errno| ("writing or syncing it failed", errno, Counted::Failed)),
             Ending::Killed => Some((
                 "its writer was killed before it closed the file",

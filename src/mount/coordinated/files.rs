@@ -102,8 +102,8 @@ struct InUse {
     sessions: Vec<Arc<Session>>,
 }
 
-/// The table. Lock order: this one first; a session's own lock may be taken under it, never the other way round. Nothing that waits for
-/// the disk happens under either.
+/// The table. Its lock comes before the node table's and is never held while a session's lock is taken, because that may take as long as
+/// the disk. Nothing that waits happens under it.
 pub struct Files {
     /// Who may write, who waits.
     pub queue: Queue,
@@ -211,7 +211,7 @@ impl Files {
             .find(|session| session.about.id == id)
     }
 
-    /// The sessions that nobody waits for: see [`Session::queued`].
+    /// The sessions that nobody waits for: see [`Session::is_late`].
     pub fn late_sessions(&self) -> &[Arc<Session>] {
         &self.late
     }

@@ -33,7 +33,7 @@ impl Writer {
 
     /// Whether a change can be made at once, without waiting and without copying much.
     pub fn is_quick(&self) -> bool {
-        self.session().is_quick()
+        self.session.try_lock().is_some_and(|session| session.is_quick())
     }
 
     /// Runs `act` on the session's shadow. Where the session has ended although this handle lives on, another one continues it (How::Late).

@@ -37,7 +37,7 @@ use caller::Descriptions;
 use counts::Counts;
 use files::Files;
 
-use super::nodes::{Name, NodeId};
+use super::nodes::{Name, NodeId, ROOT};
 use super::tree::Tree;
 use crate::rules::{Policy, Rules};
 use crate::session::{Millis, SessionId};
@@ -127,6 +127,11 @@ impl Coordination {
     /// What the rules say of a name; `None` when it is an ordinary file's. Nothing is asked of the disk.
     pub fn target(&self, parent: NodeId, name: &OsStr) -> Option<Target> {
         let rules = Arc::clone(&self.rules.read());
+        // A shadow lies in `.concord/` and cannot be renamed to another filesystem.
+        let device = |node| self.tree.nodes.identity(node).map(|identity| identity.dev);
+        if device(parent) != device(ROOT) {
+            return None;
+        }
         let mut path = self.tree.nodes.path_of(parent)?;
         path.push(name);
         let policy = rules.policy(&path)?.clone();

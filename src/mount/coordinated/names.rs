@@ -37,20 +37,31 @@ struct Move {
 /// A coordinated name that an operation of zero length has to itself.
 type Held = (SessionId, FileKey);
 
+/// What an operation does once it has its names, or was refused one of them. It lets go of those that it has.
+type Then = Box<dyn FnOnce(&Arc<Coordination>, Vec<Held>, Result<(), Errno>) + Send>;
+
 impl Coordination {
-    /// Takes all of `targets`, one after the other, then runs `work` on a worker thread and lets go of them.
-    fn with_all(
+    /// Takes all of `targets`, one after the other, then runs `work` on a worker thread, lets go of them and answers: whoever has the
+    /// answer finds them free.
+    fn with_all<T: 'static>(
         self: &Arc<Self>,
         caller: Caller,
         opener: Opener,
         mut targets: Vec<Target>,
-        work: impl FnOnce(&Arc<Coordination>, Result<(), Errno>) + Send + 'static,
+        work: impl FnOnce(&Arc<Coordination>) -> Result<T, Errno> + Send + 'static,
+        answer: Answer<T>,
     ) {
         // One order for all: two renames of the same files do not wait for each other crosswise.
         targets.sort_by(|a, b| a.path.cmp(&b.path));
         targets.dedup_by(|a, b| a.name == b.name);
         targets.reverse();
-        self.take_next(caller, opener, targets, Vec::new(), Box::new(work));
+        let then = move |this: &Arc<Coordination>, held: Vec<Held>, taken: Result<(), Errno>| {
+            let result = taken.and_then(|()| work(this));
+            let wakes = this.let_go(held);
+            answer(result);
+            this.carry_out(wakes);
+        };
+        self.take_next(caller, opener, targets, Vec::new(), Box::new(then));
     }
 
     fn take_next(
@@ -59,14 +70,11 @@ impl Coordination {
         opener: Opener,
         mut targets: Vec<Target>,
         mut held: Vec<Held>,
-        work: Box<dyn FnOnce(&Arc<Coordination>, Result<(), Errno>) + Send>,
+        then: Then,
     ) {
         let this = Arc::clone(self);
         let Some(target) = targets.pop() else {
-            return self.tree.workers.run(move || {
-                work(&this, Ok(()));
-                held.into_iter().for_each(|(id, file)| this.release(id, file));
-            });
+            return self.tree.workers.run(move || then(&this, held, Ok(())));
         };
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
@@ -83,12 +91,9 @@ impl Coordination {
             Box::new(move |granted| match granted {
                 Ok(Granted::New(id) | Granted::Join(id)) => {
                     held.push((id, file));
-                    this.take_next(caller, opener, targets, held, work);
+                    this.take_next(caller, opener, targets, held, then);
                 }
-                Err(errno) => {
-                    held.into_iter().for_each(|(id, file)| this.release(id, file));
-                    work(&this, Err(errno));
-                }
+                Err(errno) => then(&this, held, Err(errno)),
             }),
         );
     }
@@ -109,19 +114,19 @@ impl Coordination {
         }
         let process = opener.proc;
         let name = target.name.clone();
-        self.with_all(caller, opener, vec![target.clone()], move |this, taken| {
-            answer(taken.and_then(|()| {
-                this.remove_name(caller, process, &name, &target)?;
-                if let Some(own) = own {
-                    // As on any filesystem: what is written to a file that has no name goes with it.
-                    let _ = own.staged(|staged| {
-                        staged.unlinked = true;
-                        Ok(())
-                    });
-                }
-                Ok(())
-            }));
-        });
+        let targets = vec![target.clone()];
+        let work = move |this: &Arc<Coordination>| {
+            this.remove_name(caller, process, &name, &target)?;
+            if let Some(own) = own {
+                // As on any filesystem: what is written to a file that has no name goes with it.
+                let _ = own.staged(|staged| {
+                    staged.unlinked = true;
+                    Ok(())
+                });
+            }
+            Ok(())
+        };
+        self.with_all(caller, opener, targets, work, answer);
     }
 
     fn remove_name(
@@ -181,16 +186,15 @@ impl Coordination {
         }
         let targets = moving.source.iter().chain(&moving.target).cloned().collect();
         let process = opener.proc;
-        self.with_all(caller, opener, targets, move |this, taken| {
-            answer(taken.and_then(|()| {
-                if let Some(own) = &own {
-                    // The name it has is about to lead elsewhere: what was written so far moves with it, what is written later follows.
-                    this.end_now(own, Ending::Closed)?;
-                    own.set_name(moving.new.clone());
-                }
-                this.carry_out_rename(caller, process, &moving)
-            }));
-        });
+        let work = move |this: &Arc<Coordination>| {
+            if let Some(own) = &own {
+                // The name it has is about to lead elsewhere: what was written so far moves with it, what is written later follows.
+                this.end_now(own, Ending::Closed)?;
+                own.set_name(moving.new.clone());
+            }
+            this.carry_out_rename(caller, process, &moving)
+        };
+        self.with_all(caller, opener, targets, work, answer);
     }
 
     fn carry_out_rename(&self, caller: Caller, process: crate::session::ProcId, moving: &Move) -> Result<(), Errno> {
@@ -267,9 +271,8 @@ impl Coordination {
     pub fn link(self: &Arc<Self>, caller: Caller, node: NodeId, target: Target, answer: Answer<Entry>) {
         let opener = caller::opener(caller);
         let name = target.name.clone();
-        self.with_all(caller, opener, vec![target], move |this, taken| {
-            answer(taken.and_then(|()| this.tree.link(node, name.parent, &name.name)));
-        });
+        let work = move |this: &Arc<Coordination>| this.tree.link(node, name.parent, &name.name);
+        self.with_all(caller, opener, vec![target], work, answer);
     }
 
     /// truncate(2) by path: a version of its own.
@@ -344,7 +347,7 @@ impl Coordination {
     }
 
     /// Owner, mode, times or attributes of a session's node are about to change: the shadow's are its own from now on, and there is
-    /// something to publish. EAGAIN-free: a session that is ending has its metadata already.
+    /// something to publish. Nothing happens to a session that is ending: its metadata is settled.
     pub fn touch(&self, node: NodeId) -> Result<(), Errno> {
         let Some(session) = self.files.lock().session_on(node).cloned() else {
             return Ok(());

@@ -275,12 +275,12 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &target.name);
         let key = in_hand.key();
         let opener = self.opener_for(caller, key);
-        let taken = !self.files.lock().queue.is_idle(key) || self.stat(&target.name).is_ok();
-        if taken {
+        let held = !self.files.lock().queue.is_idle(key);
+        if held || self.stat(&target.name).is_ok() {
             if flags.contains(OFlags::EXCL) {
                 return answer(Err(Errno::EXIST));
             }
-            if flags.contains(OFlags::NONBLOCK) && self.nearest_of(key, &opener).is_none() {
+            if held && flags.contains(OFlags::NONBLOCK) && self.nearest_of(key, &opener).is_none() {
                 return answer(Err(Errno::WOULDBLOCK));
             }
             self.files

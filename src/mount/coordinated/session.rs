@@ -54,6 +54,8 @@ pub struct Session {
     /// Holds the shadow's inode; the handles of its node share it.
     pub pin: Arc<Pin>,
     name: Mutex<Name>,
+    /// Held while the base is copied into the shadow and while the shadow is synced: an error of fsync(2) is told once, and must be noted before
+    /// anybody can publish. So whoever asks for it may wait for the disk.
     stage: Mutex<Stage>,
     settled: Condvar,
 }
@@ -97,8 +99,10 @@ pub struct Staged {
     pub changed: bool,
     /// Its name was removed by its own lineage: there is nothing to publish to.
     pub unlinked: bool,
-    /// A write or sync failed; such content is never published (fsyncgate).
+    /// Copying the base or a sync failed; such content is never published (fsyncgate).
     pub failed: Option<Errno>,
+    /// A write that the disk refused, and at which offset it stopped. Until it is made good the content is torn, and not published (F3).
+    pub refused: Option<(u64, Errno)>,
     /// Handles that are open on it for writing.
     pub handles: usize,
     /// Processes known to have used it, besides their descendants.
@@ -223,9 +227,11 @@ impl Session {
         }
     }
 
-    /// Whether a write can be served at once: nothing large has to be copied first, and nothing waited for.
+    /// Whether a write can be served at once: nothing large has to be copied first, and nothing waited for, neither the end of the session
+    /// nor a copy or an fsync(2) that another thread has under way.
     pub fn is_quick(&self) -> bool {
-        matches!(&*self.stage.lock(), Stage::Open(staged) if staged.to_copy() <= COPY_AT_ONCE_BYTES_MAX)
+        let stage = self.stage.try_lock();
+        stage.is_some_and(|stage| matches!(&*stage, Stage::Open(staged) if staged.to_copy() <= COPY_AT_ONCE_BYTES_MAX))
     }
 
     /// Whether it still can be written to.
@@ -245,6 +251,7 @@ impl Staged {
             changed: fresh,
             unlinked: false,
             failed: None,
+            refused: None,
             handles: 1,
             processes: vec![opener.tgid],
             last_exit: Exit::Not,
@@ -310,7 +317,7 @@ impl Staged {
     /// pwrite(2) of all of `data`; at the end of the file with `append`.
     ///
     /// # Errors
-    /// ENOSPC, EDQUOT, EFBIG, EIO. What was refused here is not in the content; the writer is told and may go on.
+    /// ENOSPC, EDQUOT, EFBIG, EIO. The writer may write the same place again; until that succeeds there is nothing to publish.
     pub fn write(&mut self, store: &RealStore, offset: u64, data: &[u8], append: bool) -> Result<usize, Errno> {
         self.fill(store)?;
         let offset = if append {
@@ -320,17 +327,21 @@ impl Staged {
         };
         let mut written = 0;
         while written < data.len() {
-            match self.shadow.file.write_at(&data[written..], offset + written as u64) {
-                Ok(0) => return if written > 0 { Ok(written) } else { Err(Errno::NOSPC) },
+            let stopped = match self.shadow.file.write_at(&data[written..], offset + written as u64) {
+                Ok(0) => Errno::NOSPC,
                 Ok(count) => {
                     written += count;
                     self.changed = true;
+                    continue;
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) if written > 0 => return Ok(written),
-                Err(error) => return Err(from_io(&error)),
-            }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => from_io(&error),
+            };
+            self.refused = Some((offset + written as u64, stopped));
+            return if written > 0 { Ok(written) } else { Err(stopped) };
         }
+        let end = offset + written as u64;
+        self.refused = self.refused.filter(|(at, _)| !(offset..end).contains(at));
         Ok(written)
     }
 
@@ -345,6 +356,7 @@ impl Staged {
         self.fill(store)?;
         rustix::fs::ftruncate(&self.shadow.file, len)?;
         self.changed = true;
+        self.refused = self.refused.filter(|(at, _)| *at < len);
         Ok(())
     }
 

@@ -107,17 +107,23 @@ impl Coordination {
 
     /// A session is over: whoever waited for it goes on.
     pub(super) fn release(self: &Arc<Self>, session: SessionId, file: FileKey) {
-        let wakes = {
-            let mut files = self.files.lock();
-            files.ended += 1;
-            let wakes = files.queue.close(self.now(), session);
-            files.settle(file);
-            wakes
-        };
+        let wakes = self.let_go([(session, file)]);
         self.carry_out(wakes);
     }
 
-    fn carry_out(self: &Arc<Self>, wakes: Vec<Wake>) {
+    /// [`Coordination::release`] in two steps, for who has somebody to answer in between: what the wakes start may take its time.
+    pub(super) fn let_go(&self, held: impl IntoIterator<Item = (SessionId, FileKey)>) -> Vec<Wake> {
+        let mut files = self.files.lock();
+        let mut wakes = Vec::new();
+        for (session, file) in held {
+            files.ended += 1;
+            wakes.append(&mut files.queue.close(self.now(), session));
+            files.settle(file);
+        }
+        wakes
+    }
+
+    pub(super) fn carry_out(self: &Arc<Self>, wakes: Vec<Wake>) {
         for wake in wakes {
             match wake {
                 Wake::Granted { ticket, admission } => self.resume(ticket, granted(admission)),

@@ -1,0 +1,110 @@
+//! Filesystems that are full, or lie below the mount as one more. Needs root, to mount them.
+
+mod support;
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use support::{Project, run, text, watchdog};
+
+/// A filesystem of 1 MiB, gone with the test. Declared before the project that uses it: so it goes after that.
+struct Small {
+    dir: tempfile::TempDir,
+}
+
+impl Small {
+    /// Mounted on `name` in a directory of its own; nothing without root.
+    fn on(name: &str) -> Option<Small> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not root: not tested");
+            return None;
+        }
+        let small = Small {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        let at = small.dir.path().join(name);
+        std::fs::create_dir_all(&at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m", "small"]).arg(&at);
+        let mounted = run(mount);
+        assert!(mounted.status.success(), "{}", text(&mounted.stderr));
+        Some(small)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        for name in ["small", "tree/small"] {
+            let _ = rustix::mount::unmount(self.at(name), rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
+fn mounted(small: &Small, tree: &str) -> Project {
+    let mut project = Project::unmounted(&[]);
+    project.mount_with(&["--backing", small.at(tree).to_str().unwrap()]);
+    project
+}
+
+#[test]
+fn f3_a_save_that_did_not_fit_leaves_the_version_before() {
+    watchdog();
+    let Some(small) = Small::on("small") else { return };
+    let project = mounted(&small, "small");
+    let path = project.path("a.md");
+    std::fs::write(&path, "old").unwrap();
+    let program = "import os,errno
+fd = os.open('a.md', os.O_WRONLY | os.O_TRUNC)
+def tell(call):
+    try: call()
+    except OSError as e: print(errno.errorcode[e.errno])
+def fill():
+    left = b'x' * (2 << 20)
+    while left: left = left[os.write(fd, left):]
+tell(fill)
+tell(lambda: os.close(fd))";
+    assert_eq!(support::succeed(project.python(program)), "ENOSPC\nENOSPC\n");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+    // There was no room for a record either: it goes to recovered/ with the next start.
+    let staged = std::fs::read_dir(small.at("small/.concord/shadows")).unwrap();
+    let bytes = staged.map(|entry| entry.unwrap().metadata().unwrap().len()).max();
+    assert!(bytes > Some(900 << 10), "what fitted is kept: {bytes:?}");
+}
+
+#[test]
+fn f3_a_writer_that_makes_room_and_writes_again_is_published() {
+    watchdog();
+    let Some(small) = Small::on("small") else { return };
+    let project = mounted(&small, "small");
+    let (path, filler) = (project.path("a.md"), project.path("filler"));
+    std::fs::write(&path, "old").unwrap();
+    std::fs::write(&filler, vec![0; 900 << 10]).unwrap();
+
+    let mut file = File::create(&path).unwrap();
+    let big = vec![b'x'; 400 << 10];
+    assert!(file.write_all(&big).is_err());
+    std::fs::remove_file(&filler).unwrap();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.write_all_at(&big, 0).unwrap();
+    drop(file);
+    assert_eq!(std::fs::read(&path).unwrap(), big);
+}
+
+#[test]
+fn w1_files_on_another_filesystem_below_the_mount_are_ordinary() {
+    watchdog();
+    let Some(small) = Small::on("tree/small") else { return };
+    let project = mounted(&small, "tree");
+    let path = project.path("small/a.md");
+    std::fs::write(&path, "one").unwrap();
+    std::fs::write(&path, "two").unwrap();
+    std::fs::rename(&path, project.path("small/b.md")).unwrap();
+    assert_eq!(project.read("small/b.md"), "two");
+}
