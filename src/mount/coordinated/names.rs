@@ -307,6 +307,7 @@ impl Coordination {
             intent: Intent::Truncate,
             nonblock: false,
         };
+        let own_node = reroute.is_some();
         let this = Arc::clone(self);
         let truncated = target.clone();
         self.acquire(
@@ -325,6 +326,7 @@ impl Coordination {
                         how,
                         truncate: len == 0,
                         creates,
+                        own_node,
                     };
                     this.begin(&truncated, beginning)
                 });

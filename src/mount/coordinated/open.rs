@@ -32,6 +32,8 @@ pub(super) struct Beginning {
     pub how: How,
     pub truncate: bool,
     pub creates: Option<Creation>,
+    /// The node was made for this caller; another may only be had while nobody has it open.
+    pub own_node: bool,
 }
 
 impl Coordination {
@@ -149,18 +151,32 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
         let arrived = self.arrived(caller, file).is_some();
-        let session = self.files.lock().session_on(node).cloned();
-        let found = match session.filter(|session| session.is_open()) {
+        let shadow_of = || {
+            self.files
+                .lock()
+                .session_on(node)
+                .cloned()
+                .filter(|session| session.is_open())
+        };
+        let found = match shadow_of() {
             None => self.tree.open(caller, node, OFlags::RDONLY, &|_| {
                 Err(std::io::ErrorKind::Unsupported.into())
             }),
             Some(session) => {
-                let own = self.nearest_of(session.about.file, &caller::opener(caller));
+                let own = self
+                    .nearest_of(file, &caller::opener(caller))
+                    .filter(|own| own.about.node == node);
                 let pin = Arc::clone(&session.pin);
-                own.filter(|own| own.about.node == node)
-                    .map(|_| Arc::new(Ordinary { node, pin }))
-                    .ok_or(Errno::STALE)
+                own.map(|_| Arc::new(Ordinary { node, pin })).ok_or(Errno::STALE)
             }
+        };
+        // A session may have taken the node while it was opened; it is known by now.
+        let found = match found {
+            Ok(opened) if shadow_of().is_some_and(|session| !Arc::ptr_eq(&session.pin, &opened.pin)) => {
+                self.tree.close(opened);
+                Err(Errno::STALE)
+            }
+            found => found,
         };
         if !matches!(found, Err(Errno::STALE)) {
             return found;
@@ -211,6 +227,7 @@ impl Coordination {
             Some(Creation { mode, umask: 0 })
         };
         // What its lineage is creating, the caller sees: its own open finds nothing else there either.
+        let own_node = reroute.is_some();
         let creates = reroute.and_then(|reroute| reroute.creates).or_else(promised);
         let intent = if truncate { Intent::Truncate } else { Intent::Modify };
         let claim = Claim {
@@ -220,7 +237,6 @@ impl Coordination {
             intent,
             nonblock,
         };
-        let this = Arc::clone(self);
         let append = flags.contains(OFlags::APPEND);
         let beginning = move |id| Beginning {
             id,
@@ -231,22 +247,52 @@ impl Coordination {
             how: How::Close,
             truncate,
             creates,
+            own_node,
         };
-        let joined = target.clone();
-        self.acquire(
-            &target,
+        self.admit(
+            target,
             claim,
-            Box::new(move |granted| {
-                answer(
-                    granted
-                        .and_then(|granted| match granted {
-                            Granted::New(id) => this.begin(&joined, beginning(id)),
-                            Granted::Join(id) => this.join(id, process),
-                        })
-                        .map(|session| Arc::new(Writer::new(session, append))),
-                );
+            beginning,
+            Box::new(move |session| {
+                answer(session.map(|session| Arc::new(Writer::new(session, append))));
             }),
         );
+    }
+
+    /// Asks the queue for a session, and begins or joins it.
+    fn admit(
+        self: &Arc<Self>,
+        target: Target,
+        claim: Claim,
+        beginning: impl FnOnce(SessionId) -> Beginning + Send + 'static,
+        answer: Answer<Arc<Session>>,
+    ) {
+        let this = Arc::clone(self);
+        let again = Claim {
+            intent: Intent::Truncate,
+            opener: claim.opener.clone(),
+            ..claim
+        };
+        let joined = target.clone();
+        let resume = move |granted: Result<Granted, Errno>| match granted {
+            Ok(Granted::New(id)) => answer(this.begin(&joined, beginning(id))),
+            Ok(Granted::Join(id)) => {
+                let session = this.files.lock().session(id).cloned();
+                match session.as_ref().map(|session| session.join(again.opener.proc)) {
+                    Some(Ok(())) => answer(session.ok_or(Errno::STALE)),
+                    // It is just being published: what comes after begins with what it leaves.
+                    _ => Arc::clone(&this.tree).workers.run(move || {
+                        if let Some(session) = session {
+                            // How it ended is told to those who closed it.
+                            let _ = session.settle();
+                        }
+                        this.admit(joined, again, beginning, answer);
+                    }),
+                }
+            }
+            Err(errno) => answer(Err(errno)),
+        };
+        self.acquire(&target, claim, Box::new(resume));
     }
 
     /// Whether an open for writing cannot be served on the node that the thread found.
@@ -315,6 +361,7 @@ impl Coordination {
                         how,
                         truncate: true,
                         creates,
+                        own_node: true,
                     };
                     let session = this.begin(&created, beginning)?;
                     let entry = Entry {
@@ -326,17 +373,6 @@ impl Coordination {
                 }));
             }),
         );
-    }
-
-    /// One more handle on a session of the caller's lineage.
-    fn join(&self, id: SessionId, process: ProcId) -> Result<Arc<Session>, Errno> {
-        let session = self.files.lock().session(id).cloned().ok_or(Errno::STALE)?;
-        session.staged(|staged| {
-            staged.handles += 1;
-            staged.processes.push(process.tgid);
-            Ok(())
-        })?;
-        Ok(session)
     }
 
     /// The queue has admitted a session: gives it a shadow, and the node to stand for it. On an error the queue is told that it is over.
@@ -356,6 +392,7 @@ impl Coordination {
             how,
             truncate,
             creates,
+            own_node,
         } = beginning;
         let path = self.path_of(&target.name)?;
         let dir = self.directory(target.name.parent)?;
@@ -381,7 +418,16 @@ impl Coordination {
         .map_err(|error| from_io(&error))?;
         let pin = pin_shadow(&shadow.file)?;
         let identity = attr::identity(&rustix::fs::fstat(&shadow.file)?, false);
+        // Who opens the node at the same time finds this session known, or has the node open already.
+        let _opening = node.map(|node| self.tree.opening(node));
         let node = match node {
+            Some(node) if !own_node && self.tree.nodes.open_pin(node).is_some() => {
+                self.files
+                    .lock()
+                    .send_round(caller.tid, file, Finds::Own(None), creates);
+                self.store.drop_unwritten(shadow).map_err(|error| from_io(&error))?;
+                return Err(Errno::STALE);
+            }
             Some(node) => {
                 self.tree.nodes.rebind(node, identity, Some(&pin));
                 node

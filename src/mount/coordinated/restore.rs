@@ -75,6 +75,7 @@ impl Coordination {
                             how: How::Restore,
                             truncate: true,
                             creates,
+                            own_node: true,
                         };
                         let session = that.begin(&restored, beginning)?;
                         let filled =

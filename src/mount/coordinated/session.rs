@@ -227,6 +227,18 @@ impl Session {
         }
     }
 
+    /// One more handle, opened by `process`.
+    ///
+    /// # Errors
+    /// As [`Session::staged`].
+    pub fn join(&self, process: ProcId) -> Result<(), Errno> {
+        self.staged(|staged| {
+            staged.handles += 1;
+            staged.processes.push(process.tgid);
+            Ok(())
+        })
+    }
+
     /// Whether a write can be served at once: nothing large has to be copied first, and nothing waited for, neither the end of the session
     /// nor a copy or an fsync(2) that another thread has under way.
     pub fn is_quick(&self) -> bool {
