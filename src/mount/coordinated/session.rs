@@ -284,6 +284,9 @@ impl Staged {
     /// Those of fstat(2).
     pub fn stat(&self) -> Result<Stat, Errno> {
         let mut stat = rustix::fs::fstat(&self.shadow.file)?;
+        if self.unlinked {
+            stat.st_nlink = 0;
+        }
         if let (Some(base), false) = (&self.base, self.changed) {
             let shown = rustix::fs::fstat(base)?;
             stat.st_size = shown.st_size;
