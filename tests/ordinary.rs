@@ -253,7 +253,7 @@ fn o1_a_large_directory_is_listed_once_each_while_entries_are_deleted() {
     for number in 0..FILES {
         File::create(mount.backing.join(format!("file-{number:05}"))).unwrap();
     }
-    fs::create_dir(mount.backing.join(".concord")).unwrap();
+    fs::create_dir_all(mount.backing.join(".concord")).unwrap();
     let mut seen = std::collections::HashSet::new();
     for entry in fs::read_dir(&mount.path).unwrap() {
         let entry = entry.unwrap();
@@ -428,7 +428,7 @@ fn bytes_moved() -> u64 {
 #[test]
 fn o1_the_store_is_hidden_and_read_only() {
     let mount = Mounted::new();
-    fs::create_dir(mount.backing.join(".concord")).unwrap();
+    fs::create_dir_all(mount.backing.join(".concord")).unwrap();
     fs::write(mount.backing.join(".concord/record"), "kept").unwrap();
     assert_eq!(fs::read_dir(&mount.path).unwrap().count(), 0);
     assert_eq!(fs::read(mount.at(".concord/record")).unwrap(), b"kept");
