@@ -65,7 +65,7 @@ component() {
 }
 
 have cargo || [ ! -r "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
-have cargo || die "cargo is missing: install Rust 1.85 or later from https://rustup.rs"
+have cargo || die "cargo is missing: install Rust 1.95 or later from https://rustup.rs"
 if [ $quick = no ]; then
     title "== what is missing"
     install_missing cc=gcc fusermount3=fuse3 setfacl=acl setfattr=attr python3=python3 git=git ps=procps node=nodejs mkfs.ext4=e2fsprogs

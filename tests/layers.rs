@@ -210,7 +210,7 @@ fn faults(path: &Path, source: &str) -> Vec<String> {
         let first = used.split("::").next().unwrap_or_default();
         let known = ROOMS.iter().any(|(name, _)| *name == first);
         let may = |entry: &&str| used == **entry || used.starts_with(&format!("{entry}::"));
-        if known && first != room && !allowed.iter().any(|entry| may(&entry)) {
+        if known && first != room && !allowed.iter().any(may) {
             faults.push(format!("{room} may not use crate::{used}"));
         }
     }

@@ -155,7 +155,7 @@ build_concord() {
         return
     fi
     have cargo || [ ! -r "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
-    have cargo || die "cargo is missing: install Rust 1.85 or later from https://rustup.rs and run this again"
+    have cargo || die "cargo is missing: install Rust 1.95 or later from https://rustup.rs and run this again"
     say "Building (cargo build --release) ..."
     limit 1200 cargo build --release --quiet --manifest-path "$REPO/Cargo.toml" || die "The build failed; the messages above say why"
 }

@@ -431,10 +431,10 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// The errno of reading the history, when it is not in memory.
     pub fn current_version(&self, path: &Path, stat: &Stat) -> io::Result<Option<u64>> {
-        if let Some((version, identity)) = self.files.shown(&Key::of(path)) {
-            if identity.is(stat) {
-                return Ok(Some(version));
-            }
+        if let Some((version, identity)) = self.files.shown(&Key::of(path))
+            && identity.is(stat)
+        {
+            return Ok(Some(version));
         }
         let versions = self.history.versions(path)?;
         let current = versions.into_iter().find(|entry| entry.current);

@@ -169,10 +169,10 @@ impl<D: Disk> History<D> {
     /// NotFound when that version is not kept.
     pub fn open_version(&self, path: &Path, version: u64) -> io::Result<D::File> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("version {version} is not kept"));
-        if let Some(dir) = self.open_key(&Key::of(path))? {
-            if let Some(file) = if_there(self.disk.open(&dir, OsStr::new(&version.to_string())))? {
-                return Ok(file);
-            }
+        if let Some(dir) = self.open_key(&Key::of(path))?
+            && let Some(file) = if_there(self.disk.open(&dir, OsStr::new(&version.to_string())))?
+        {
+            return Ok(file);
         }
         let current = self
             .versions(path)?

@@ -299,18 +299,19 @@ fn check(scenario: &Scenario, disk: &SimDisk, outcome: &Outcome, staged_safe: bo
     for name in tree.keys().filter(|name| !name.starts_with("/.concord/")) {
         assert!(scenario.names.contains(&name.as_str()), "{context}: F1: {name} is left");
     }
-    if live == scenario.after && scenario.before != scenario.after {
-        if let Some(before) = scenario.before {
-            let versions = store.history().versions(Path::new("f")).unwrap();
-            let kept = versions.iter().filter(|v| !v.current && !v.gone).any(|v| {
-                let file = store.history().open_version(Path::new("f"), v.record.version).unwrap();
-                disk.tree_content(file) == before
-            });
-            assert!(
-                kept,
-                "{context}: H1: the replaced version is not in the history: {versions:#?} {tree:#?}"
-            );
-        }
+    if live == scenario.after
+        && scenario.before != scenario.after
+        && let Some(before) = scenario.before
+    {
+        let versions = store.history().versions(Path::new("f")).unwrap();
+        let kept = versions.iter().filter(|v| !v.current && !v.gone).any(|v| {
+            let file = store.history().open_version(Path::new("f"), v.record.version).unwrap();
+            disk.tree_content(file) == before
+        });
+        assert!(
+            kept,
+            "{context}: H1: the replaced version is not in the history: {versions:#?} {tree:#?}"
+        );
     }
     if staged_safe && outcome.staged && matches!(outcome.published, Some(Err(false)) | None) {
         let kept = store.history().recovered().unwrap();

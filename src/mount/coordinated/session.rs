@@ -80,7 +80,7 @@ pub enum Life {
 /// Where a session is in its life.
 enum Stage {
     /// It can be written to.
-    Open(Staged),
+    Open(Box<Staged>),
     /// Its end is being carried out; these wait for it.
     Ending(Vec<EndReply>),
     /// It is over.
@@ -134,7 +134,7 @@ impl Session {
             creates: staged.base.is_none(),
             pin,
             name: Mutex::new(name),
-            stage: Mutex::new(Stage::Open(staged)),
+            stage: Mutex::new(Stage::Open(Box::new(staged))),
             settled: Condvar::new(),
         }
     }
@@ -166,7 +166,7 @@ impl Session {
     pub fn take(&self) -> Option<Staged> {
         let mut stage = self.stage.lock();
         match std::mem::replace(&mut *stage, Stage::Ending(Vec::new())) {
-            Stage::Open(staged) => Some(staged),
+            Stage::Open(staged) => Some(*staged),
             other => {
                 *stage = other;
                 None
