@@ -26,8 +26,11 @@ fn numbers(history: &[Value]) -> Vec<u64> {
         .collect()
 }
 
+/// By a child: one that another test forks in this process may hold a file of ours for a moment longer than we do.
 fn write(project: &Project, name: &str, content: &str) {
-    std::fs::write(project.path(name), content).unwrap();
+    let mut shell = project.sh("printf %s \"$1\" > \"$2\"");
+    shell.args(["sh", content, name]);
+    succeed(shell);
 }
 
 /// `concord` with these arguments in this directory; `FILE` arguments may be relative.
