@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use super::disk::{Disk, Kind, Stat, if_there};
 use super::history::{Key, Scan, found};
 use super::record::{Identity, VersionRecord, seal};
-use super::{OPEN_HISTORIES_MAX, Place, Retain, Store};
+use super::{HASH_BYTES_MAX, OPEN_HISTORIES_MAX, Place, Retain, Store};
 
 /// One file's history, as far as it lies on disk.
 pub(super) struct FileHistory<D: Disk> {
@@ -336,7 +336,10 @@ impl<D: Disk> Store<D> {
             return Ok(current);
         }
         let version = history.next;
-        let record = found(place.path, version, live);
+        let mut record = found(place.path, version, live);
+        if live.size <= HASH_BYTES_MAX {
+            record.hash = self.history.hash(&self.disk().open(place.dir, place.name)?)?;
+        }
         self.announce(history, &record)?;
         history.next += 1;
         history.records.insert(version, record);

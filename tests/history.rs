@@ -1,0 +1,452 @@
+//! H1-H4 on a real mount: versions are kept, recorded, listed, read, compared and restored, mounted or not, and nobody
+//! reads through history what the file's own permissions denied him.
+
+mod support;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use support::{Project, Running, concord, run, succeed, text, watchdog};
+
+/// The keys that issue and contract promise for each version, in their order.
+const PROMISED: [&str; 10] = [
+    "version", "time", "bytes", "hash", "how", "pid", "command", "agent", "based_on", "current",
+];
+
+fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+fn numbers(history: &[Value]) -> Vec<u64> {
+    history
+        .iter()
+        .map(|version| version["version"].as_u64().unwrap())
+        .collect()
+}
+
+/// By a child: one that another test forks in this process may hold a file of ours for a moment longer than we do.
+fn write(project: &Project, name: &str, content: &str) {
+    let mut shell = project.sh("printf %s \"$1\" > \"$2\"");
+    shell.args(["sh", content, name]);
+    succeed(shell);
+}
+
+/// `concord` with these arguments in this directory; `FILE` arguments may be relative.
+fn concord_in(dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = concord(arguments);
+    command.current_dir(dir);
+    run(command)
+}
+
+fn refused(output: &Output) -> String {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.matches('\n').count(), 1, "one line: {said}");
+    said
+}
+
+#[test]
+fn h1_the_newest_versions_are_kept_as_many_as_the_rule_says() {
+    watchdog();
+    let project = Project::with(&[
+        ("concord.toml", "[[rule]]\npaths = [\"*.md\"]\nkeep = 3\n"),
+        ("STATE.md", "v1\n"),
+    ]);
+    for n in 2..=9 {
+        write(&project, "STATE.md", &format!("v{n}\n"));
+    }
+    assert_eq!(
+        numbers(&project.history("STATE.md")),
+        [9, 8, 7, 6],
+        "the current one and three before it"
+    );
+    assert_eq!(project.show("STATE.md", 6), b"v6\n");
+    let gone = concord_in(&project.root(), &["show", "STATE.md@5"]);
+    assert!(refused(&gone).contains("STATE.md"), "{}", text(&gone.stderr));
+    assert!(gone.stdout.is_empty());
+}
+
+#[test]
+fn h1_versions_are_kept_within_the_bytes_that_the_rule_allows() {
+    watchdog();
+    let project = Project::with(&[
+        (
+            "concord.toml",
+            "[[rule]]\npaths = [\"*.md\"]\nkeep = 100\nmax_bytes = \"10KiB\"\n",
+        ),
+        ("STATE.md", "v1\n"),
+    ]);
+    for n in 2..=9 {
+        write(&project, "STATE.md", &format!("{n}").repeat(4096));
+    }
+    let kept: u64 = project.history("STATE.md")[1..]
+        .iter()
+        .map(|v| v["bytes"].as_u64().unwrap())
+        .sum();
+    assert_eq!(kept, 8192, "two old versions of 4 KiB fit into 10 KiB");
+    assert_eq!(project.show("STATE.md", 7), "7".repeat(4096).as_bytes());
+}
+
+#[test]
+fn h1_versions_older_than_the_rule_allows_go_at_the_next_publish() {
+    watchdog();
+    let project = Project::with(&[
+        (
+            "concord.toml",
+            "[[rule]]\npaths = [\"*.md\"]\nkeep = 100\nmax_age = \"1s\"\n",
+        ),
+        ("STATE.md", "v1\n"),
+    ]);
+    write(&project, "STATE.md", "v2\n");
+    write(&project, "STATE.md", "v3\n");
+    assert_eq!(project.history("STATE.md").len(), 3);
+    std::thread::sleep(std::time::Duration::from_millis(1300));
+    write(&project, "STATE.md", "v4\n");
+    let left = numbers(&project.history("STATE.md"));
+    assert_eq!(left.first(), Some(&4));
+    assert!(!left.contains(&1) && !left.contains(&2), "{left:?}");
+}
+
+#[test]
+fn h2_a_version_records_who_wrote_it_what_it_is_and_what_it_was_based_on() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let mut python = project.python("open('STATE.md','w').write('by an agent\\n'); print('done', flush=True); input()");
+    python.env("CONCORD_AGENT", "planner");
+    let mut writer = Running::start(python);
+    assert_eq!(writer.hear(), "done");
+    let history = project.history("STATE.md");
+    let (new, old) = (&history[0], &history[1]);
+    assert_eq!(new["pid"], writer.pid());
+    assert!(new["command"].as_str().unwrap().starts_with("python"), "{new}");
+    assert_eq!(new["agent"], "planner");
+    assert_eq!(new["hash"], hash(b"by an agent\n"));
+    assert_eq!((&new["bytes"], &new["how"]), (&12.into(), &"close".into()));
+    assert_eq!((&new["current"], &old["current"]), (&true.into(), &false.into()));
+    assert_eq!((&old["how"], &old["hash"]), (&"found".into(), &hash(b"v1\n").into()));
+    writer.say("");
+    // A change that began with the current content is based on it.
+    succeed(project.python("f=open('STATE.md','r+'); f.read(); f.write('more\\n'); f.close()"));
+    assert_eq!(project.history("STATE.md")[0]["based_on"], 2);
+}
+
+#[test]
+fn h2_a_process_that_runs_under_a_known_agent_is_recorded_as_that_agents() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let claude = project.outside().join("claude");
+    std::fs::copy("/bin/sh", &claude).unwrap();
+    let mut command = Command::new(&claude);
+    command
+        .args(["-c", "sh -c 'echo v2 > STATE.md; :'; :"])
+        .current_dir(project.root())
+        .env_remove("CONCORD_AGENT");
+    succeed(command);
+    let newest = &project.history("STATE.md")[0];
+    assert_eq!((&newest["agent"], &newest["command"]), (&"claude".into(), &"sh".into()));
+}
+
+#[test]
+fn h2_each_way_by_which_a_version_comes_is_recorded() {
+    watchdog();
+    let project = Project::with(&[("a.md", "a1\n"), ("b.md", "b1\n"), ("plain", "p\n")]);
+    let how = |name: &str| project.history(name)[0]["how"].as_str().unwrap().to_owned();
+    write(&project, "a.md", "a2\n");
+    assert_eq!(how("a.md"), "close");
+    std::fs::rename(project.path("plain"), project.path("a.md")).unwrap();
+    assert_eq!(how("a.md"), "rename");
+    succeed(project.python("import os; os.truncate('a.md', 1)"));
+    assert_eq!(how("a.md"), "truncate");
+    assert_eq!(project.read("a.md"), "p");
+    let (a, b) = (project.path("a.md"), project.path("b.md"));
+    rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        &a,
+        rustix::fs::CWD,
+        &b,
+        rustix::fs::RenameFlags::EXCHANGE,
+    )
+    .unwrap();
+    assert_eq!((how("a.md"), how("b.md")), ("exchange".into(), "exchange".into()));
+    assert_eq!(
+        (project.read("a.md"), project.read("b.md")),
+        ("b1\n".into(), "p".into())
+    );
+    assert!(concord_in(&project.root(), &["restore", "a.md@1"]).status.success());
+    assert_eq!((how("a.md"), project.read("a.md")), ("restore".into(), "a1\n".into()));
+    std::fs::remove_file(&a).unwrap();
+    assert_eq!(how("a.md"), "unlink");
+}
+
+#[test]
+fn h2_the_json_of_a_history_begins_with_the_promised_keys() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    write(&project, "STATE.md", "v2\n");
+    let printed = concord_in(&project.root(), &["history", "--json", "STATE.md"]);
+    let document: Value = serde_json::from_slice(&printed.stdout).expect("one JSON document");
+    let versions = document.as_array().unwrap();
+    assert_eq!(numbers(versions), [2, 1], "newest first");
+    for version in versions {
+        let kinds: Vec<bool> = PROMISED.iter().map(|key| version.get(key).is_some()).collect();
+        assert_eq!(kinds, [true; 10], "{version}");
+        assert!(version["version"].is_u64() && version["bytes"].is_u64() && version["pid"].is_u64());
+        assert!(version["time"].is_string() && version["hash"].is_string() && version["current"].is_boolean());
+    }
+    // The order, which a parsed document has lost.
+    let printed = text(&printed.stdout);
+    let places: Vec<usize> = PROMISED
+        .iter()
+        .map(|key| printed.find(&format!("\"{key}\":")).unwrap())
+        .collect();
+    assert!(places.is_sorted(), "{printed}");
+}
+
+#[test]
+fn h3_history_show_and_diff_say_the_same_mounted_and_unmounted() {
+    watchdog();
+    let mut project = Project::with(&[("docs/STATE.md", "one\ntwo\n")]);
+    write(&project, "docs/STATE.md", "one\n2\n");
+    write(&project, "docs/STATE.md", "one\n2\nthree\n");
+    let orders: [&[&str]; 6] = [
+        &["history", "docs/STATE.md"],
+        &["history", "--json", "docs/STATE.md"],
+        &["show", "docs/STATE.md@1"],
+        &["show", "docs/STATE.md@3"],
+        &["diff", "docs/STATE.md@1", "docs/STATE.md@2"],
+        &["diff", "docs/STATE.md@2"],
+    ];
+    let say = |project: &Project| {
+        orders.map(|order| {
+            let output = concord_in(&project.root(), order);
+            (output.status.code(), text(&output.stdout), text(&output.stderr))
+        })
+    };
+    let mounted = say(&project);
+    assert_eq!(mounted[2].1, "one\ntwo\n");
+    assert!(
+        mounted[4].1.contains("-two\n") && mounted[4].1.contains("+2\n"),
+        "{}",
+        mounted[4].1
+    );
+    assert!(mounted[5].1.contains("+three\n"), "{}", mounted[5].1);
+    project.unmount();
+    assert_eq!(say(&project), mounted);
+}
+
+#[test]
+fn h3_a_file_is_found_by_every_path_that_reaches_it() {
+    watchdog();
+    let mut project = Project::with(&[("docs/STATE.md", "v1\n"), ("src/x", "")]);
+    std::os::unix::fs::symlink("docs", project.path("link")).unwrap();
+    std::os::unix::fs::symlink("../docs/STATE.md", project.path("src/state")).unwrap();
+    let outside = project.outside().join("from-outside");
+    std::os::unix::fs::symlink(project.root(), &outside).unwrap();
+    write(&project, "docs/STATE.md", "v2\n");
+    for round in ["mounted", "unmounted"] {
+        let absolute = project.path("docs/STATE.md").display().to_string();
+        let through = outside.join("link/STATE.md").display().to_string();
+        let from_src = [
+            "../docs/STATE.md",
+            "state",
+            "../link/STATE.md",
+            "../docs/../link/./STATE.md",
+        ];
+        for path in from_src.into_iter().chain([absolute.as_str(), through.as_str()]) {
+            let shown = concord_in(&project.path("src"), &["show", &format!("{path}@1")]);
+            assert_eq!(text(&shown.stdout), "v1\n", "{round}, {path}: {}", text(&shown.stderr));
+        }
+        if round == "mounted" {
+            project.unmount();
+        }
+    }
+}
+
+#[test]
+fn h3_a_deleted_file_is_listed_and_restored_by_any_path() {
+    watchdog();
+    let project = Project::with(&[("docs/PLAN.md", "the plan\n"), ("src/x", "")]);
+    std::os::unix::fs::symlink("docs", project.path("link")).unwrap();
+    let absolute = project.path("docs/PLAN.md").display().to_string();
+    for path in ["docs/PLAN.md", "src/../link/PLAN.md", absolute.as_str()] {
+        std::fs::remove_file(project.path("docs/PLAN.md")).unwrap();
+        let history = project.history("docs/PLAN.md");
+        assert_eq!(
+            (&history[0]["how"], &history[0]["current"]),
+            (&"unlink".into(), &false.into())
+        );
+        let newest = numbers(&history)[1];
+        let restored = concord_in(&project.root(), &["restore", &format!("{path}@{newest}")]);
+        assert!(restored.status.success(), "{path}: {}", text(&restored.stderr));
+        assert_eq!(project.read("docs/PLAN.md"), "the plan\n");
+    }
+    assert_eq!(project.history("docs/PLAN.md").len(), 7);
+}
+
+#[test]
+fn h3_a_restore_is_itself_a_publish_that_can_be_taken_back() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    std::fs::set_permissions(project.path("STATE.md"), PermissionsExt::from_mode(0o640)).unwrap();
+    write(&project, "STATE.md", "v2\n");
+    let restored = concord_in(&project.root(), &["restore", "--json", "STATE.md@1"]);
+    let restored: Value = serde_json::from_slice(&restored.stdout).unwrap();
+    assert_eq!((&restored["from"], &restored["version"]), (&1.into(), &3.into()));
+    assert_eq!(project.read("STATE.md"), "v1\n");
+    assert_eq!(
+        std::fs::metadata(project.path("STATE.md")).unwrap().mode() & 0o7777,
+        0o640
+    );
+    assert!(concord_in(&project.root(), &["restore", "STATE.md@2"]).status.success());
+    assert_eq!(project.read("STATE.md"), "v2\n");
+    assert_eq!(numbers(&project.history("STATE.md")), [4, 3, 2, 1]);
+    let none = refused(&concord_in(&project.root(), &["restore", "STATE.md@77"]));
+    assert!(none.contains("STATE.md") && none.contains("77"), "{none}");
+    assert_eq!(project.read("STATE.md"), "v2\n");
+}
+
+#[test]
+fn h2_a_change_made_while_nothing_was_mounted_becomes_a_found_version() {
+    watchdog();
+    let mut project = Project::with(&[("STATE.md", "v1\n")]);
+    write(&project, "STATE.md", "v2\n");
+    project.unmount();
+    std::fs::write(project.path("STATE.md"), "by hand\n").unwrap();
+    let newest = &project.history("STATE.md")[0];
+    assert_eq!(
+        (&newest["how"], &newest["current"]),
+        (&"found".into(), &true.into()),
+        "unmounted"
+    );
+    project.mount();
+    write(&project, "STATE.md", "v4\n");
+    let history = project.history("STATE.md");
+    let how: Vec<&str> = history.iter().map(|v| v["how"].as_str().unwrap()).collect();
+    // Version 2 was overwritten in place while nobody watched: its number is gone with its content.
+    assert_eq!(how, ["close", "found", "found"]);
+    assert_eq!(numbers(&history), [4, 3, 1]);
+    assert_eq!(project.show("STATE.md", 3), b"by hand\n");
+    assert_eq!(history[1]["hash"], hash(b"by hand\n"));
+}
+
+#[test]
+fn h4_another_user_reads_nothing_through_history() {
+    watchdog();
+    let project = Project::with(&[("secret.md", "the secret of before\n"), ("open.md", "v1\n")]);
+    std::fs::set_permissions(project.path("secret.md"), PermissionsExt::from_mode(0o600)).unwrap();
+    write(&project, "secret.md", "no secret\n");
+    std::fs::set_permissions(project.path("secret.md"), PermissionsExt::from_mode(0o644)).unwrap();
+    let other = |script: &str| {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "sh",
+            "-c",
+            script,
+        ]);
+        command.current_dir(project.root());
+        run(command)
+    };
+    assert!(
+        other("cat secret.md").status.success(),
+        "the file itself is open to all by now"
+    );
+    let binary = env!("CARGO_BIN_EXE_concord");
+    let scripts = [
+        "ls .concord".to_owned(),
+        "cat .concord/format".to_owned(),
+        "cat .concord/history/*/*/1".to_owned(),
+        format!("{binary} show secret.md@1"),
+        format!("{binary} history secret.md"),
+        format!("{binary} diff secret.md@1"),
+        format!("{binary} restore secret.md@1"),
+        format!("{binary} status"),
+    ];
+    for script in scripts {
+        let output = other(&script);
+        assert!(!output.status.success(), "{script}: {}", text(&output.stdout));
+        assert!(!text(&output.stdout).contains("before"), "{script}");
+    }
+    assert_eq!(project.read("secret.md"), "no secret\n");
+}
+
+#[test]
+fn h4_a_kept_version_has_the_mode_and_the_owner_that_it_had() {
+    watchdog();
+    let project = Project::with(&[("secret.md", "before\n")]);
+    std::fs::set_permissions(project.path("secret.md"), PermissionsExt::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(project.path("secret.md"), Some(1234), Some(1235)).unwrap();
+    write(&project, "secret.md", "after\n");
+    std::fs::set_permissions(project.path("secret.md"), PermissionsExt::from_mode(0o644)).unwrap();
+    let kept = succeed(project.sh("stat -c '%a %u %g' .concord/history/*/*/1"));
+    assert_eq!(kept, "600 1234 1235\n");
+    assert_eq!(
+        succeed(project.sh("stat -c %a .concord .concord/history")),
+        "700\n700\n"
+    );
+}
+
+#[test]
+fn the_store_is_readable_through_the_mount_but_not_listed() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    write(&project, "STATE.md", "v2\n");
+    assert_eq!(succeed(project.sh("ls -A")), "STATE.md\n");
+    assert_eq!(succeed(project.sh("cat .concord/format")), "concordfs 1\n");
+    assert_eq!(succeed(project.sh("cat .concord/history/*/*/1")), "v1\n");
+}
+
+#[test]
+fn every_way_to_write_to_the_store_through_the_mount_is_refused_with_erofs() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n"), ("other", "")]);
+    write(&project, "STATE.md", "v2\n");
+    let program = r#"
+import os, errno, glob, socket
+version = glob.glob('.concord/history/*/*/1')[0]
+O = os.O_CREAT | os.O_WRONLY
+attempts = {
+ 'create': lambda: os.open('.concord/x', O), 'create deep': lambda: os.open('.concord/history/x', O),
+ 'write': lambda: os.open('.concord/format', os.O_WRONLY), 'truncating open': lambda: os.open(version, os.O_RDWR | os.O_TRUNC),
+ 'append': lambda: os.open('.concord/log', os.O_WRONLY | os.O_APPEND), 'truncate': lambda: os.truncate(version, 0),
+ 'unlink': lambda: os.unlink('.concord/lock'), 'unlink version': lambda: os.unlink(version),
+ 'mkdir': lambda: os.mkdir('.concord/d'), 'rmdir': lambda: os.rmdir('.concord/shadows'), 'rmdir store': lambda: os.rmdir('.concord'),
+ 'rename out': lambda: os.rename(version, 'stolen'), 'rename in': lambda: os.rename('other', '.concord/other'),
+ 'rename the store': lambda: os.rename('.concord', 'c'), 'rename within': lambda: os.rename('.concord/format', '.concord/f'),
+ 'link in': lambda: os.link('other', '.concord/l'), 'symlink': lambda: os.symlink('x', '.concord/s'),
+ 'mknod': lambda: os.mknod('.concord/n'), 'mkfifo': lambda: os.mkfifo('.concord/p'),
+ 'chmod': lambda: os.chmod(version, 0o777), 'chmod store': lambda: os.chmod('.concord', 0o777), 'chown': lambda: os.chown(version, 1, 1),
+ 'utimes': lambda: os.utime(version), 'setxattr': lambda: os.setxattr(version, 'user.x', b'1'),
+ 'removexattr': lambda: os.removexattr(version, 'user.x'),
+}
+for name, attempt in attempts.items():
+    try:
+        attempt()
+        print(name, 'went through')
+    except OSError as error:
+        if error.errno != errno.EROFS: print(name, errno.errorcode[error.errno])
+try:
+    os.link(version, 'stolen'); print('link out went through')
+except OSError as error:
+    if error.errno not in (errno.EROFS, errno.EXDEV): print('link out', errno.errorcode[error.errno])
+"#;
+    assert_eq!(succeed(project.python(program)), "");
+    assert_eq!(project.show("STATE.md", 1), b"v1\n");
+}
+
+#[test]
+fn a_file_without_history_is_a_no() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n"), ("plain.bin", "x")]);
+    let none = concord_in(&project.root(), &["history", "nowhere.md"]);
+    assert_eq!(
+        (none.status.code(), text(&none.stdout)),
+        (Some(1), "no version of nowhere.md is recorded\n".into())
+    );
+}
