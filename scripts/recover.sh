@@ -8,7 +8,7 @@ usage() {
 Usage: scripts/recover.sh [--force] [--no-mount] [--backing DIR2] DIR [-- MOUNT OPTIONS]
   --force         also when the mount still answers: its open sessions go to .concord/recovered
   --no-mount      leave DIR unmounted
-  --backing DIR2  the real files are in DIR2 (as given to 'concord mount --backing')
+  --backing DIR2  the real files are in DIR2 (default: what a dead mount says of itself)
   MOUNT OPTIONS   passed to 'concord mount'
 U
 }
@@ -28,6 +28,11 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$directory" ] || { usage >&2 && exit 2; }
 [ -x "$CONCORD" ] || CONCORD=$(command -v concord) || die "No concord binary: run 'cargo build --release' first"
+if [ -z "$backing" ]; then
+    backing=$(mount_source "$directory")
+    # A mount over the project itself, or a source that is only a name, has no other tree.
+    if [ "$backing" = "$(realpath_of "$directory")" ] || [[ $backing != /* ]]; then backing=''; fi
+fi
 tree=${backing:-$directory}
 
 state=$(mount_state "$directory")

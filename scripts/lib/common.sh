@@ -61,6 +61,20 @@ is_mounted() {
     return 1
 }
 
+# mount_source DIR: the tree that the concordfs at DIR shows, as the kernel's table says.
+mount_source() {
+    local line fields point source='' wanted
+    wanted=$(realpath_of "$1")
+    while IFS= read -r line; do
+        fields=${line##* - }
+        [ "${fields%% *}" = fuse.concordfs ] || continue
+        read -r _ _ _ _ point _ <<<"${line%% - *}"
+        printf -v point '%b' "$point"
+        [ "$point" = "$wanted" ] && read -r _ source _ <<<"$fields"
+    done <"${MOUNTINFO:-/proc/self/mountinfo}"
+    printf '%b\n' "$source"
+}
+
 # realpath_of DIR: the absolute path without touching DIR itself, which may be a dead mount.
 realpath_of() {
     local path=$1 parent
