@@ -253,7 +253,7 @@ fn o1_a_large_directory_is_listed_once_each_while_entries_are_deleted() {
     for number in 0..FILES {
         File::create(mount.backing.join(format!("file-{number:05}"))).unwrap();
     }
-    fs::create_dir(mount.backing.join(".concord")).unwrap();
+    fs::create_dir_all(mount.backing.join(".concord")).unwrap();
     let mut seen = std::collections::HashSet::new();
     for entry in fs::read_dir(&mount.path).unwrap() {
         let entry = entry.unwrap();
@@ -322,8 +322,18 @@ fn o1_new_files_belong_to_the_caller_with_umask_and_set_group_id_directories() {
     assert_eq!(owner("d/i"), (4001, 4003, 0o2755));
     // A write by another user clears set-user-id; one by root leaves it.
     fs::set_permissions(mount.at("f"), fs::Permissions::from_mode(0o4777)).unwrap();
-    assert!(as_user(&mount, 4005, 4005, "echo y >> f"));
-    assert_eq!(owner("f").2, 0o777);
+    fs::write(mount.at("f"), "by root").unwrap();
+    assert_eq!(owner("f").2, 0o4777);
+    // Also one that is open, with its data passing the daemon by, when it gets the bit.
+    fs::set_permissions(mount.at("f"), fs::Permissions::from_mode(0o777)).unwrap();
+    let held = OpenOptions::new().write(true).open(mount.at("f")).unwrap();
+    for change in ["echo y >> f", "truncate -s 3 f", "fallocate -l 9000 f", "echo y > f"] {
+        fs::set_permissions(mount.at("f"), fs::Permissions::from_mode(0o6777)).unwrap();
+        assert!(as_user(&mount, 4005, 4005, change));
+        assert_eq!(owner("f").2, 0o777, "{change}");
+        assert_eq!(fs::metadata(mount.at("f")).unwrap().mode() & 0o7777, 0o777, "{change}");
+    }
+    drop(held);
 }
 
 #[test]
@@ -428,7 +438,7 @@ fn bytes_moved() -> u64 {
 #[test]
 fn o1_the_store_is_hidden_and_read_only() {
     let mount = Mounted::new();
-    fs::create_dir(mount.backing.join(".concord")).unwrap();
+    fs::create_dir_all(mount.backing.join(".concord")).unwrap();
     fs::write(mount.backing.join(".concord/record"), "kept").unwrap();
     assert_eq!(fs::read_dir(&mount.path).unwrap().count(), 0);
     assert_eq!(fs::read(mount.at(".concord/record")).unwrap(), b"kept");

@@ -234,7 +234,12 @@ pub fn concord(arguments: &[&str]) -> Command {
 
 /// Runs a command to its end, which must come in time.
 pub fn run(mut command: Command) -> Output {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let pid = child.id();
     let (done, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || done.send(child.wait_with_output()));
@@ -262,7 +267,11 @@ pub fn wait(child: &mut Child, at_most: Duration) -> std::process::ExitStatus {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        assert!(start.elapsed() < at_most, "process {} did not end in {at_most:?}", child.id());
+        assert!(
+            start.elapsed() < at_most,
+            "process {} did not end in {at_most:?}",
+            child.id()
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -295,7 +304,10 @@ pub fn watchdog() {
         std::thread::spawn(|| {
             std::thread::sleep(Duration::from_secs(600));
             eprintln!("the tests hang; giving up");
-            for line in std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+            for line in std::fs::read_to_string("/proc/self/mountinfo")
+                .unwrap_or_default()
+                .lines()
+            {
                 if let Some(at) = line.split(' ').nth(4).filter(|at| at.contains("concord-test-")) {
                     let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
                 }
