@@ -322,8 +322,18 @@ fn o1_new_files_belong_to_the_caller_with_umask_and_set_group_id_directories() {
     assert_eq!(owner("d/i"), (4001, 4003, 0o2755));
     // A write by another user clears set-user-id; one by root leaves it.
     fs::set_permissions(mount.at("f"), fs::Permissions::from_mode(0o4777)).unwrap();
-    assert!(as_user(&mount, 4005, 4005, "echo y >> f"));
-    assert_eq!(owner("f").2, 0o777);
+    fs::write(mount.at("f"), "by root").unwrap();
+    assert_eq!(owner("f").2, 0o4777);
+    // Also one that is open, with its data passing the daemon by, when it gets the bit.
+    fs::set_permissions(mount.at("f"), fs::Permissions::from_mode(0o777)).unwrap();
+    let held = OpenOptions::new().write(true).open(mount.at("f")).unwrap();
+    for change in ["echo y >> f", "truncate -s 3 f", "fallocate -l 9000 f", "echo y > f"] {
+        fs::set_permissions(mount.at("f"), fs::Permissions::from_mode(0o6777)).unwrap();
+        assert!(as_user(&mount, 4005, 4005, change));
+        assert_eq!(owner("f").2, 0o777, "{change}");
+        assert_eq!(fs::metadata(mount.at("f")).unwrap().mode() & 0o7777, 0o777, "{change}");
+    }
+    drop(held);
 }
 
 #[test]

@@ -34,6 +34,14 @@ pub fn kind(mode: u32) -> FileType {
     }
 }
 
+/// Whether a file has bits that a write by a user clears. The kernel leaves that to us (FUSE_HANDLE_KILLPRIV_V2) and does not learn of it: so
+/// it must not remember the attributes of such a file, or it would run the changed program with the bits it has lost. Nor may such a file's
+/// data pass the daemon by, where nobody tells root's writes, which keep the bits, from the others'.
+pub fn has_set_id(stat: &Stat) -> bool {
+    const SET_ID: u32 = 0o6000;
+    kind(stat.st_mode) == FileType::RegularFile && stat.st_mode & SET_ID != 0
+}
+
 /// A node's attributes.
 pub fn attributes(id: NodeId, stat: &Stat) -> FileAttr {
     FileAttr {

@@ -40,7 +40,8 @@ impl Tree {
                 Some(pin) => pin,
                 None => {
                     let (fd, access) = self.first_open(id, flags)?;
-                    let backing = if private { None } else { self.register(&fd, register) };
+                    let by_daemon = private || attr::has_set_id(&rustix::fs::fstat(&fd)?);
+                    let backing = if by_daemon { None } else { self.register(&fd, register) };
                     let pin = Arc::new(Pin::new(fd, access, backing));
                     self.nodes.set_open_pin(id, &pin);
                     pin
@@ -81,7 +82,9 @@ impl Tree {
         if !self.passthrough.load(Ordering::Relaxed) {
             return None;
         }
-        match register(fd.as_fd()) {
+        // The kernel keeps the capabilities of this moment for the writes that pass us by: without this one they clear set-id bits that the
+        // file gets while it is open.
+        match creds::without_fsetid(|| register(fd.as_fd())) {
             Ok(backing) => Some(backing),
             Err(error) => {
                 log::debug!("no passthrough for an inode: {error}");
@@ -125,7 +128,8 @@ impl Tree {
         let pin = {
             let _opening = self.opening(id);
             self.nodes.open_pin(id).unwrap_or_else(|| {
-                let backing = self.register(&fd, register);
+                let by_daemon = attr::has_set_id(&stat);
+                let backing = if by_daemon { None } else { self.register(&fd, register) };
                 let pin = Arc::new(Pin::new(fd, Access::Both, backing));
                 self.nodes.set_open_pin(id, &pin);
                 pin

@@ -25,6 +25,7 @@ use super::route::{self, reply_uncached};
 use super::setattr::Changes;
 use super::tree::{Caller, Tree};
 use super::xattr::Answer;
+use crate::os::creds;
 
 /// The filesystem as fuser sees it.
 #[derive(Debug)]
@@ -43,9 +44,12 @@ const BACKGROUND_MAX: u16 = 64;
 pub(super) const GENERATION: Generation = Generation(0);
 
 /// What is asked of the kernel, each where it has it. Not asked for: FUSE_FLOCK_LOCKS and FUSE_POSIX_LOCKS (the kernel then
-/// keeps locks itself, which is right for ordinary files), FUSE_WRITEBACK_CACHE (passthrough excludes it),
-/// FUSE_HANDLE_KILLPRIV (the kernel then sends the mode that is left after a write, also for passthrough).
-const WANTED: [InitFlags; 11] = [
+/// keeps locks itself, which is right for ordinary files), FUSE_WRITEBACK_CACHE (passthrough excludes it).
+///
+/// FUSE_HANDLE_KILLPRIV_V2: without it the kernel asks for `security.capability` before every single write. With it, set-id bits are ours
+/// to clear: see [`attr::has_set_id`].
+const WANTED: [InitFlags; 12] = [
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_PASSTHROUGH,
     InitFlags::FUSE_POSIX_ACL,
@@ -73,7 +77,7 @@ impl Fs {
         match result {
             Ok(entry) => {
                 reply.entry(
-                    &self.tree.ttl(entry.private),
+                    &self.tree.attr_ttl(entry.private, &entry.stat),
                     &attr::attributes(entry.id, &entry.stat),
                     GENERATION,
                 );
@@ -87,7 +91,9 @@ impl Fs {
             // The daemon changes these files underneath.
             return Ok(FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
         }
-        let kept = file.pin.backing().is_none() && !self.tree.shared_backing;
+        // Where other opens of the inode may pass the daemon by, its pages grow stale.
+        let sole = !self.tree.shared_backing && !self.tree.passthrough.load(Ordering::Relaxed);
+        let kept = file.pin.backing().is_none() && sole;
         Ok(if kept {
             FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_KEEP_CACHE
         } else {
@@ -184,7 +190,7 @@ impl fuser::Filesystem for Fs {
                     // A version that was replaced has its links in the history only.
                     stat.st_nlink = 0;
                 }
-                reply.attr(&self.tree.ttl(private), &attr::attributes(id, &stat));
+                reply.attr(&self.tree.attr_ttl(private, &stat), &attr::attributes(id, &stat));
             }
             Err(Errno::STALE) => match self.coordination.stat_of_name(id) {
                 Ok(stat) => reply.attr(&Duration::ZERO, &attr::attributes(id, &stat)),
@@ -356,7 +362,8 @@ impl fuser::Filesystem for Fs {
         match created {
             Ok((flags, entry, file)) => {
                 let number = FileHandle(self.tree.handles.insert(Handle::Ordinary(Arc::clone(&file))));
-                let (ttl, attr) = (self.tree.ttl(false), attr::attributes(entry.id, &entry.stat));
+                let ttl = self.tree.attr_ttl(false, &entry.stat);
+                let attr = attr::attributes(entry.id, &entry.stat);
                 match file.pin.backing() {
                     Some(backing) => reply.created_passthrough(&ttl, &attr, GENERATION, number, flags, backing),
                     None => reply.created(&ttl, &attr, GENERATION, number, flags),
@@ -402,14 +409,14 @@ impl fuser::Filesystem for Fs {
     ) {
         let mut flags = open_flags(flags.0);
         let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let clears = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         if let Ok(Handle::Writer(writer)) = self.tree.handles.get(fh.0) {
-            return self.write_coordinated(writer, offset, data, from_mapping, reply);
+            return self.write_coordinated(writer, offset, data, (from_mapping, clears), reply);
         }
         if from_mapping {
             // Pages of a mapping go where they belong, whatever handle the kernel chose for them.
             flags -= OFlags::APPEND;
         }
-        let clears = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         match self
             .tree
             .handles
@@ -498,7 +505,10 @@ impl fuser::Filesystem for Fs {
                     Some(entry) if self.coordination.target(dir.node(), &listed.name).is_some() => {
                         (Duration::ZERO, attr::attributes(entry.id, &entry.stat))
                     }
-                    Some(entry) => (self.tree.ttl(entry.private), attr::attributes(entry.id, &entry.stat)),
+                    Some(entry) => (
+                        self.tree.attr_ttl(entry.private, &entry.stat),
+                        attr::attributes(entry.id, &entry.stat),
+                    ),
                     None => {
                         // For "." and ".." the kernel makes no node; for others number 0 says that it must not.
                         let dots = listed.name == "." || listed.name == "..";
@@ -594,7 +604,7 @@ impl fuser::Filesystem for Fs {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -602,11 +612,16 @@ impl fuser::Filesystem for Fs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let uid = request.uid();
         match self.tree.handles.get(fh.0) {
-            Ok(Handle::Ordinary(file)) => self.later(reply, move || file.allocate(offset, length, mode)),
+            Ok(Handle::Ordinary(file)) => self.later(reply, move || {
+                creds::writing_as(uid, || file.allocate(offset, length, mode))
+            }),
             Ok(Handle::Writer(writer)) => {
                 let coordination = Arc::clone(&self.coordination);
-                self.later(reply, move || writer.allocate(&coordination, offset, length, mode));
+                self.later(reply, move || {
+                    creds::writing_as(uid, || writer.allocate(&coordination, offset, length, mode))
+                });
             }
             Ok(Handle::Directory(_)) => reply.error(reply_errno(Errno::BADF)),
             Err(error) => reply.error(reply_errno(error)),
@@ -627,7 +642,7 @@ impl fuser::Filesystem for Fs {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -639,10 +654,13 @@ impl fuser::Filesystem for Fs {
         reply: ReplyWrite,
     ) {
         let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
+        let uid = request.uid();
         self.tree.workers.run(move || {
             let copied = tree.handles.get(fh_in.0).and_then(|from| {
                 let to = tree.handles.get(fh_out.0)?;
-                route::copy(&coordination, (&from, offset_in), (&to, offset_out), len)
+                creds::writing_as(uid, || {
+                    route::copy(&coordination, (&from, offset_in), (&to, offset_out), len)
+                })
             });
             match copied {
                 Ok(count) => reply.written(count),

@@ -17,6 +17,7 @@ use super::handles::Handle;
 use super::nodes::{Name, NodeId};
 use super::setattr::Changes;
 use super::tree::Caller;
+use crate::os::creds;
 
 /// A reply of copy_file_range(2) has 32 bits; a multiple of the page size keeps a clone aligned.
 const COPY_BYTES_MAX: u64 = 0x7fff_f000;
@@ -95,19 +96,30 @@ impl Fs {
         self.coordination.create(caller, target, creation, flags, answer);
     }
 
-    /// write(2) to a session's shadow; on a worker thread where something must be copied or waited for first.
-    pub fn write_coordinated(&self, writer: Arc<Writer>, offset: u64, data: &[u8], at_offset: bool, reply: ReplyWrite) {
+    /// write(2) to a session's shadow, at the end of the file unless `at_offset`; one that `clears` takes set-id bits away. On a worker thread where something must be copied or waited for first.
+    pub fn write_coordinated(
+        &self,
+        writer: Arc<Writer>,
+        offset: u64,
+        data: &[u8],
+        (at_offset, clears): (bool, bool),
+        reply: ReplyWrite,
+    ) {
         let answer = move |written: Result<u32>| match written {
             Ok(count) => reply.written(count),
             Err(error) => reply.error(reply_errno(error)),
         };
+        let written = move |writer: &Writer, coordination: &Coordination, offset, data: &[u8]| {
+            let write = || writer.write(coordination, offset, data, at_offset);
+            if clears { creds::without_fsetid(write) } else { write() }
+        };
         if writer.is_quick() {
-            return answer(writer.write(&self.coordination, offset, data, at_offset));
+            return answer(written(&writer, &self.coordination, offset, data));
         }
         let (coordination, data) = (Arc::clone(&self.coordination), data.to_vec());
         self.tree
             .workers
-            .run(move || answer(writer.write(&coordination, offset, &data, at_offset)));
+            .run(move || answer(written(&writer, &coordination, offset, &data)));
     }
 
     /// mkdir(2), symlink(2), mknod(2), unless somebody is creating a coordinated file of that name.
@@ -136,6 +148,7 @@ impl Fs {
     ) {
         let ttl = self.tree.ttl(false);
         let answer = move |result: Result<Stat>| match result {
+            Ok(stat) if attr::has_set_id(&stat) => reply.attr(&Duration::ZERO, &attr::attributes(node, &stat)),
             Ok(stat) => reply.attr(&ttl, &attr::attributes(node, &stat)),
             Err(error) => reply.error(reply_errno(error)),
         };
@@ -143,8 +156,8 @@ impl Fs {
         match (changes.size, handle.map(|number| self.tree.handles.get(number))) {
             (Some(size), Some(Ok(Handle::Writer(writer)))) => self.tree.workers.run(move || {
                 let rest = Changes { size: None, ..changes };
-                let set = writer.set_len(&coordination, size);
-                answer(set.and_then(|()| tree.set_attributes(node, handle, &rest)));
+                let set = creds::writing_as(caller.uid, || writer.set_len(&coordination, size));
+                answer(set.and_then(|()| tree.set_attributes(caller, node, handle, &rest)));
             }),
             (Some(size), None) if let Some(target) = self.coordination.target_of(node) => {
                 self.coordination.truncate(caller, node, target, size, Box::new(answer));
@@ -153,10 +166,10 @@ impl Fs {
                 answer(
                     coordination
                         .touch(node)
-                        .and_then(|()| tree.set_attributes(node, handle, &changes)),
+                        .and_then(|()| tree.set_attributes(caller, node, handle, &changes)),
                 );
             }),
-            _ => answer(self.tree.set_attributes(node, handle, &changes)),
+            _ => answer(self.tree.set_attributes(caller, node, handle, &changes)),
         }
     }
 }

@@ -11,7 +11,8 @@ use super::attr;
 use super::handles::Handle;
 use super::nodes::NodeId;
 use super::pin;
-use super::tree::{Anchor, Tree};
+use super::tree::{Anchor, Caller, Tree};
+use crate::os::creds;
 
 /// What a FUSE_SETATTR asks to change.
 #[derive(Debug, Default)]
@@ -32,7 +33,7 @@ pub struct Changes {
 
 impl Tree {
     /// Changes attributes and returns what they are then.
-    pub fn set_attributes(&self, id: NodeId, handle: Option<u64>, changes: &Changes) -> Result<Stat> {
+    pub fn set_attributes(&self, caller: Caller, id: NodeId, handle: Option<u64>, changes: &Changes) -> Result<Stat> {
         if self.identity(id)?.private {
             return Err(Errno::ROFS);
         }
@@ -46,9 +47,10 @@ impl Tree {
             rustix::fs::chownat(&anchor, "", uid, gid, AtFlags::EMPTY_PATH)?;
         }
         if let Some(size) = changes.size {
-            truncate(&anchor, size)?;
+            // Clears set-user-id for users and leaves it for root.
+            creds::writing_as(caller.uid, || truncate(&anchor, size))?;
         }
-        // After the owner and the size, which clear set-user-id: the kernel has worked out what mode should come of it.
+        // After the owner and the size, which clear set-user-id.
         if let Some(mode) = changes.mode {
             rustix::fs::chmod(pin::proc_path(anchor.as_fd()), Mode::from_raw_mode(mode & 0o7777))?;
         }

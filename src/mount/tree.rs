@@ -138,6 +138,15 @@ impl Tree {
         }
     }
 
+    /// The same for an entry or attributes with this stat: set-id bits are asked for each time ([`attr::has_set_id`]).
+    pub fn attr_ttl(&self, private: bool, stat: &Stat) -> Duration {
+        if attr::has_set_id(stat) {
+            Duration::ZERO
+        } else {
+            self.ttl(private)
+        }
+    }
+
     /// The inode of a node; ESTALE when the kernel names one that we do not know.
     pub fn identity(&self, id: NodeId) -> Result<Identity> {
         self.nodes.identity(id).ok_or(Errno::STALE)

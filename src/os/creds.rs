@@ -203,6 +203,11 @@ pub fn without_fsetid<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Runs `work`, which changes the data of a file, on behalf of user `uid`: root keeps set-user-id bits, everybody else loses them.
+pub fn writing_as<T>(uid: u32, work: impl FnOnce() -> T) -> T {
+    if uid == 0 { work() } else { without_fsetid(work) }
+}
+
 /// Sets the umask of the calling thread only: the thread first leaves the process's shared umask, working directory and
 /// root, unshare(2) with CLONE_FS. The kernel then applies it, or the parent's default ACL instead, as it should.
 ///

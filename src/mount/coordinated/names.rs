@@ -20,6 +20,7 @@ use crate::mount::entry::{Entry, Victim};
 use crate::mount::errno::from_io;
 use crate::mount::nodes::{Name, NodeId};
 use crate::mount::tree::Caller;
+use crate::os::creds;
 use crate::session::{FileKey, Intent, Opener, SessionId};
 use crate::store::record::How;
 use crate::store::{PublishError, ReplaceOptions};
@@ -285,7 +286,7 @@ impl Coordination {
         let opener = self.opener_for(caller, key);
         if let Some(own) = self.nearest_of(key, &opener) {
             let result = own.staged(|staged| {
-                staged.set_len(&self.store, len)?;
+                creds::writing_as(caller.uid, || staged.set_len(&self.store, len))?;
                 staged.stat()
             });
             return answer(result);
