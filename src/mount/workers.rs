@@ -1,5 +1,6 @@
 //! A few threads for what may take long, so that the threads which read requests stay free.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -39,7 +40,10 @@ impl Workers {
         }
         let counter = std::sync::Arc::clone(&self.busy);
         let counted: Job = Box::new(move || {
-            job();
+            // A mistake in one request must not cost the thread, and with it in the end all of them.
+            if std::panic::catch_unwind(AssertUnwindSafe(job)).is_err() {
+                log::error!("a request failed inside concordfs; please report the panic above");
+            }
             counter.fetch_sub(1, Ordering::Relaxed);
         });
         if self.started.load(Ordering::Relaxed) == 0 {
@@ -90,5 +94,21 @@ mod tests {
         workers.run(move || done.send(()).unwrap());
         finished.recv_timeout(Duration::from_secs(5)).unwrap();
         drop(release);
+    }
+
+    #[test]
+    fn a_panicking_job_costs_no_thread() {
+        let workers = Workers::new();
+        let (done, finished) = crossbeam_channel::unbounded();
+        for _ in 0..2 * THREADS_MAX {
+            workers.run(|| panic!("on purpose"));
+        }
+        for number in 0..THREADS_MAX {
+            let done = done.clone();
+            workers.run(move || done.send(number).unwrap());
+        }
+        for _ in 0..THREADS_MAX {
+            finished.recv_timeout(Duration::from_secs(5)).unwrap();
+        }
     }
 }
