@@ -1,6 +1,8 @@
 //! A real mount by the real binary, which goes away with its test, also when the test panics or hangs.
 #![allow(dead_code)]
 
+pub mod puppet;
+
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

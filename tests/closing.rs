@@ -1,0 +1,259 @@
+//! W5, W6 and W7: what the last close publishes, what it says, and what a kill leaves.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::puppet::Puppet;
+use support::{Project, Running, eventually, run, succeed, wait, watchdog};
+
+fn project() -> Project {
+    watchdog();
+    Project::with(&[("STATE.md", "v1\n")])
+}
+
+#[test]
+fn w5_redirections_publish_once_each() {
+    let scripts = [
+        ("echo a > STATE.md", "a\n"),
+        ("{ /bin/echo a; (echo b; /bin/echo c); } > STATE.md", "a\nb\nc\n"),
+        ("exec 5> STATE.md; echo a >&5; /bin/echo b >&5; exec 5>&-", "a\nb\n"),
+        ("exec > STATE.md; /bin/echo a; exec /bin/echo b", "a\nb\n"),
+        ("(sleep 0.2; echo late) > STATE.md & wait", "late\n"),
+        ("echo a | tee STATE.md > /dev/null", "a\n"),
+        (
+            "printf 'a\\nb\\n' | while read x; do /bin/echo $x; done > STATE.md",
+            "a\nb\n",
+        ),
+    ];
+    for shell in ["sh", "bash"] {
+        for (script, content) in scripts {
+            let project = project();
+            let mut command = project.sh("exec $0 -c \"$1\"");
+            command.args([shell, script]);
+            succeed(command);
+            assert_eq!(project.read("STATE.md"), content, "{shell}: {script}");
+            assert_eq!(project.history("STATE.md").len(), 2, "{shell}: {script}");
+        }
+    }
+}
+
+#[test]
+fn w5_a_child_that_outlives_its_parent_publishes_when_it_closes() {
+    let project = project();
+    let script = "( echo begun; sleep 0.6; echo ended ) > STATE.md &";
+    succeed(project.sh(&format!("exec 2>/dev/null; {script}")));
+    assert_eq!(project.read("STATE.md"), "v1\n", "the child still has it open");
+    eventually("the child's version", || project.read("STATE.md") == "begun\nended\n");
+    assert_eq!(project.history("STATE.md").len(), 2);
+}
+
+#[test]
+fn w5_duplicates_forks_and_inherited_descriptors_are_one_session() {
+    let project = project();
+    let mut writer = Puppet::new(&project);
+    writer.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
+    writer.does("two = os.dup(fd)");
+    assert_eq!(writer.does("os.write(fd, b'a'), os.close(fd)"), "(1, None)");
+    assert_eq!(project.read("STATE.md"), "v1\n");
+    let child = "subprocess.run(['sh', '-c', 'printf b >&%d' % two], pass_fds=[two]).returncode";
+    assert_eq!(writer.does(child), "0");
+    assert_eq!(project.read("STATE.md"), "v1\n");
+    assert_eq!(writer.does("os.write(two, b'c'), os.close(two)"), "(1, None)");
+    assert_eq!(project.read("STATE.md"), "abc");
+    assert_eq!(project.history("STATE.md").len(), 2);
+}
+
+#[test]
+fn w5_a_session_that_wrote_nothing_publishes_nothing() {
+    let project = project();
+    succeed(project.sh(": <> STATE.md; exec 3<>STATE.md; exec 3>&-"));
+    assert!(project.history("STATE.md").len() <= 1);
+    assert_eq!(project.read("STATE.md"), "v1\n");
+    succeed(project.sh(": > STATE.md"));
+    assert_eq!(project.read("STATE.md"), "");
+    assert_eq!(project.history("STATE.md").len(), 2, "a truncation is a change");
+}
+
+#[test]
+fn w6_after_close_every_process_sees_it_at_once() {
+    let project = project();
+    let (mut writer, mut reader) = (Puppet::new(&project), Puppet::new(&project));
+    for round in 0..60 {
+        let name = if round % 3 == 0 {
+            format!("NEW{round}.md")
+        } else {
+            "STATE.md".to_owned()
+        };
+        assert_eq!(writer.does(&format!("put('{name}', '{round}')")), "None");
+        assert_eq!(
+            reader.does(&format!("get('{name}'), os.stat('{name}').st_size")),
+            format!("('{round}', {})", round.to_string().len())
+        );
+        assert_eq!(reader.does(&format!("put('{name}', 'and{round}')")), "None");
+        assert_eq!(writer.does(&format!("get('{name}')")), format!("and{round}"));
+    }
+}
+
+#[test]
+fn w6_close_returns_what_the_publish_failed_with() {
+    let project = project();
+    std::fs::create_dir(project.path("sub")).unwrap();
+    let mut writer = Puppet::new(&project);
+    succeed(project.sh("echo old > sub/OLD.md"));
+    for (name, content) in [("sub/OLD.md", "old\n"), ("sub/NEW.md", "")] {
+        writer.does(&format!(
+            "fd = os.open('{name}', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)"
+        ));
+        assert_eq!(writer.does("os.write(fd, b'kept')"), "4");
+        if !run(project.sh("chattr +i sub")).status.success() {
+            eprintln!("no chattr here: skipped");
+            return;
+        }
+        let closed = writer.does("os.close(fd)");
+        succeed(project.sh("chattr -i sub"));
+        assert_eq!(closed, "EPERM", "{name}");
+        let now = std::fs::read_to_string(project.path(name)).unwrap_or_default();
+        assert_eq!(now, content, "{name}");
+    }
+    let recovered = project.recovered();
+    assert_eq!(recovered.len(), 2, "{recovered:?}");
+    for kept in &recovered {
+        let path = project.path(kept["kept"].as_str().unwrap());
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "kept");
+        assert!(!kept["why"].as_str().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn w7_a_killed_writer_publishes_nothing_and_its_bytes_are_kept() {
+    for signal in ["SIGKILL", "SIGTERM", "SIGABRT", "SIGSEGV", "SIGINT"] {
+        let project = project();
+        let mut writer = Puppet::new(&project);
+        writer.does("signal.signal(signal.SIGINT, signal.SIG_DFL)");
+        writer.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
+        assert_eq!(writer.does("os.write(fd, b'half of wha')"), "11");
+        writer.does("t = threading.Thread(target=time.sleep, args=(60,), daemon=True)");
+        writer.does("t.start()");
+        writer.starts(&format!("os.kill(os.getpid(), signal.{signal})"));
+        wait(&mut writer.0.0, Duration::from_secs(10));
+        project.await_sessions(0, 0);
+        assert_eq!(project.read("STATE.md"), "v1\n", "{signal}");
+        let recovered = project.recovered();
+        assert_eq!(recovered.len(), 1, "{signal}");
+        let kept = project.path(recovered[0]["kept"].as_str().unwrap());
+        assert_eq!(std::fs::read_to_string(kept).unwrap(), "half of wha", "{signal}");
+    }
+}
+
+#[test]
+fn w7_an_exit_without_close_is_a_close() {
+    for exit in ["os._exit(0)", "os._exit(3)", "sys.exit(1)"] {
+        let project = project();
+        let program =
+            format!("import os, sys; fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC); os.write(fd, b'all'); {exit}");
+        run(project.python(&program));
+        eventually("the version", || project.read("STATE.md") == "all");
+        assert_eq!(project.recovered().len(), 0, "{exit}");
+    }
+}
+
+#[test]
+fn w7_a_killed_parent_leaves_the_session_to_its_child() {
+    let project = project();
+    let program = "import os, sys, time
+fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)
+os.write(fd, b'parent ')
+pid = os.fork()
+if pid == 0:
+    sys.stdin.close(); time.sleep(0.6); os.write(fd, b'child'); os.close(fd); os._exit(0)
+print(pid, flush=True); time.sleep(60)";
+    let mut parent = Running::start(project.python(program));
+    parent.hear();
+    parent.signal(Signal::KILL);
+    wait(&mut parent.0, Duration::from_secs(10));
+    eventually("the child's version", || project.read("STATE.md") == "parent child");
+    assert_eq!(project.history("STATE.md").len(), 2);
+}
+
+#[test]
+fn w5_what_is_done_to_a_session_by_descriptor_is_in_its_version() {
+    let project = project();
+    let mut writer = Puppet::new(&project);
+    std::fs::write(project.path("source.bin"), "0123456789".repeat(100)).unwrap();
+    writer.does("src = os.open('source.bin', os.O_RDONLY)");
+    writer.does("fd = os.open('STATE.md', os.O_RDWR)");
+    assert_eq!(writer.does("os.copy_file_range(src, fd, 1000, 0, 3)"), "1000");
+    assert_eq!(writer.does("os.lseek(fd, 0, 2)"), "1003");
+    assert_eq!(writer.does("os.sendfile(fd, src, 0, 1000)"), "1000");
+    assert_eq!(writer.does("os.fstat(fd).st_size"), "2003");
+    assert_eq!(writer.does("os.ftruncate(fd, 5), os.fstat(fd).st_size"), "(None, 5)");
+    assert_eq!(
+        writer.does("os.ftruncate(fd, 1 << 20), os.fstat(fd).st_size"),
+        "(None, 1048576)"
+    );
+    assert_eq!(writer.does("os.pread(fd, 7, 0)"), r"b'v1\n01\x00\x00'");
+    assert_eq!(
+        writer.does("os.lseek(fd, 0, os.SEEK_DATA), os.lseek(fd, 0, os.SEEK_HOLE) <= 65536"),
+        "(0, True)"
+    );
+    assert_eq!(
+        writer.does("os.posix_fallocate(fd, 0, 2 << 20), os.fstat(fd).st_size"),
+        "(None, 2097152)"
+    );
+    assert_eq!(writer.does("os.ftruncate(fd, 5), os.close(fd)"), "(None, None)");
+    assert_eq!(project.read("STATE.md"), "v1\n01");
+    assert_eq!(project.history("STATE.md").len(), 2);
+    for copy in [
+        "cp source.bin STATE.md",
+        "cp --reflink=auto source.bin NEW.md",
+        "cat source.bin > STATE.md",
+        "dd if=source.bin of=STATE.md 2>/dev/null",
+    ] {
+        succeed(project.sh(copy));
+        let name = if copy.contains("NEW") { "NEW.md" } else { "STATE.md" };
+        assert_eq!(project.read(name).len(), 1000, "{copy}");
+    }
+}
+
+#[test]
+fn w5_a_mapping_written_to_is_in_the_version() {
+    let project = project();
+    let mut writer = Puppet::new(&project);
+    writer.does("f = open('STATE.md', 'r+b')");
+    assert_eq!(writer.does("m = mmap.mmap(f.fileno(), 3)"), "ok");
+    writer.does("m[0:2] = b'V2'");
+    assert_eq!(writer.does("m.flush(), m.close(), f.close()"), "(None, None, None)");
+    eventually("the mapped bytes", || project.read("STATE.md") == "V2\n");
+}
+
+#[test]
+fn h1_a_small_change_to_a_big_file_costs_the_daemon_no_memory() {
+    watchdog();
+    let mut project = Project::unmounted(&[("STATE.md", "")]);
+    succeed(project.sh("truncate -s 200M STATE.md"));
+    let daemon = project.mount();
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap()
+            .to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let mut writer = Puppet::new(&project);
+    let (before, start) = (resident(), Instant::now());
+    writer.does("fd = os.open('STATE.md', os.O_RDWR)");
+    assert_eq!(writer.does("os.pwrite(fd, b'0123456789', 100 << 20)"), "10");
+    assert_eq!(writer.does("os.close(fd)"), "None");
+    assert!(start.elapsed() < Duration::from_secs(30));
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 20 * 1024, "the daemon grew by {grown} kB");
+    assert_eq!(writer.does("os.stat('STATE.md').st_size"), (200 << 20).to_string());
+    assert_eq!(
+        writer.does("(lambda fd: os.pread(fd, 12, (100 << 20) - 1))(os.open('STATE.md', os.O_RDONLY))"),
+        r"b'\x000123456789\x00'"
+    );
+}

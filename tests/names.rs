@@ -1,0 +1,318 @@
+//! W8, W9 and W11: savers by rename and unlink, new files, and what a file stays.
+
+mod support;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::puppet::Puppet;
+use support::{Project, run, succeed, wait, watchdog};
+
+fn project() -> Project {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1"), ("OTHER.md", "o1")]);
+    std::fs::set_permissions(project.root(), PermissionsExt::from_mode(0o777)).unwrap();
+    project
+}
+
+fn hows(project: &Project, name: &str) -> Vec<String> {
+    project
+        .history(name)
+        .iter()
+        .map(|version| version["how"].as_str().unwrap_or("?").to_owned())
+        .collect()
+}
+
+#[test]
+fn w8_each_whole_file_saver_waits_for_an_open_session_and_keeps_what_it_replaces() {
+    let savers = [
+        ("os.replace('x.tmp', 'STATE.md')", Some("saved")),
+        ("os.unlink('STATE.md')", None),
+        ("(os.unlink('STATE.md'), os.link('x.tmp', 'STATE.md'))", Some("saved")),
+        ("exchange('x.tmp', 'STATE.md')", Some("saved")),
+        ("os.truncate('STATE.md', 3)", Some("ses")),
+        ("exchange('OTHER.md', 'STATE.md')", Some("o1")),
+    ];
+    for (saver, content) in savers {
+        let project = project();
+        let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+        other.does("put('x.tmp', 'saved')");
+        holder.does("f = open('STATE.md', 'w')");
+        holder.does("(f.write('session'), f.flush())");
+        other.starts(saver);
+        // Nothing is read here meanwhile: a rename that waits has the directory locked (docs/ARCHITECTURE.md).
+        project.await_sessions(1, 1);
+        let start = Instant::now();
+        assert_eq!(holder.does("f.close()"), "None", "{saver}");
+        let said = other.says();
+        assert!(said.starts_with("None") || said == "(None, None)", "{saver}: {said}");
+        assert!(start.elapsed() < Duration::from_secs(3), "{saver}");
+        assert_eq!(
+            std::fs::read_to_string(project.path("STATE.md")).ok().as_deref(),
+            content,
+            "{saver}"
+        );
+        let versions: Vec<u64> = project
+            .history("STATE.md")
+            .iter()
+            .filter_map(|v| v["version"].as_u64())
+            .collect();
+        let kept: Vec<Vec<u8>> = versions
+            .iter()
+            .filter(|v| **v <= 2)
+            .map(|v| project.show("STATE.md", *v))
+            .collect();
+        assert!(
+            kept.contains(&b"session".to_vec()),
+            "{saver}: {versions:?} {:?}",
+            hows(&project, "STATE.md")
+        );
+    }
+}
+
+#[test]
+fn w8_renames_and_truncations_by_many_processes_are_versions_in_one_order() {
+    let project = project();
+    let renamer = "import os, time
+for n in range(15):
+    t = f'STATE.md.tmp.{os.getpid()}.{int(time.time()*1000)}'
+    with open(t, 'w') as f: f.write(f'{os.getpid()} {n}')
+    os.replace(t, 'STATE.md')";
+    let truncater = "import os
+for n in range(15):
+    with open('STATE.md', 'w') as f: f.write(f'{os.getpid()} {n}')";
+    let script =
+        "python3 -c \"$0\" & a=$!; python3 -c \"$0\" & b=$!; python3 -c \"$1\" & c=$!; python3 -c \"$1\" & d=$!
+wait $a && wait $b && wait $c && wait $d";
+    let mut command = project.sh(script);
+    command.args([renamer, truncater]);
+    succeed(command);
+    let history = project.history("STATE.md");
+    let newest = history[0]["version"].as_u64().unwrap();
+    assert_eq!(newest, 61, "{history:?}");
+    let mut last: std::collections::HashMap<String, u64> = Default::default();
+    for version in newest - 15..=newest {
+        let content = String::from_utf8(project.show("STATE.md", version)).unwrap();
+        let (process, number) = content.split_once(' ').expect("whole content");
+        let number = number.parse().unwrap();
+        assert!(
+            last.insert(process.to_owned(), number)
+                .is_none_or(|before| before < number),
+            "{content}"
+        );
+    }
+    assert!(
+        std::fs::read_dir(project.root())
+            .unwrap()
+            .all(|e| !e.unwrap().file_name().to_string_lossy().contains(".tmp."))
+    );
+}
+
+#[test]
+fn w8_a_coordinated_temporary_name_becomes_the_file() {
+    let project = project();
+    let (mut saver, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    saver.does("f = open('x.tmp.md', 'w')");
+    saver.does("(f.write('new'), f.close())");
+    assert_eq!(saver.does("os.rename('x.tmp.md', 'STATE.md')"), "None");
+    assert_eq!(
+        other.does("get('STATE.md'), os.path.exists('x.tmp.md')"),
+        "('new', False)"
+    );
+    saver.does("f = open('y.tmp.md', 'w')");
+    saver.does("(f.write('first '), f.flush())");
+    assert_eq!(
+        saver.does("os.rename('y.tmp.md', 'STATE.md')"),
+        "None",
+        "renamed before it is closed"
+    );
+    assert_eq!(other.does("get('STATE.md')"), "first ");
+    assert_eq!(saver.does("(f.write('second'), f.close())"), "(6, None)");
+    assert_eq!(
+        other.does("get('STATE.md'), os.path.exists('y.tmp.md')"),
+        "('first second', False)"
+    );
+}
+
+#[test]
+fn w9_a_new_file_appears_at_its_close() {
+    let project = project();
+    let (mut creator, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    assert_eq!(creator.does("f = open('NEW.md', 'x')"), "ok");
+    creator.does("(f.write('text'), f.flush())");
+    assert_eq!(other.does("get('NEW.md')"), "ENOENT");
+    assert_eq!(other.does("os.path.exists('NEW.md')"), "False");
+    assert_eq!(creator.does("get('NEW.md'), os.stat('NEW.md').st_size"), "('text', 4)");
+    assert_eq!(creator.does("subprocess.check_output(['cat', 'NEW.md'])"), "b'text'");
+    assert_eq!(other.does("open('NEW.md', 'x')"), "EEXIST");
+    assert_eq!(other.does("os.mkdir('NEW.md')"), "EEXIST");
+    assert_eq!(other.does("os.symlink('a', 'NEW.md')"), "EEXIST");
+    assert_eq!(creator.does("f.close()"), "None");
+    assert_eq!(other.does("get('NEW.md')"), "text");
+    assert_eq!(project.history("NEW.md").len(), 1);
+}
+
+#[test]
+fn w9_another_creator_waits_and_then_finds_the_file() {
+    let project = project();
+    let (mut creator, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    creator.does("f = open('NEW.md', 'w')");
+    creator.does("(f.write('text'), f.flush())");
+    other.starts("fd = os.open('NEW.md', os.O_RDWR | os.O_CREAT)");
+    project.await_sessions(1, 1);
+    creator.does("f.close()");
+    assert_eq!(other.says(), "ok");
+    assert_eq!(
+        other.does("os.read(fd, 9), os.write(fd, b' more'), os.close(fd)"),
+        "(b'text', 5, None)"
+    );
+    assert_eq!(project.read("NEW.md"), "text more");
+    assert_eq!(project.history("NEW.md").len(), 2);
+}
+
+#[test]
+fn w9_a_killed_creators_file_never_appears_and_a_waiting_creator_goes_on() {
+    let project = project();
+    std::fs::create_dir(project.path("sub")).unwrap();
+    let (mut creator, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    creator.does("f = open('sub/NEW.md', 'w')");
+    creator.does("(f.write('half'), f.flush())");
+    assert_eq!(other.does("os.rmdir('sub')"), "ENOTEMPTY");
+    creator.0.signal(Signal::KILL);
+    wait(&mut creator.0.0, Duration::from_secs(10));
+    project.await_sessions(0, 0);
+    assert_eq!(
+        other.does("os.listdir('sub'), os.path.exists('sub/NEW.md')"),
+        "([], False)"
+    );
+    assert_eq!(project.recovered().len(), 1);
+    let mut creator = Puppet::new(&project);
+    creator.does("f = open('sub/NEW.md', 'w')");
+    other.starts("put('sub/NEW.md', 'other')");
+    project.await_sessions(1, 1);
+    creator.0.signal(Signal::KILL);
+    assert_eq!(other.says(), "None");
+    assert_eq!(project.read("sub/NEW.md"), "other");
+}
+
+#[test]
+fn w9_owner_mode_and_default_acl_of_a_new_file_are_as_anywhere() {
+    let project = project();
+    let plain = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(plain.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    for root in [project.root(), plain.path().to_owned()] {
+        let dir = root.join("d");
+        std::fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::chown(&dir, None, Some(1234)).unwrap();
+        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o2777)).unwrap();
+        let acl = root.join("acl");
+        std::fs::create_dir(&acl).unwrap();
+        std::fs::set_permissions(&acl, PermissionsExt::from_mode(0o777)).unwrap();
+        let mut command = project.sh("setfacl -d -m u:1001:rw,g::r,o::- \"$0\"");
+        command.arg(&acl);
+        if !run(command).status.success() {
+            eprintln!("no ACLs here: skipped");
+            return;
+        }
+    }
+    let mut user = Puppet::new(&project);
+    assert_eq!(
+        user.does("os.setgroups([]), os.setgid(1000), os.setuid(1000), os.umask(0o027) * 0"),
+        "(None, None, None, 0)"
+    );
+    for name in ["N.md", "d/N.md", "acl/N.md"] {
+        let outside = plain.path().join(name).display().to_string();
+        if name == "N.md" {
+            std::fs::set_permissions(plain.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        }
+        for path in [name, &outside] {
+            assert_eq!(
+                user.does(&format!("os.close(os.open('{path}', os.O_WRONLY | os.O_CREAT, 0o666))")),
+                "None"
+            );
+        }
+        let facl = |path: &std::path::Path| {
+            let mut command = project.sh("getfacl -ncp \"$0\"");
+            command.arg(path);
+            let stat = std::fs::metadata(path).unwrap();
+            (stat.mode(), stat.uid(), stat.gid(), succeed(command))
+        };
+        assert_eq!(
+            facl(&project.path(name)),
+            facl(std::path::Path::new(&outside)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn w11_publishing_in_place_keeps_mode_owner_acl_and_attributes() {
+    let project = project();
+    succeed(project.sh("chown 1000:1234 STATE.md; chmod 0664 STATE.md; setfacl -m u:1001:rw STATE.md"));
+    let mut writer = Puppet::new(&project);
+    assert_eq!(writer.does("os.setxattr('STATE.md', 'user.note', b'kept')"), "None");
+    let facts = || succeed(project.sh("stat -c '%a %u %g' STATE.md; getfacl -cp STATE.md"));
+    let before = facts();
+    assert!(before.starts_with("664 1000 1234"), "{before}");
+    for mode in ["w", "r+"] {
+        writer.does(&format!("f = open('STATE.md', '{mode}')"));
+        writer.does("(f.write('text'), f.close())");
+        assert_eq!(facts(), before, "{mode}");
+        assert_eq!(writer.does("os.getxattr('STATE.md', 'user.note')"), "b'kept'");
+    }
+    assert_eq!(writer.does("os.truncate('STATE.md', 1)"), "None");
+    assert_eq!(facts(), before);
+    assert_eq!(writer.does("os.getxattr('STATE.md', 'user.note')"), "b'kept'");
+}
+
+#[test]
+fn w11_a_symbolic_link_is_followed_and_stays_one() {
+    let project = project();
+    std::os::unix::fs::symlink("STATE.md", project.path("LINK.md")).unwrap();
+    std::os::unix::fs::symlink("STATE.md", project.path("link")).unwrap();
+    for link in ["LINK.md", "link"] {
+        succeed(project.sh(&format!("echo {link} > {link}")));
+        assert!(std::fs::symlink_metadata(project.path(link)).unwrap().is_symlink());
+        assert_eq!(project.read("STATE.md"), format!("{link}\n"));
+    }
+    assert_eq!(project.history("STATE.md").len(), 3);
+}
+
+#[test]
+fn w11_attributes_changed_during_and_outside_a_session_stay() {
+    let project = project();
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    assert_eq!(
+        other.does("os.chmod('STATE.md', 0o640), os.utime('STATE.md', (5, 6))"),
+        "(None, None)"
+    );
+    assert_eq!(
+        other.does("oct(os.stat('STATE.md').st_mode), os.stat('STATE.md').st_mtime"),
+        "('0o100640', 6.0)"
+    );
+    holder.does("f = open('STATE.md', 'w')");
+    holder.does("(f.write('text'), f.flush())");
+    assert_eq!(
+        holder
+            .does("os.fchmod(f.fileno(), 0o604), os.fchown(f.fileno(), 7, 8), os.setxattr(f.fileno(), 'user.a', b'b')"),
+        "(None, None, None)"
+    );
+    assert_eq!(
+        other.does("oct(os.stat('STATE.md').st_mode)"),
+        "'0o100640'".trim_matches('\'')
+    );
+    holder.does("f.close()");
+    let seen =
+        "(lambda s: (oct(s.st_mode), s.st_uid, s.st_gid))(os.stat('STATE.md')), os.getxattr('STATE.md', 'user.a')";
+    assert_eq!(other.does(seen), "(('0o100604', 7, 8), b'b')");
+    assert_eq!(holder.does(seen), "(('0o100604', 7, 8), b'b')");
+    holder.does("f = open('STATE.md', 'r+')");
+    assert_eq!(other.does("os.chmod('STATE.md', 0o600)"), "None");
+    holder.does("(f.write('more'), f.close())");
+    assert_eq!(
+        other.does("oct(os.stat('STATE.md').st_mode)"),
+        "0o100600",
+        "a chmod beside a session is not lost"
+    );
+}

@@ -1,0 +1,222 @@
+//! R1, R3 and R4: what readers see beside writers, by real processes on a real mount.
+
+mod support;
+
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use support::puppet::Puppet;
+use support::{Project, Running, succeed, watchdog};
+
+/// Publishes a version by truncating in place, then one by a rename over the name.
+fn publish_both_ways(writer: &mut Puppet, round: usize) {
+    assert_eq!(
+        writer.does(&format!("put('STATE.md', 'inplace {round} ' * 1000)")),
+        "None"
+    );
+    assert_eq!(writer.does(&format!("put('x.tmp', 'renamed {round} ' * 500)")), "None");
+    assert_eq!(writer.does("os.replace('x.tmp', 'STATE.md')"), "None");
+}
+
+#[test]
+fn r1_a_read_handle_keeps_its_version_across_many_publishes() {
+    watchdog();
+    let first = "first ".repeat(2000);
+    let project = Project::with(&[("STATE.md", &first)]);
+    let (mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+    reader.does("f = open('STATE.md')");
+    assert_eq!(reader.does("f.read(6)"), "first ");
+    reader.does("size = os.fstat(f.fileno()).st_size");
+    for round in 0..10 {
+        publish_both_ways(&mut writer, round);
+        assert_eq!(
+            reader.does("f.seek(0) or set(f.read().split())"),
+            "{'first'}",
+            "round {round}"
+        );
+        assert_eq!(reader.does("os.fstat(f.fileno()).st_size == size"), "True");
+    }
+    assert_eq!(reader.does("open('STATE.md').read()[:9]"), "renamed 9");
+}
+
+#[test]
+fn r1_a_mapping_keeps_its_version_across_many_publishes() {
+    watchdog();
+    let first = "first ".repeat(2000);
+    let project = Project::with(&[("STATE.md", &first)]);
+    let (mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+    reader.does("f = open('STATE.md', 'rb')");
+    for (name, access) in [("shared", "MAP_SHARED"), ("own", "MAP_PRIVATE")] {
+        let step = format!("{name} = mmap.mmap(f.fileno(), 0, mmap.{access}, mmap.PROT_READ)");
+        assert_eq!(reader.does(&step), "ok");
+    }
+    for round in 0..5 {
+        publish_both_ways(&mut writer, round);
+        assert_eq!(
+            reader.does("set(shared[:].split()), set(own[:].split())"),
+            "({b'first'}, {b'first'})"
+        );
+        assert_eq!(reader.does("len(shared), len(own)"), "(12000, 12000)");
+    }
+}
+
+#[test]
+fn r1_readers_beside_hammering_writers_never_see_a_torn_file() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", &"seed\n".repeat(4000))]);
+    let reader = r#"
+import mmap, os, time
+end, seen = time.monotonic() + 4, set()
+while time.monotonic() < end:
+    with open('STATE.md', 'rb') as f:
+        size = os.fstat(f.fileno()).st_size
+        mapped = bytes(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)) if len(seen) % 2 else None
+        parts = []
+        while part := os.read(f.fileno(), 7001):
+            parts.append(part)
+    text = b''.join(parts)
+    lines = set(text.split(b'\n')[:-1])
+    assert len(lines) == 1 and text.count(b'\n') == 4000, (lines, len(text))
+    assert size == len(text), (size, len(text))
+    assert mapped in (None, text)
+    seen |= lines
+print(len(seen))
+"#;
+    let writer = r#"
+import os, sys, time
+me, end, n = sys.argv[1], time.monotonic() + 4, 0
+while time.monotonic() < end:
+    n += 1
+    line = f'{me}{n}\n'
+    if me == 'a':
+        with open('STATE.md', 'w') as f:
+            for _ in range(4): f.write(line * 1000); f.flush()
+    elif me == 'b':
+        with open(f'STATE.md.tmp.{os.getpid()}.{n}', 'w') as f: f.write(line * 4000)
+        os.replace(f.name, 'STATE.md')
+    else:
+        with open('STATE.md', 'r+') as f:
+            f.write(line * 2000); f.flush(); f.write(line * 2000); f.truncate()
+"#;
+    let mut writers: Vec<Running> = ["a", "b", "c"]
+        .iter()
+        .map(|name| {
+            let mut command = project.python(writer);
+            command.arg(name);
+            Running::start(command)
+        })
+        .collect();
+    let mut readers: Vec<Running> = (0..2).map(|_| Running::start(project.python(reader))).collect();
+    for reader in &mut readers {
+        let seen: usize = reader.hear().parse().expect("the reader found a torn file");
+        assert!(seen > 3, "a reader saw only {seen} versions");
+    }
+    for writer in writers.drain(..) {
+        assert!(writer.finish().success());
+    }
+}
+
+#[test]
+fn r3_readers_and_writers_do_not_wait_for_each_other() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let (mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+    reader.does("f = open('STATE.md')");
+    reader.does("f.read(1)");
+    let start = Instant::now();
+    assert_eq!(
+        writer.does("w = open('STATE.md', 'w')"),
+        "ok",
+        "a writer does not wait for a reader"
+    );
+    assert_eq!(writer.does("(w.write('half'), w.flush())"), "(4, None)");
+    assert_eq!(
+        reader.does("get('STATE.md')"),
+        "v1\n".trim_end(),
+        "nor a reader for a writer"
+    );
+    reader.says();
+    assert_eq!(writer.does("w.close()"), "None");
+    assert_eq!(reader.does("get('STATE.md')"), "half");
+    assert!(start.elapsed() < Duration::from_secs(4), "somebody waited");
+}
+
+#[test]
+fn r4_others_see_the_current_version_and_the_holder_its_shadow() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    succeed(project.sh("touch -d '2001-02-03 04:05:06 UTC' STATE.md"));
+    let (mut other, mut holder) = (Puppet::new(&project), Puppet::new(&project));
+    let stat = "(lambda s: (s.st_size, int(s.st_mtime)))(os.stat('STATE.md'))";
+    holder.does("f = open('STATE.md', 'r+')");
+    assert_eq!(holder.does(stat), "(3, 981173106)", "an open alone changes nothing");
+    holder.does("f.write('0123456789')");
+    holder.does("f.flush()");
+    assert_eq!(other.does(stat), "(3, 981173106)");
+    assert_eq!(
+        holder.does("os.stat('STATE.md').st_size, os.fstat(f.fileno()).st_size"),
+        "(10, 10)"
+    );
+    assert_eq!(holder.does("time.time() - os.stat('STATE.md').st_mtime < 60"), "True");
+    assert_eq!(other.does(stat), "(3, 981173106)");
+    holder.does("f.close()");
+    assert_eq!(other.does("os.stat('STATE.md').st_size"), "10");
+}
+
+#[test]
+fn r4_the_time_after_close_is_that_of_the_last_write() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let (mut other, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+    for (name, mode) in [("STATE.md", "w"), ("STATE.md", "r+"), ("NEW.md", "w")] {
+        writer.does(&format!("f = open('{name}', '{mode}')"));
+        writer.does("f.write('text')");
+        writer.does("f.flush()");
+        writer.does("time.sleep(0.3)");
+        let written = writer.does("os.fstat(f.fileno()).st_mtime_ns");
+        writer.does("time.sleep(0.3)");
+        writer.does("f.close()");
+        let stat = format!("os.stat('{name}').st_mtime_ns");
+        assert_eq!(writer.does(&stat), written, "{name} {mode}");
+        assert_eq!(other.does(&stat), written, "{name} {mode}");
+        assert_eq!(other.does(&format!("open('{name}').read(4)")), "text");
+        assert_eq!(other.does(&stat), written, "{name} {mode}");
+    }
+}
+
+#[test]
+fn r4_in_place_writes_that_nobody_contends_keep_the_inode_number() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let before = std::fs::metadata(project.path("STATE.md")).unwrap().ino();
+    let mut writer = Puppet::new(&project);
+    for round in 0..5 {
+        writer.does(&format!(
+            "f = open('STATE.md', '{}')",
+            if round % 2 == 0 { "w" } else { "r+" }
+        ));
+        writer.does("f.write('more')");
+        assert_eq!(writer.does("os.fstat(f.fileno()).st_ino"), before.to_string());
+        writer.does("f.close()");
+        assert_eq!(writer.does("os.stat('STATE.md').st_ino"), before.to_string());
+        assert_eq!(
+            std::fs::metadata(project.path("STATE.md")).unwrap().ino(),
+            before,
+            "round {round}"
+        );
+    }
+}
+
+#[test]
+fn r4_a_set_time_survives_the_close() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let (mut other, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+    writer.does("f = open('STATE.md', 'w')");
+    writer.does("f.write('copied')");
+    writer.does("f.flush()");
+    assert_eq!(writer.does("os.utime(f.fileno(), (1000, 2000))"), "None");
+    writer.does("f.close()");
+    assert_eq!(other.does("os.stat('STATE.md').st_mtime"), "2000.0");
+    assert_eq!(writer.does("os.stat('STATE.md').st_mtime"), "2000.0");
+}

@@ -1,0 +1,349 @@
+//! W1 to W4: who waits for whom, for how long, and who does not wait at all.
+
+mod support;
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::puppet::Puppet;
+use support::{Project, Running, succeed, text, wait, watchdog};
+
+/// Truncating opens that say when they have the file, and write their name.
+const IN_TURN: &str = "import sys; f=open('STATE.md','r+'); print('has',flush=True); sys.stdin.readline(); f.seek(0,2); f.write(sys.argv[1]); f.close(); print('done',flush=True)";
+
+#[test]
+fn w1_waiters_are_served_first_come_first_served() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '30s'\n"), ("STATE.md", "0")]);
+    let mut holder = Puppet::new(&project);
+    holder.does("f = open('STATE.md', 'r+')");
+    let mut waiters: Vec<Running> = Vec::new();
+    for number in 1..=5 {
+        let mut command = project.python(IN_TURN);
+        command.arg(number.to_string());
+        waiters.push(Running::start(command));
+        project.await_sessions(1, number);
+    }
+    holder.does("f.close()");
+    for waiter in &mut waiters {
+        assert_eq!(waiter.hear(), "has");
+        waiter.say("");
+        assert_eq!(waiter.hear(), "done");
+    }
+    assert_eq!(project.read("STATE.md"), "012345");
+    assert_eq!(project.history("STATE.md").len(), 6);
+}
+
+#[test]
+fn w2_a_wait_ends_with_ebusy_and_a_nonblocking_open_does_not_wait() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '400ms'\n"), ("STATE.md", "v1")]);
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    holder.does("f = open('STATE.md', 'w')");
+    for flags in ["os.O_RDWR", "os.O_WRONLY | os.O_TRUNC", "os.O_WRONLY | os.O_CREAT"] {
+        let start = Instant::now();
+        assert_eq!(other.does(&format!("os.open('STATE.md', {flags})")), "EBUSY");
+        let waited = start.elapsed();
+        assert!(
+            waited > Duration::from_millis(350) && waited < Duration::from_secs(4),
+            "{waited:?}"
+        );
+        let start = Instant::now();
+        assert_eq!(
+            other.does(&format!("os.open('STATE.md', {flags} | os.O_NONBLOCK)")),
+            "EAGAIN"
+        );
+        assert!(start.elapsed() < Duration::from_millis(350));
+    }
+    holder.does("f.close()");
+    assert_eq!(
+        other.does("os.close(os.open('STATE.md', os.O_RDWR | os.O_NONBLOCK))"),
+        "None"
+    );
+}
+
+#[test]
+fn w2_a_nonblocking_open_leaves_readers_their_version() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "first")]);
+    let (mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+    reader.does("f = open('STATE.md')");
+    assert_eq!(reader.does("f.read(2)"), "fi");
+    assert_eq!(
+        writer.does("put('STATE.md', '2', os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK)"),
+        "None"
+    );
+    assert_eq!(
+        reader.does("f.seek(0), f.read(), os.fstat(f.fileno()).st_size"),
+        "(0, 'first', 5)"
+    );
+}
+
+#[test]
+fn w2_a_signal_ends_the_wait_with_eintr() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '30s'\n"), ("STATE.md", "v1")]);
+    let mut holder = Puppet::new(&project);
+    holder.does("f = open('STATE.md', 'w')");
+    // ctypes, because Python's own open(2) tries again after EINTR.
+    let opens = "import ctypes, os, signal, sys
+for s in (signal.SIGALRM, signal.SIGUSR1): signal.signal(s, lambda *_: None); signal.siginterrupt(s, True)
+libc = ctypes.CDLL(None, use_errno=True)
+print('ready', flush=True)
+fd = libc.open(b'STATE.md', os.O_RDWR)
+print(fd, ctypes.get_errno(), flush=True)";
+    for signal in [Signal::ALARM, Signal::USR1, Signal::INT, Signal::TERM, Signal::KILL] {
+        let mut command = project.python(opens);
+        command.stderr(Stdio::null());
+        let mut waiter = Running::start(command);
+        assert_eq!(waiter.hear(), "ready");
+        project.await_sessions(1, 1);
+        let start = Instant::now();
+        waiter.signal(signal);
+        if signal == Signal::ALARM || signal == Signal::USR1 {
+            assert_eq!(waiter.hear(), "-1 4", "EINTR");
+        } else {
+            wait(&mut waiter.0, Duration::from_secs(5));
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "{signal:?} took {:?}",
+            start.elapsed()
+        );
+        project.await_sessions(1, 0);
+    }
+}
+
+#[test]
+fn w2_hundreds_of_waiting_opens_stall_nobody() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '60s'\n"), ("STATE.md", "0"), ("OTHER.md", "x")]);
+    let mut holder = Puppet::new(&project);
+    holder.does("f = open('STATE.md', 'r+')");
+    // Each fork waits; all of them are siblings, so none belongs to the holder's lineage.
+    let forks = "import os, sys
+n, pids = 500, []
+for _ in range(n):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            fd = os.open('STATE.md', os.O_RDWR); os.lseek(fd, 0, 2); os.write(fd, b'.'); os.close(fd)
+        except OSError as e: os._exit(1)
+        os._exit(0)
+    pids.append(pid)
+print('forked', flush=True)
+print(sum(os.waitpid(p, 0)[1] != 0 for p in pids), flush=True)";
+    let mut crowd = Running::start(project.python(forks));
+    assert_eq!(crowd.hear(), "forked");
+    project.await_sessions(1, 500);
+    let mut other = Puppet::new(&project);
+    let start = Instant::now();
+    assert_eq!(
+        other.does("put('OTHER.md', 'y'), get('OTHER.md'), get('STATE.md')"),
+        "(None, 'y', '0')"
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "others took {:?}",
+        start.elapsed()
+    );
+    holder.does("f.close()");
+    assert_eq!(crowd.hear(), "0", "each had its turn");
+    assert_eq!(project.read("STATE.md").len(), 501);
+}
+
+#[test]
+fn w3_four_threads_that_truncate_have_private_shadows_published_in_close_order() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1")]);
+    let mut program = Puppet::new(&project);
+    let start = Instant::now();
+    program.does("fds = []");
+    program.does("threads = [threading.Thread(target=lambda: fds.append(os.open('STATE.md', os.O_WRONLY | os.O_TRUNC))) for _ in range(4)]");
+    program.does("[t.start() for t in threads]");
+    program.does("[t.join() for t in threads]");
+    assert_eq!(program.does("len(set(fds))"), "4");
+    program.does("[os.write(fd, b'%d' % i) for i, fd in enumerate(fds)]");
+    for number in [2, 0, 3, 1] {
+        assert_eq!(program.does(&format!("os.close(fds[{number}])")), "None");
+        assert_eq!(project.read("STATE.md"), number.to_string());
+    }
+    assert!(start.elapsed() < Duration::from_secs(4), "they waited for each other");
+    assert_eq!(project.history("STATE.md").len(), 5);
+}
+
+#[test]
+fn w3_threads_that_do_not_truncate_join_the_session() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "....")]);
+    let mut program = Puppet::new(&project);
+    program.does("fds = [os.open('STATE.md', os.O_RDWR) for _ in range(4)]");
+    program.does("threads = [threading.Thread(target=os.pwrite, args=(fd, b'%d' % i, i)) for i, fd in enumerate(fds)]");
+    program.does("[t.start() for t in threads]");
+    program.does("[t.join() for t in threads]");
+    assert_eq!(program.does("os.pread(fds[0], 10, 0)"), "b'0123'");
+    assert_eq!(program.does("[os.close(fd) for fd in fds]"), "[None, None, None, None]");
+    assert_eq!(project.read("STATE.md"), "0123");
+    assert_eq!(project.history("STATE.md").len(), 2);
+}
+
+#[test]
+fn w3_node_opens_one_file_from_all_its_threads() {
+    watchdog();
+    if std::process::Command::new("node").arg("--version").output().is_err() {
+        eprintln!("no Node.js here: skipped");
+        return;
+    }
+    let project = Project::with(&[("STATE.md", "v1"), ("state.json", "{}")]);
+    let program = "const fs=require('fs').promises;
+const all=[]; for (let i=0;i<8;i++) all.push(fs.writeFile('STATE.md', String(i).repeat(1000)));
+for (let i=0;i<8;i++) all.push(fs.writeFile('state.json', JSON.stringify({n:i})));
+Promise.all(all).then(async () => { JSON.parse(await fs.readFile('state.json','utf8')); }).catch(e => { console.error(e); process.exit(1); });";
+    let mut command = project.sh("exec node -e \"$0\"");
+    command.arg(program);
+    let start = Instant::now();
+    succeed(command);
+    assert!(start.elapsed() < Duration::from_secs(4));
+    let state = project.read("STATE.md");
+    assert!(
+        state.len() == 1000 && state.bytes().all(|b| b == state.as_bytes()[0]),
+        "{state}"
+    );
+    assert_eq!(project.history("STATE.md").len(), 9);
+}
+
+#[test]
+fn w3_a_child_of_the_holder_opens_its_file() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "one two\n")]);
+    let mut parent = Puppet::new(&project);
+    parent.does("f = open('STATE.md', 'r+')");
+    parent.does("f.write('ONE')");
+    parent.does("f.flush()");
+    assert_eq!(
+        parent.does("subprocess.check_output(['cat', 'STATE.md'])"),
+        r"b'ONE two\n'"
+    );
+    assert_eq!(project.read("STATE.md"), "one two\n");
+    assert_eq!(
+        parent.does("subprocess.call(['sh', '-c', 'printf 2 | dd of=STATE.md conv=notrunc bs=1 seek=4 2>/dev/null'])"),
+        "0"
+    );
+    assert_eq!(parent.does("os.pread(f.fileno(), 20, 0)"), r"b'ONE 2wo\n'");
+    assert_eq!(parent.does("f.close()"), "None");
+    assert_eq!(project.read("STATE.md"), "ONE 2wo\n");
+}
+
+#[test]
+fn w3_a_parent_that_holds_the_file_runs_sed_on_it() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "old\n")]);
+    let mut parent = Puppet::new(&project);
+    let start = Instant::now();
+    parent.does("f = open('STATE.md', 'r+')");
+    assert_eq!(
+        parent.does("subprocess.call(['sed', '-i', 's/old/new/', 'STATE.md'])"),
+        "0"
+    );
+    assert_eq!(parent.does("f.close()"), "None");
+    assert!(start.elapsed() < Duration::from_secs(4), "sed waited for its parent");
+    assert_eq!(project.read("STATE.md"), "new\n");
+    parent.does("f = open('STATE.md', 'w')");
+    parent.does("(f.write('old and more'), f.flush())");
+    assert_eq!(
+        parent.does("subprocess.call(['sed', '-i', 's/old/new/', 'STATE.md'])"),
+        "0"
+    );
+    assert_eq!(project.read("STATE.md"), "new and more");
+    assert_eq!(parent.does("f.close()"), "None");
+    assert_eq!(project.read("STATE.md"), "new and more");
+}
+
+#[test]
+fn w3_the_holder_reads_renames_and_unlinks_its_own_open_file() {
+    watchdog();
+    let project = Project::with(&[("A.md", "a"), ("B.md", "b")]);
+    let mut holder = Puppet::new(&project);
+    let start = Instant::now();
+    holder.does("f = open('A.md', 'w')");
+    holder.does("(f.write('written'), f.flush())");
+    assert_eq!(holder.does("get('A.md'), os.stat('A.md').st_size"), "('written', 7)");
+    assert_eq!(holder.does("os.rename('A.md', 'C.md')"), "None");
+    assert_eq!(holder.does("os.path.exists('A.md'), get('C.md')"), "(False, 'written')");
+    assert_eq!(holder.does("(f.write(' and more'), f.close())"), "(9, None)");
+    assert_eq!(project.read("C.md"), "written and more");
+    assert!(!project.path("A.md").exists());
+    holder.does("g = open('B.md', 'w')");
+    holder.does("(g.write('gone'), g.flush())");
+    assert_eq!(holder.does("os.unlink('B.md')"), "None");
+    assert_eq!(holder.does("os.path.exists('B.md')"), "False");
+    assert_eq!(holder.does("g.close()"), "None");
+    assert!(!project.path("B.md").exists());
+    assert!(start.elapsed() < Duration::from_secs(4), "the holder waited for itself");
+}
+
+#[test]
+fn w4_the_open_that_would_close_a_cycle_fails_with_edeadlk() {
+    watchdog();
+    for processes in [2, 3] {
+        let files = [
+            ("concord.toml", "wait = '30s'\n"),
+            ("0.md", ""),
+            ("1.md", ""),
+            ("2.md", ""),
+        ];
+        let project = Project::with(&files);
+        let mut ring: Vec<Puppet> = (0..processes).map(|_| Puppet::new(&project)).collect();
+        for (number, puppet) in ring.iter_mut().enumerate() {
+            assert_eq!(puppet.does(&format!("f = open('{number}.md', 'w')")), "ok");
+        }
+        for (number, puppet) in ring.iter_mut().enumerate().take(processes - 1) {
+            puppet.starts(&format!("put('{}.md', 'x')", number + 1));
+            project.await_sessions(processes, number + 1);
+        }
+        let start = Instant::now();
+        assert_eq!(
+            ring[processes - 1]
+                .does("put('0.md', 'x')")
+                .replace("EDEADLOCK", "EDEADLK"),
+            "EDEADLK"
+        );
+        assert!(start.elapsed() < Duration::from_secs(4));
+        assert_eq!(ring[processes - 1].does("f.close()"), "None");
+        for number in (0..processes - 1).rev() {
+            assert_eq!(ring[number].says(), "None");
+            assert_eq!(ring[number].does("f.close()"), "None");
+        }
+    }
+}
+
+#[test]
+fn w1_lease_a_holder_that_others_wait_for_too_long_is_discarded() {
+    watchdog();
+    let project = Project::with(&[
+        ("concord.toml", "wait = '30s'\nlease_max = '500ms'\n"),
+        ("STATE.md", "v1"),
+    ]);
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    holder.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
+    holder.does("os.write(fd, b'slow')");
+    holder.does("time.sleep(0.8)");
+    assert_eq!(
+        holder.does("os.write(fd, b'er')"),
+        "2",
+        "nobody waited, so it still has the file"
+    );
+    assert_eq!(other.does("put('STATE.md', 'other')"), "None");
+    assert_eq!(holder.does("os.write(fd, b'more')"), "ESTALE");
+    assert_eq!(holder.does("os.close(fd)"), "ESTALE");
+    assert_eq!(project.read("STATE.md"), "other");
+    let recovered = project.recovered();
+    assert_eq!(recovered.len(), 1);
+    let kept = recovered[0]["kept"].as_str().unwrap();
+    assert_eq!(
+        text(&std::fs::read(project.path(kept)).unwrap()),
+        "slower",
+        "{recovered:?}"
+    );
+}
