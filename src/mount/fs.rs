@@ -190,7 +190,13 @@ impl fuser::Filesystem for Fs {
                     // A version that was replaced has its links in the history only.
                     stat.st_nlink = 0;
                 }
-                reply.attr(&self.tree.attr_ttl(private, &stat), &attr::attributes(id, &stat));
+                let passing = self.coordination.is_passing(id);
+                let ttl = if passing {
+                    Duration::ZERO
+                } else {
+                    self.tree.attr_ttl(private, &stat)
+                };
+                reply.attr(&ttl, &attr::attributes(id, &stat));
             }
             Err(Errno::STALE) => match self.coordination.stat_of_name(id) {
                 Ok(stat) => reply.attr(&Duration::ZERO, &attr::attributes(id, &stat)),

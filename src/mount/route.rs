@@ -31,7 +31,9 @@ impl Fs {
         match self.coordination.lookup(caller, target) {
             Ok(entry) => {
                 let shadow = self.coordination.stat_of_session(entry.id).is_some();
-                let attr_ttl = if shadow { Duration::ZERO } else { VERSION_TTL };
+                let passing =
+                    self.coordination.is_passing(entry.id) && self.coordination.stat_of_name(entry.id).is_ok();
+                let attr_ttl = if shadow || passing { Duration::ZERO } else { VERSION_TTL };
                 reply.entry_with_ttls(
                     &attr_ttl,
                     &Duration::ZERO,

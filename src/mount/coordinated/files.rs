@@ -265,6 +265,12 @@ impl Files {
             .any(|reroute| reroute.file == file && reroute.finds == Finds::Current)
     }
 
+    /// Whether a node was made for a thread that has not opened it yet.
+    pub fn is_passing(&self, node: NodeId) -> bool {
+        let own = Finds::Own(Some(node));
+        self.reroutes.values().any(|reroute| reroute.finds == own)
+    }
+
     /// The thread has arrived, or gave up.
     pub fn take_reroute(&mut self, tid: u32, file: FileKey) -> Option<Reroute> {
         self.reroute(tid, file)?;

@@ -50,7 +50,10 @@ impl Coordination {
             }
             if !self.files.lock().sessions(key).is_empty()
                 && let Some(session) = self.nearest_of(key, &caller::opener(caller))
-                && let Ok(stat) = session.staged(|staged| staged.stat())
+                && let Ok(Some(stat)) = session.staged(|staged| match staged.unlinked {
+                    true => Ok(None),
+                    false => staged.stat().map(Some),
+                })
             {
                 self.tree.nodes.look_up_again(session.about.node);
                 return Ok(Entry {
@@ -102,6 +105,11 @@ impl Coordination {
             stat,
             private: false,
         }))
+    }
+
+    /// Whether a node was made for a thread that waits or is on its way: its session may start from a later version than it shows now.
+    pub fn is_passing(&self, node: NodeId) -> bool {
+        self.files.lock().is_passing(node)
     }
 
     /// A thread that was sent round is here; what it found, the kernel holds now.
@@ -166,6 +174,10 @@ impl Coordination {
                 let own = self
                     .nearest_of(file, &caller::opener(caller))
                     .filter(|own| own.about.node == node);
+                // It is read through the shadow's inode, which must hold what the session shows.
+                if own.is_some() {
+                    session.staged(|staged| staged.fill(&self.store))?;
+                }
                 let pin = Arc::clone(&session.pin);
                 own.map(|_| Arc::new(Ordinary { node, pin })).ok_or(Errno::STALE)
             }
