@@ -66,7 +66,14 @@ fn kept(project: &Project) -> Vec<String> {
 fn f5_an_unmount_waits_for_an_open_session() {
     watchdog();
     let mut project = Project::with(&[("STATE.md", "v1\n")]);
-    let mut holder = holder(&project);
+    let mut command = project.python(&HOLDER.replacen("f=", "import os; f=", 1).replacen(
+        "print",
+        "os.chdir('/'); print",
+        1,
+    ));
+    command.env_remove("PWD");
+    let mut holder = Running::start(command);
+    assert_eq!(holder.hear(), "open");
     let mut command = concord(&["unmount"]);
     command
         .arg(project.root())

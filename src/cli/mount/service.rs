@@ -121,7 +121,7 @@ impl Daemon for MountedProject {
         let result = {
             let mut served = self.shared.served.lock();
             loop {
-                match served.take() {
+                match served.clone() {
                     Some(result) => break result,
                     None => self.shared.ended.wait(&mut served),
                 }
@@ -202,10 +202,14 @@ impl Service for Shared {
         match self.unmounter.unmount() {
             Ok(()) => Ok(()),
             Err(_) if self.is_over() => Ok(()),
-            Err(_) if self.forced.load(Ordering::Acquire) => self
-                .unmounter
-                .detach()
-                .map_err(|error| Refused::new(RefusedKind::Failed, error.to_string())),
+            Err(_) if self.forced.load(Ordering::Acquire) => match self.unmounter.detach() {
+                Ok(()) => {
+                    self.end();
+                    Ok(())
+                }
+                Err(_) if self.is_over() => Ok(()),
+                Err(error) => Err(Refused::new(RefusedKind::Failed, error.to_string())),
+            },
             Err(error) => {
                 self.coordination.reopen();
                 let why = format!("{error}; end what works in it (fuser -m shows who), or use --force");
@@ -227,6 +231,13 @@ impl Service for Shared {
 }
 
 impl Shared {
+    /// Programs that have files of a detached mount open keep it alive, and with it the lock on the store. The end of this process
+    /// ends it for them too (ENOTCONN).
+    fn end(&self) {
+        self.served.lock().get_or_insert(Ok(()));
+        self.ended.notify_all();
+    }
+
     fn is_over(&self) -> bool {
         self.served.lock().is_some()
     }
