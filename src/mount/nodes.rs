@@ -192,11 +192,14 @@ impl NodeTable {
         id
     }
 
-    /// The kernel is told of a node once more.
-    pub fn look_up_again(&self, id: NodeId) {
-        if let Some(node) = self.inner.write().nodes.get_mut(&id) {
-            node.lookups += 1;
-        }
+    /// The kernel is told of a node once more. `false`: the node is gone, the kernel had forgotten it.
+    pub fn look_up_again(&self, id: NodeId) -> bool {
+        let mut inner = self.inner.write();
+        let Some(node) = inner.nodes.get_mut(&id) else {
+            return false;
+        };
+        node.lookups += 1;
+        true
     }
 
     /// Lets a node stand for another inode. `pin`, when given, is what its opens share from now on; the caller keeps it alive.
