@@ -409,7 +409,8 @@ impl Inner {
             self.synthetic_next += 1;
             id
         });
-        if natural.is_none() && self.find(identity).is_none() {
+        // A fresh one is found by its inode only once it is rebound: it belongs to one thread, and outlives the version that it was made for.
+        if natural.is_none() && !fresh && self.find(identity).is_none() {
             self.aliases.insert(identity, id);
         }
         if let Some(parent) = self.nodes.get_mut(&name.parent) {
