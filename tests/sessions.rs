@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::io::Write as _;
+
 use support::{Project, Running, run, succeed, watchdog};
 
 #[test]
@@ -31,4 +33,22 @@ fn w1_the_second_writer_waits_for_the_first() {
     assert_eq!(project.history("STATE.md").len(), 3);
     let out = run(project.sh("true"));
     assert!(out.status.success());
+}
+
+#[test]
+fn w9_a_new_file_is_listed_after_its_close_also_in_a_directory_that_was_listed_before() {
+    watchdog();
+    let project = Project::with(&[("d/old.txt", "")]);
+    let listed = || {
+        let names = std::fs::read_dir(project.path("d")).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let mut file = std::fs::File::create(project.path("d/new.md")).unwrap();
+    file.write_all(b"new").unwrap();
+    assert_eq!(listed(), ["old.txt"]);
+    assert_eq!(listed(), ["old.txt"]);
+    drop(file);
+    assert_eq!(listed(), ["new.md", "old.txt"]);
 }

@@ -393,7 +393,6 @@ impl fuser::Filesystem for Fs {
         let read = self.tree.handles.get(fh.0).and_then(|handle| match handle {
             Handle::Ordinary(file) => file.read(offset, size),
             Handle::Writer(writer) => writer.read(offset, size),
-            Handle::Directory(_) => Err(Errno::BADF),
         });
         match read {
             Ok(data) => reply.data(&data),
@@ -461,7 +460,7 @@ impl fuser::Filesystem for Fs {
                 self.coordination.close_writer(&writer);
                 self.coordination.forget_pin(writer);
             }
-            Some(Handle::Directory(_)) | None => {}
+            None => {}
         }
         reply.ok();
     }
@@ -470,23 +469,18 @@ impl fuser::Filesystem for Fs {
         match self.tree.handles.get(fh.0) {
             Ok(Handle::Ordinary(file)) => self.later(reply, move || file.sync(datasync)),
             Ok(Handle::Writer(writer)) => self.later(reply, move || writer.sync(datasync)),
-            Ok(Handle::Directory(_)) => reply.error(reply_errno(Errno::BADF)),
             Err(error) => reply.error(reply_errno(error)),
         }
     }
 
-    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.tree.open_dir(node(ino)) {
-            Ok(dir) => {
-                let number = self.tree.handles.insert(Handle::Directory(Arc::new(dir)));
-                reply.opened(FileHandle(number), FopenFlags::empty());
-            }
-            Err(error) => reply.error(reply_errno(error)),
-        }
+    /// ENOSYS: directories are opened without us (FUSE_NO_OPENDIR_SUPPORT), and the kernel keeps what it has listed until it changes the
+    /// directory itself or hears of a change ([`Tree::changed_behind`]).
+    fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(reply_errno(Errno::NOSYS));
     }
 
-    fn readdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let listed = self.tree.handles.directory(fh.0).and_then(|dir| {
+    fn readdir(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listed = self.tree.open_dir(node(ino)).and_then(|dir| {
             self.tree.list(&dir, offset, |entry| {
                 reply.add(INodeNo(entry.ino), entry.next, entry.kind, &entry.name)
             })
@@ -500,12 +494,12 @@ impl fuser::Filesystem for Fs {
     fn readdirplus(
         &self,
         _request: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
+        ino: INodeNo,
+        _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let listed = self.tree.handles.directory(fh.0).and_then(|dir| {
+        let listed = self.tree.open_dir(node(ino)).and_then(|dir| {
             self.tree.list_plus(&dir, offset, |listed, entry| {
                 let (ttl, attr) = match entry {
                     Some(entry) if self.coordination.target(dir.node(), &listed.name).is_some() => {
@@ -538,13 +532,8 @@ impl fuser::Filesystem for Fs {
         }
     }
 
-    fn releasedir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        self.tree.handles.remove(fh.0);
-        reply.ok();
-    }
-
-    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        match self.tree.handles.directory(fh.0) {
+    fn fsyncdir(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        match self.tree.open_dir(node(ino)) {
             Ok(dir) => self.later(reply, move || file::sync(std::os::fd::AsFd::as_fd(dir.fd()), datasync)),
             Err(error) => reply.error(reply_errno(error)),
         }
@@ -629,7 +618,6 @@ impl fuser::Filesystem for Fs {
                     creds::writing_as(uid, || writer.allocate(&coordination, offset, length, mode))
                 });
             }
-            Ok(Handle::Directory(_)) => reply.error(reply_errno(Errno::BADF)),
             Err(error) => reply.error(reply_errno(error)),
         }
     }
@@ -638,7 +626,6 @@ impl fuser::Filesystem for Fs {
         let found = self.tree.handles.get(fh.0).and_then(|handle| match handle {
             Handle::Ordinary(file) => file.seek(offset, whence),
             Handle::Writer(writer) => writer.seek(offset, whence),
-            Handle::Directory(_) => Err(Errno::BADF),
         });
         match found {
             Ok(offset) => reply.offset(offset),

@@ -1,4 +1,4 @@
-//! Open files and directories, by the number that the kernel has for them.
+//! Open files, by the number that the kernel has for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
 
 use super::coordinated::Writer;
-use super::dir::DirHandle;
 use super::nodes::NodeId;
 use super::pin::Pin;
 
@@ -19,8 +18,6 @@ pub enum Handle {
     Ordinary(Arc<Ordinary>),
     /// A coordinated file, open for writing.
     Writer(Arc<Writer>),
-    /// A directory.
-    Directory(Arc<DirHandle>),
 }
 
 /// An open ordinary file.
@@ -56,15 +53,7 @@ impl Handles {
     pub fn ordinary(&self, number: u64) -> Result<Arc<Ordinary>> {
         match self.get(number)? {
             Handle::Ordinary(file) => Ok(file),
-            Handle::Writer(_) | Handle::Directory(_) => Err(Errno::BADF),
-        }
-    }
-
-    /// The open directory with this number; EBADF when it is something else.
-    pub fn directory(&self, number: u64) -> Result<Arc<DirHandle>> {
-        match self.get(number)? {
-            Handle::Directory(dir) => Ok(dir),
-            Handle::Ordinary(_) | Handle::Writer(_) => Err(Errno::BADF),
+            Handle::Writer(_) => Err(Errno::BADF),
         }
     }
 

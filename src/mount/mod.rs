@@ -138,13 +138,14 @@ impl Mount {
             config_changed,
         } = coordinated;
         let coordination = Coordination::start(Arc::clone(&tree), store, rules, config_changed).map_err(wrap)?;
-        let fs = fs::Fs::new(tree, Arc::clone(&coordination), stacked);
+        let fs = fs::Fs::new(Arc::clone(&tree), Arc::clone(&coordination), stacked);
         let session = fuser::Session::new(fs, &mountpoint, &config(allow_other, fs_name)).map_err(|source| {
             MountError::Mount {
                 path: mountpoint.clone(),
                 source,
             }
         })?;
+        tree.set_notifier(session.notifier());
         Ok(Mount {
             session,
             coordination,

@@ -192,11 +192,14 @@ impl NodeTable {
         id
     }
 
-    /// The kernel is told of a node once more.
-    pub fn look_up_again(&self, id: NodeId) {
-        if let Some(node) = self.inner.write().nodes.get_mut(&id) {
-            node.lookups += 1;
-        }
+    /// The kernel is told of a node once more. `false`: the node is gone, the kernel had forgotten it.
+    pub fn look_up_again(&self, id: NodeId) -> bool {
+        let mut inner = self.inner.write();
+        let Some(node) = inner.nodes.get_mut(&id) else {
+            return false;
+        };
+        node.lookups += 1;
+        true
     }
 
     /// Lets a node stand for another inode. `pin`, when given, is what its opens share from now on; the caller keeps it alive.
@@ -406,7 +409,8 @@ impl Inner {
             self.synthetic_next += 1;
             id
         });
-        if natural.is_none() && self.find(identity).is_none() {
+        // A fresh one is found by its inode only once it is rebound: it belongs to one thread, and outlives the version that it was made for.
+        if natural.is_none() && !fresh && self.find(identity).is_none() {
             self.aliases.insert(identity, id);
         }
         if let Some(parent) = self.nodes.get_mut(&name.parent) {

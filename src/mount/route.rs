@@ -199,7 +199,6 @@ pub fn copy(coordination: &Coordination, from: (&Handle, u64), to: (&Handle, u64
             let content = source.content()?;
             copy_into(content.as_fd(), from.1, file.pin.writer()?, to.1, length as usize)
         }
-        (Handle::Directory(_), _) | (_, Handle::Directory(_)) => Err(Errno::BADF),
     }
 }
 

@@ -40,7 +40,7 @@ impl Tree {
         let anchor = match handle.map(|number| self.handles.get(number)).transpose()? {
             Some(Handle::Ordinary(file)) => Anchor::Pinned(file.pin.clone()),
             Some(Handle::Writer(file)) => Anchor::Pinned(Arc::clone(&file.session().pin)),
-            Some(Handle::Directory(_)) | None => self.anchor(id)?,
+            None => self.anchor(id)?,
         };
         if changes.uid.is_some() || changes.gid.is_some() {
             let (uid, gid) = (changes.uid.map(Uid::from_raw), changes.gid.map(Gid::from_raw));

@@ -2,8 +2,8 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -42,6 +42,7 @@ pub struct Tree {
     /// The kernel takes passthrough, and has not refused us yet.
     pub(super) passthrough: AtomicBool,
     owner: u32,
+    notifier: OnceLock<fuser::Notifier>,
 }
 
 /// Proof that no name changes meanwhile.
@@ -111,7 +112,25 @@ impl Tree {
             shared_backing,
             passthrough: AtomicBool::new(false),
             owner: rustix::process::geteuid().as_raw(),
+            notifier: OnceLock::new(),
         })
+    }
+
+    /// By which the kernel can be told what it would not notice.
+    pub fn set_notifier(&self, notifier: fuser::Notifier) {
+        let _ = self.notifier.set(notifier);
+    }
+
+    /// A directory changed without the kernel: it forgets the directory's list and attributes. Waits for nothing that a request can hold.
+    pub fn changed_behind(&self, id: NodeId) {
+        let told = self
+            .notifier
+            .get()
+            .map(|notifier| notifier.inval_inode(fuser::INodeNo(id.0), 0, 0));
+        if let Some(Err(error)) = told {
+            // ENOENT: the kernel does not know the directory any more.
+            log::debug!("the kernel was not told of a new name: {error}");
+        }
     }
 
     /// No name changes while this is held.

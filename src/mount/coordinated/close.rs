@@ -93,7 +93,7 @@ impl Coordination {
         let (this, session) = (Arc::clone(self), Arc::clone(session));
         self.tree.workers.run(move || {
             let outcome = this.finish(&session, staged, why);
-            this.over(&session, outcome);
+            this.over(session, outcome);
         });
     }
 
@@ -101,16 +101,17 @@ impl Coordination {
     pub(super) fn end_now(self: &Arc<Self>, session: &Arc<Session>, why: Ending) -> Result<(), Errno> {
         if let Some(staged) = session.take() {
             let outcome = self.finish(session, staged, why);
-            self.over(session, outcome);
+            self.over(Arc::clone(session), outcome);
         }
         session.settle().map(|_| ())
     }
 
-    fn over(self: &Arc<Self>, session: &Arc<Session>, outcome: Outcome) {
+    /// The writer is answered last: its next open must find the file free.
+    fn over(self: &Arc<Self>, session: Arc<Session>, outcome: Outcome) {
         if matches!(outcome, Outcome::Lost(_)) || session.about.how == crate::store::record::How::Late {
-            self.rebind_to_current(session);
+            self.rebind_to_current(&session);
         }
-        self.files.lock().remove_session(session);
+        self.files.lock().remove_session(&session);
         let result = match &outcome {
             Outcome::Done { .. } => Ok(()),
             Outcome::Lost(errno) => Err(*errno),
@@ -119,6 +120,7 @@ impl Coordination {
         // Before the answer: whoever learns from close(2) that the file is free must find it so.
         let held = (!session.is_late()).then_some((session.about.id, session.about.file));
         let wakes = self.let_go(held);
+        drop(session);
         replies.into_iter().for_each(|reply| reply(result));
         self.carry_out(wakes);
     }
@@ -193,7 +195,12 @@ impl Coordination {
         };
         let info = publish_info(session.about.how, &session.about.policy);
         let based_on = staged.shadow.based_on;
-        match self.store.publish(staged.shadow, &place(&dir, &name, &path), &info) {
+        let appears = replaced.is_none();
+        let published = self.store.publish(staged.shadow, &place(&dir, &name, &path), &info);
+        if appears {
+            self.tree.changed_behind(name.parent);
+        }
+        match published {
             Ok(published) => {
                 self.replace_node(replaced, session);
                 if session.is_late() {

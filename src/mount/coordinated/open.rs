@@ -81,11 +81,9 @@ impl Coordination {
             }
             Err(errno) => return Err(errno),
         };
-        let id = match node {
-            Some(id) => {
-                self.tree.nodes.look_up_again(id);
-                id
-            }
+        // The kernel asks twice: first to see whether the name it knows is still right, and it forgets that answer again.
+        let id = match node.filter(|id| self.tree.nodes.look_up_again(*id)) {
+            Some(id) => id,
             None => {
                 let id = self.tree.nodes.fresh(
                     target.name.clone(),
