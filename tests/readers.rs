@@ -185,7 +185,6 @@ fn r4_the_time_after_close_is_that_of_the_last_write() {
 }
 
 #[test]
-#[ignore = "fails: the number is a synthetic one after a write in place; why is not known yet"]
 fn r4_in_place_writes_that_nobody_contends_keep_the_inode_number() {
     watchdog();
     let project = Project::with(&[("STATE.md", "v1\n")]);

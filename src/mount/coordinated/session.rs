@@ -230,11 +230,16 @@ impl Session {
     /// One more handle, opened by `process`.
     ///
     /// # Errors
-    /// As [`Session::staged`].
+    /// As [`Session::staged`], and ESTALE when its name was removed: who opens the name now means another file.
     pub fn join(&self, process: ProcId) -> Result<(), Errno> {
         self.staged(|staged| {
+            if staged.unlinked {
+                return Err(Errno::STALE);
+            }
             staged.handles += 1;
-            staged.processes.push(process.tgid);
+            if !staged.processes.contains(&process.tgid) {
+                staged.processes.push(process.tgid);
+            }
             Ok(())
         })
     }
