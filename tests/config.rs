@@ -179,7 +179,7 @@ fn a_rule_that_excludes_wins_over_an_earlier_one() {
 }
 
 #[test]
-fn the_built_in_rules_leave_alone_what_must_never_be_coordinated() {
+fn never_is_what_the_built_in_rules_leave_alone_coordinated() {
     watchdog();
     let never = [
         ".git/x.md",
@@ -220,7 +220,7 @@ fn the_built_in_rules_leave_alone_what_must_never_be_coordinated() {
 }
 
 #[test]
-fn git_works_on_the_mount() {
+fn never_git_works_on_the_mount() {
     watchdog();
     let mut project = Project::with(&[("README.md", "one\n"), ("src/a.json", "{}\n")]);
     let git = |script: &str| {
@@ -255,7 +255,7 @@ fn git_works_on_the_mount() {
 }
 
 #[test]
-fn two_processes_share_a_sqlite_database_on_the_mount() {
+fn never_two_processes_share_a_sqlite_database_on_the_mount() {
     watchdog();
     let program = r#"
 import sqlite3, sys
