@@ -81,10 +81,10 @@ impl Project {
     pub fn kill_daemon(&mut self) {
         let pid = self.daemon.take().expect("it is mounted");
         kill(pid, rustix::process::Signal::KILL);
-        let start = Instant::now();
-        while Path::new(&format!("/proc/{pid}/root")).exists() && start.elapsed() < COMMAND_TIME_MAX {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        // Its threads are gone when the kernel says so. The name is one that the kernel does not remember.
+        let probe = self.path("no-such-name.md");
+        let dead = Some(rustix::io::Errno::NOTCONN.raw_os_error());
+        eventually("the mount is dead", || std::fs::symlink_metadata(&probe).unwrap_err().raw_os_error() == dead);
     }
 
     /// The project directory: the mount point.
