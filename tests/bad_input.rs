@@ -8,8 +8,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use serde_json::Value;
@@ -347,4 +348,52 @@ fn r6_nonsense_on_the_control_socket_does_not_disturb_the_daemon() {
     succeed(command);
     project.unmount();
     assert_no_panic(&project, "socket");
+}
+
+fn as_user(mut command: Command) -> Command {
+    command.uid(1000).gid(1000);
+    command
+}
+
+/// Why a user who is not root cannot mount here, if so.
+fn no_user_mount() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("all tests here are of a user who is not root".into());
+    }
+    let mut opens = as_user(Command::new("sh"));
+    opens.args(["-c", "exec 3<>/dev/fuse && command -v fusermount3"]);
+    let output = run(opens);
+    (!output.status.success()).then(|| format!("uid 1000 cannot mount: {}", text(&output.stderr)))
+}
+
+#[test]
+fn w1_a_user_who_is_not_root_mounts_over_his_own_directory() {
+    watchdog();
+    if let Some(reason) = no_user_mount() {
+        eprintln!("not tested: {reason}");
+        return;
+    }
+    let project = Project::unmounted(&[("STATE.md", "v1")]);
+    for path in [project.root(), project.path("STATE.md")] {
+        std::os::unix::fs::chown(path, Some(1000), Some(1000)).unwrap();
+    }
+    // The build's directory may be closed to him.
+    let binary = project.outside().join("concord");
+    std::fs::copy(env!("CARGO_BIN_EXE_concord"), &binary).unwrap();
+    let by_user = |script: &str| {
+        let mut command = Command::new("sh");
+        command
+            .args(["-ec", script, "sh"])
+            .arg(&binary)
+            .current_dir(project.outside());
+        succeed(as_user(command))
+    };
+    by_user("\"$1\" mount project");
+    by_user("cd project; printf v2 > STATE.md; printf v3 > STATE.md");
+    let listed: Vec<Value> = serde_json::from_str(&by_user("\"$1\" history --json project/STATE.md")).unwrap();
+    assert_eq!(listed.len(), 3);
+    assert_eq!(by_user("\"$1\" show project/STATE.md@1; cat project/STATE.md"), "v1v3");
+    by_user("\"$1\" unmount project");
+    assert_eq!(project.read("STATE.md"), "v3");
+    assert_no_panic(&project, "user");
 }
