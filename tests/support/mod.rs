@@ -84,7 +84,9 @@ impl Project {
         // Its threads are gone when the kernel says so. The name is one that the kernel does not remember.
         let probe = self.path("no-such-name.md");
         let dead = Some(rustix::io::Errno::NOTCONN.raw_os_error());
-        eventually("the mount is dead", || std::fs::symlink_metadata(&probe).unwrap_err().raw_os_error() == dead);
+        eventually("the mount is dead", || {
+            std::fs::symlink_metadata(&probe).unwrap_err().raw_os_error() == dead
+        });
     }
 
     /// The project directory: the mount point.

@@ -49,7 +49,10 @@ pub fn run(
     // What a program creates has the mode that the kernel worked out with that program's umask.
     rustix::process::umask(Mode::empty());
     // RUST_LOG chooses; a second logger cannot be set, and there is none before.
-    let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,fuser=error")).try_init();
+    let _ = env_logger::Builder::from_env(
+        env_logger::Env::default().default_filter_or("info,fuser::session=error,fuser::mnt=warn"),
+    )
+    .try_init();
     live(order, stay, rooms, |service| obey(signals, service, stay), ready)
 }
 
