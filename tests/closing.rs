@@ -65,6 +65,25 @@ fn w5_duplicates_forks_and_inherited_descriptors_are_one_session() {
     assert_eq!(project.history("STATE.md").len(), 2);
 }
 
+/// While it closes its O_CLOEXEC descriptors, a task in execve(2) holds a lock that readers of its /proc entries wait for.
+#[test]
+fn w5_a_descriptor_that_execve_closes_hangs_nobody() {
+    let project = project();
+    let fork = "fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)
+os.write(fd, b'v2')
+for _ in range(8):
+    if os.fork() == 0: os.execvp('sleep', ['sleep', '0.3'])
+os.close(fd)
+print(open('STATE.md').read())";
+    let run_itself = "fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)
+os.write(fd, b'v3')
+os.execvp('cat', ['cat', 'STATE.md'])";
+    assert_eq!(succeed(project.python(&format!("import os\n{fork}"))), "v2\n");
+    assert_eq!(succeed(project.python(&format!("import os\n{run_itself}"))), "v3");
+    eventually("the version of the last close", || project.read("STATE.md") == "v3");
+    assert_eq!(project.history("STATE.md").len(), 3);
+}
+
 #[test]
 fn w5_a_session_that_wrote_nothing_publishes_nothing() {
     let project = project();

@@ -2,6 +2,10 @@
 //!
 //! Every function here answers about a task that may be gone the next moment. Absence is an answer (`None`, `false`, an empty list), not an
 //! error. Nothing is looked at by following a link: /proc/PID/fd/N is only ever read as a link, since following it could lead back into our own mount.
+//!
+//! **A task in execve(2) holds its `exec_update_lock` while it closes its O_CLOEXEC descriptors**, that is: while it waits for our answer to a
+//! FLUSH. Newer kernels take that lock for /proc/PID/stat, fd/, fdinfo/ and environ (seen on 6.18.44), so reading these on the thread that would have to
+//! answer hangs for ever. Functions that read them say so ("waits for execve"); they are for worker threads, and for tasks known not to be in it.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -9,6 +13,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
+
+use super::pidfd;
 
 /// A /proc/PID/stat line is a name of at most 64 bytes and some 50 numbers.
 const STAT_BYTES_MAX: usize = 2048;
@@ -23,18 +29,34 @@ const PF_EXITING: u64 = 0x4;
 const PF_SIGNALED: u64 = 0x400;
 const O_PATH: u32 = libc::O_PATH as u32;
 
-/// One line of /proc/PID/stat, as far as it concerns us.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stat {
-    /// The id that was asked for.
+/// A process, told apart from others that have or had its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Thread group id.
     pub pid: u32,
+    /// Never the same for two processes of one id: the number of its pidfd or, on kernels without, its start in clock ticks since boot.
+    pub unique: u64,
     /// The parent's thread group id; 0 for the first process of a pid namespace.
     pub parent: u32,
-    /// When it started, in clock ticks since boot.
-    pub start: u64,
-    /// Its name (`comm`): at most 15 bytes, or more for kernel threads; any bytes.
-    pub command: Vec<u8>,
+}
+
+/// One line of /proc/PID/stat, as far as it concerns us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    parent: u32,
+    start: u64,
     flags: u64,
+}
+
+/// What the task that asks us for something is in the middle of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    /// A system call of its own.
+    Call,
+    /// execve(2), past the point of no return.
+    Exec,
+    /// Its exit, or it is gone.
+    Exit,
 }
 
 /// How a task that is closing a file is leaving, if it is.
@@ -48,29 +70,60 @@ pub enum Exit {
     Killed,
 }
 
-/// The thread group of a thread: `Tgid` in /proc/TID/status.
-pub fn thread_group(tid: u32) -> Option<u32> {
+/// The process of a thread. Waits for execve where pidfds do not tell (before Linux 6.13).
+pub fn process(tid: u32) -> Option<Process> {
+    pidfd::process(tid).or_else(|| {
+        let pid = thread_group(tid)?;
+        let stat = stat(pid)?;
+        Some(Process {
+            pid,
+            unique: stat.start,
+            parent: stat.parent,
+        })
+    })
+}
+
+/// The parents of a process, nearest first, without itself. Waits for execve where [`process`] does.
+pub fn ancestors(process: &Process) -> Vec<Process> {
+    let mut found = Vec::new();
+    let mut next = process.parent;
+    while next != 0 && found.len() < ANCESTORS_MAX {
+        let Some(parent) = self::process(next) else { break };
+        next = parent.parent;
+        found.push(parent);
+    }
+    found
+}
+
+/// The name (`comm`) of a process: at most 15 bytes, or more for kernel threads; any bytes.
+pub fn command(pid: u32) -> Option<Vec<u8>> {
+    let mut buffer = [0; 64];
+    let text = read(&path(pid, "comm"), &mut buffer)?;
+    Some(text.strip_suffix(b"\n").unwrap_or(text).to_vec())
+}
+
+/// What a task that is closing a file is doing. A program has text and an exiting task no memory at all; between the two, in execve, there is memory
+/// without text (`mm->start_code` is set after the descriptors are closed; fs/exec.c, begin_new_exec).
+pub fn doing(tid: u32) -> Doing {
+    let mut buffer = [0; 128];
+    let statm = read(&path(tid, "statm"), &mut buffer).unwrap_or_default();
+    let mut pages = statm.split(|byte| *byte == b' ').map(|word| number(word, 10));
+    match (pages.next().flatten(), pages.nth(2).flatten()) {
+        (None | Some(0), _) => Doing::Exit,
+        (_, Some(0)) => Doing::Exec,
+        _ => Doing::Call,
+    }
+}
+
+fn thread_group(tid: u32) -> Option<u32> {
     let mut buffer = [0; STATUS_BYTES_MAX];
     let text = read(&path(tid, "status"), &mut buffer)?;
     u32::try_from(status_field(text, b"Tgid:", 10)?).ok()
 }
 
-/// Reads /proc/PID/stat. `pid` may be a thread's id too: parent and start are then its own.
-pub fn stat(pid: u32) -> Option<Stat> {
+fn stat(pid: u32) -> Option<Stat> {
     let mut buffer = [0; STAT_BYTES_MAX];
-    parse_stat(pid, read(&path(pid, "stat"), &mut buffer)?)
-}
-
-/// The parents of a process, nearest first, without itself.
-pub fn ancestors(pid: u32) -> Vec<Stat> {
-    let mut found = Vec::new();
-    let mut next = stat(pid).map_or(0, |s| s.parent);
-    while next != 0 && found.len() < ANCESTORS_MAX {
-        let Some(parent) = stat(next) else { break };
-        next = parent.parent;
-        found.push(parent);
-    }
-    found
+    parse_stat(read(&path(pid, "stat"), &mut buffer)?)
 }
 
 /// The children of a process, their children, and so on. A child whose parent has died belongs to another parent and is not found.
@@ -86,7 +139,7 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     found
 }
 
-/// How the task that asked us for something is leaving: PF_EXITING and PF_SIGNALED in field 9 of /proc/TID/stat.
+/// How the task that asked us for something is leaving: PF_EXITING and PF_SIGNALED in field 9 of /proc/TID/stat. Waits for execve.
 pub fn exit_of(tid: u32) -> Exit {
     match stat(tid).map_or(0, |s| s.flags) {
         flags if flags & PF_EXITING == 0 => Exit::Not,
@@ -95,7 +148,7 @@ pub fn exit_of(tid: u32) -> Exit {
     }
 }
 
-/// Whether a process is gone or on its way out: its main thread has left, or has a signal pending that it will meet.
+/// Whether a process is gone or on its way out: its main thread has left, or has a signal pending that it will meet. Waits for execve.
 pub fn is_ending(pid: u32) -> bool {
     stat(pid).is_none() || exit_of(pid) != Exit::Not || signal_waits(pid) == Some(true)
 }
@@ -109,7 +162,7 @@ pub fn signal_waits(tid: u32) -> Option<bool> {
     Some((mask(b"SigPnd:") | mask(b"ShdPnd:")) & !mask(b"SigBlk:") != 0)
 }
 
-/// Whether a process has a descriptor, open for writing, of the inode number `ino` (as fstat(2) shows it).
+/// Whether a process has a descriptor, open for writing, of the inode number `ino` (as fstat(2) shows it). Waits for execve.
 ///
 /// Inode numbers are compared without the filesystem, which fdinfo does not name in a way that holds across mount namespaces: a
 /// like-numbered file of another filesystem counts as well.
@@ -139,7 +192,7 @@ pub fn holds_for_writing(pid: u32, ino: u64) -> bool {
     false
 }
 
-/// The value of a variable in the environment that a process was started with, proc_pid_environ(5).
+/// The value of a variable in the environment that a process was started with, proc_pid_environ(5). Waits for execve.
 pub fn environment(pid: u32, variable: &str) -> Option<Vec<u8>> {
     let mut buffer = vec![0; 64 << 10];
     let text = read(&path(pid, "environ"), &mut buffer)?;
@@ -190,17 +243,13 @@ fn children(pid: u32, found: &mut Vec<u32>) {
 }
 
 /// `pid (comm) state ppid … flags …  starttime …`; the name may hold spaces and parentheses, so the fields count from its last `)`.
-fn parse_stat(pid: u32, text: &[u8]) -> Option<Stat> {
-    let open = text.iter().position(|byte| *byte == b'(')?;
+fn parse_stat(text: &[u8]) -> Option<Stat> {
     let close = text.iter().rposition(|byte| *byte == b')')?;
-    let command = text.get(open + 1..close)?.to_vec();
     let fields: Vec<&[u8]> = text.get(close + 2..)?.split(|byte| *byte == b' ').collect();
     let field = |number_in_manual: usize| number(fields.get(number_in_manual - 3)?, 10);
     Some(Stat {
-        pid,
         parent: field(4)? as u32,
         start: field(22)?,
-        command,
         flags: field(9)?,
     })
 }
@@ -273,20 +322,17 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
         let line = b"7 (a) (b c) S 3 7 7 0 -1 1024 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
-        let stat = parse_stat(7, line).unwrap();
-        assert_eq!(
-            (stat.parent, stat.start, stat.command.as_slice(), stat.flags),
-            (3, 4242, b"a) (b c".as_slice(), 1024)
-        );
+        let stat = parse_stat(line).unwrap();
+        assert_eq!((stat.parent, stat.start, stat.flags), (3, 4242, 1024));
     }
 
     #[test]
     fn truncated_or_garbled_lines_are_no_answer() {
         let line = b"7 (sh) S 3 7 7 0 -1 1024 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
         for end in 0..line.len() - 9 {
-            assert_eq!(parse_stat(7, &line[..end]), None, "{end}");
+            assert_eq!(parse_stat(&line[..end]), None, "{end}");
         }
-        assert_eq!(parse_stat(7, b")("), None);
+        assert_eq!(parse_stat(b")("), None);
     }
 
     #[test]
@@ -299,11 +345,24 @@ mod tests {
             .unwrap();
         let tid = receive.recv().unwrap();
         assert_ne!(tid, own);
-        assert_eq!(
-            thread_group(rustix::thread::gettid().as_raw_nonzero().get() as u32),
-            Some(own)
-        );
-        assert_eq!(thread_group(own), Some(own));
+        let thread = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+        assert_eq!(thread_group(thread), Some(own));
+        assert_eq!(process(thread), process(own));
+        assert_eq!(process(thread).map(|process| process.pid), Some(own));
+    }
+
+    #[test]
+    fn pidfds_and_proc_agree() {
+        let child = sleeper("exec sleep 30");
+        let (own, pid) = (std::process::id(), child.0.id());
+        let found = process(pid).unwrap();
+        assert_eq!((found.pid, found.parent), (pid, own));
+        assert_eq!(stat(pid).map(|stat| stat.parent), Some(own));
+        assert!(eventually(|| command(pid).as_deref() == Some(b"sleep")));
+        assert_eq!(process(pid), Some(found), "execve keeps the process");
+        let other = sleeper("sleep 30");
+        assert_ne!(process(other.0.id()).unwrap().unique, found.unique);
+        assert_eq!(process(u32::MAX / 2), None);
     }
 
     #[test]
@@ -311,7 +370,7 @@ mod tests {
         let child = sleeper("sh -c 'sleep 30; true'; true");
         let own = std::process::id();
         assert!(eventually(|| descendants(own).iter().any(|pid| {
-            let line = ancestors(*pid);
+            let line = process(*pid).map_or(Vec::new(), |process| ancestors(&process));
             line.iter()
                 .position(|a| a.pid == child.0.id())
                 .is_some_and(|near| line[near + 1].pid == own && near >= 1)
@@ -351,6 +410,8 @@ mod tests {
     #[test]
     fn a_running_task_is_not_leaving() {
         assert_eq!(exit_of(std::process::id()), Exit::Not);
+        assert_eq!(doing(std::process::id()), Doing::Call);
+        assert_eq!(doing(u32::MAX / 2), Doing::Exit);
         assert_eq!(exit_of(u32::MAX / 2), Exit::Not);
     }
 

@@ -1,6 +1,6 @@
 //! The plain types that the queue's callers speak.
 
-/// A process: a thread group and when it started, so that a reused pid is another process (contract, "Words").
+/// A process: a thread group and a number of its own, so that a reused pid is another process (contract, "Words").
 ///
 /// With `tgid` 0 the process is unknown. To the queue an unknown process is related to nobody, not even to
 /// another unknown one, so it fails safe: it waits, and gets EBUSY at worst.
@@ -8,8 +8,8 @@
 pub struct ProcId {
     /// Thread group id in the daemon's pid namespace; 0 when the kernel could not tell.
     pub tgid: u32,
-    /// Start time in clock ticks since boot, proc_pid_stat(5) field 22.
-    pub start: u64,
+    /// What tells it apart from earlier and later processes of this id.
+    pub unique: u64,
 }
 
 impl ProcId {

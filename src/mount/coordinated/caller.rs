@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use crate::mount::tree::Caller;
-use crate::os::proc;
+use crate::os::proc::{self, Process};
 use crate::session::{Opener, ProcId};
 use crate::store::record::Who;
 
@@ -31,27 +31,23 @@ const AGENT_COMMANDS: [&str; 12] = [
     "copilot",
 ];
 
-const UNKNOWN: ProcId = ProcId { tgid: 0, start: 0 };
+const UNKNOWN: ProcId = ProcId { tgid: 0, unique: 0 };
 
 /// The process that a request's thread belongs to.
 pub fn process(caller: Caller) -> ProcId {
-    known(caller.tid)
-        .and_then(proc::thread_group)
-        .and_then(proc::stat)
-        .map_or(UNKNOWN, |stat| id(&stat))
+    find(caller).map_or(UNKNOWN, |process| id(&process))
 }
 
-/// The process and its ancestors: some ten files of /proc, so only asked for when somebody else holds the file.
+/// The process and its ancestors; only asked for when somebody else holds the file.
 pub fn opener(caller: Caller) -> Opener {
-    let proc = process(caller);
-    let ancestors = if proc.is_known() {
-        proc::ancestors(proc.tgid)
-    } else {
-        Vec::new()
-    };
+    let process = find(caller);
     Opener {
-        proc,
-        ancestors: ancestors.iter().map(id).collect(),
+        proc: process.as_ref().map_or(UNKNOWN, id),
+        ancestors: process
+            .iter()
+            .flat_map(proc::ancestors)
+            .map(|process| id(&process))
+            .collect(),
     }
 }
 
@@ -83,32 +79,36 @@ impl Descriptions {
     }
 }
 
+/// Command and agent. `proc` waits for our answer, in a system call that is not execve(2): its environment can be read.
 fn describe(proc: ProcId) -> (String, Option<String>) {
-    let Some(own) = proc::stat(proc.tgid).filter(|stat| stat.start == proc.start) else {
+    let Some(own) = proc::process(proc.tgid).filter(|own| own.unique == proc.unique) else {
         return (String::new(), None);
     };
-    let named = proc::environment(proc.tgid, AGENT_VARIABLE).map(|name| String::from_utf8_lossy(&name).into_owned());
-    let command = String::from_utf8_lossy(&own.command).into_owned();
-    let agent = named.or_else(|| agent_among(std::iter::once(own).chain(proc::ancestors(proc.tgid))));
-    (command, agent)
+    let command = proc::command(own.pid).unwrap_or_default();
+    let agent = match proc::environment(own.pid, AGENT_VARIABLE) {
+        Some(name) => Some(String::from_utf8_lossy(&name).into_owned()),
+        None => known_agent(&command).or_else(|| {
+            let ancestors = proc::ancestors(&own).into_iter();
+            ancestors
+                .filter_map(|parent| proc::command(parent.pid))
+                .find_map(|name| known_agent(&name))
+        }),
+    };
+    (String::from_utf8_lossy(&command).into_owned(), agent)
 }
 
-fn agent_among(lineage: impl Iterator<Item = proc::Stat>) -> Option<String> {
-    lineage.map(|stat| stat.command).find_map(|command| {
-        AGENT_COMMANDS
-            .iter()
-            .find(|agent| agent.as_bytes() == command)
-            .map(|agent| (*agent).to_owned())
-    })
+fn known_agent(command: &[u8]) -> Option<String> {
+    let known = AGENT_COMMANDS.iter().find(|agent| agent.as_bytes() == command);
+    known.map(|agent| (*agent).to_owned())
 }
 
-fn id(stat: &proc::Stat) -> ProcId {
+fn find(caller: Caller) -> Option<Process> {
+    (caller.tid != 0).then(|| proc::process(caller.tid)).flatten()
+}
+
+fn id(process: &Process) -> ProcId {
     ProcId {
-        tgid: stat.pid,
-        start: stat.start,
+        tgid: process.pid,
+        unique: process.unique,
     }
-}
-
-fn known(tid: u32) -> Option<u32> {
-    (tid != 0).then_some(tid)
 }

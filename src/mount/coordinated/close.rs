@@ -6,13 +6,14 @@ use rustix::io::Errno;
 
 use super::handles::Writer;
 use super::session::{EndReply, Outcome, Session, Staged};
-use super::{Coordination, Counted, described, nanos_now, place, publish_info};
+use super::{Coordination, Counted, caller, described, nanos_now, place, publish_info};
 use crate::mount::attr;
 use crate::mount::errno::from_io;
 use crate::mount::nodes::Name;
 use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
-use crate::os::proc::{self, Exit};
+use crate::os::proc::{self, Doing, Exit};
+use crate::session::ProcId;
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,25 +32,40 @@ impl Coordination {
     /// A descriptor of the handle was closed. It was the last one when nobody else who could have it still has it; then the session ends,
     /// and `reply` waits for that, so that close(2) tells the truth.
     pub fn flush(self: &Arc<Self>, caller: Caller, writer: &Writer, reply: EndReply) {
-        let session = writer.session();
-        let exit = if caller.tid == 0 {
-            Exit::Not
-        } else {
-            proc::exit_of(caller.tid)
-        };
-        let flusher = proc::thread_group(caller.tid);
+        let doing = proc::doing(caller.tid);
+        if doing == Doing::Exec {
+            // It holds a lock that whoever asks about its descriptors waits for, and execve(2) has no use for our answer. RELEASE ends the session if
+            // this was its last descriptor.
+            return reply(Ok(()));
+        }
+        let (this, session) = (Arc::clone(self), writer.session());
+        // Another of its processes may be in execve just now, waiting for an answer that only a thread which reads requests can give.
+        self.tree.workers.run(move || {
+            let exit = match doing {
+                Doing::Exit => proc::exit_of(caller.tid),
+                Doing::Call | Doing::Exec => Exit::Not,
+            };
+            this.descriptor_closed(&session, caller::process(caller), exit, reply);
+        });
+    }
+
+    fn descriptor_closed(self: &Arc<Self>, session: &Arc<Session>, flusher: ProcId, exit: Exit, reply: EndReply) {
         let noted = session.staged(|staged| {
             staged.last_exit = exit;
-            if let Some(flusher) = flusher.filter(|tgid| !staged.processes.contains(tgid)) {
-                staged.processes.push(flusher);
+            if flusher.is_known() && !staged.processes.contains(&flusher.tgid) {
+                staged.processes.push(flusher.tgid);
             }
             Ok(staged.processes.clone())
         });
         match noted {
-            Ok(processes) if !is_held(&processes, session.about.node.0) => {
-                self.end(&session, ending(exit), Some(reply))
+            Ok(processes) if is_held(&processes, session.about.node.0) => reply(Ok(())),
+            Ok(_) => {
+                let taken = session.take();
+                session.on_end(reply);
+                if let Some(staged) = taken {
+                    self.finish_taken(session, staged, ending(exit));
+                }
             }
-            Ok(_) => reply(Ok(())),
             Err(_) => session.on_end(reply),
         }
     }
@@ -62,7 +78,7 @@ impl Coordination {
             Ok((staged.handles == 0).then_some(staged.last_exit))
         });
         if let Ok(Some(exit)) = last {
-            self.end(&session, ending(exit), None);
+            self.end(&session, ending(exit));
         }
     }
 
@@ -79,31 +95,28 @@ impl Coordination {
     pub(super) fn expire(self: &Arc<Self>, id: crate::session::SessionId) {
         let session = self.files.lock().session(id).cloned();
         if let Some(session) = session {
-            self.end(&session, Ending::Expired, None);
+            self.end(&session, Ending::Expired);
         }
     }
 
     /// Ends a session on a worker thread, once.
-    pub(super) fn end(self: &Arc<Self>, session: &Arc<Session>, why: Ending, reply: Option<EndReply>) {
-        let taken = session.take();
-        if let Some(reply) = reply {
-            session.on_end(reply);
-        }
-        let Some(staged) = taken else { return };
+    fn end(self: &Arc<Self>, session: &Arc<Session>, why: Ending) {
+        let Some(staged) = session.take() else { return };
         let (this, session) = (Arc::clone(self), Arc::clone(session));
-        self.tree.workers.run(move || {
-            let outcome = this.finish(&session, staged, why);
-            this.over(session, outcome);
-        });
+        self.tree.workers.run(move || this.finish_taken(&session, staged, why));
     }
 
     /// Ends a session on this thread, which may wait for the disk. A session that is ending already is waited for.
     pub(super) fn end_now(self: &Arc<Self>, session: &Arc<Session>, why: Ending) -> Result<(), Errno> {
         if let Some(staged) = session.take() {
-            let outcome = self.finish(session, staged, why);
-            self.over(Arc::clone(session), outcome);
+            self.finish_taken(session, staged, why);
         }
         session.settle().map(|_| ())
+    }
+
+    fn finish_taken(self: &Arc<Self>, session: &Arc<Session>, staged: Staged, why: Ending) {
+        let outcome = self.finish(session, staged, why);
+        self.over(Arc::clone(session), outcome);
     }
 
     /// The writer is answered last: its next open must find the file free.

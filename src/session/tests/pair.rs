@@ -16,7 +16,7 @@ pub struct Pair {
 pub fn proc(n: u32) -> ProcId {
     ProcId {
         tgid: n,
-        start: 100 + u64::from(n),
+        unique: 100 + u64::from(n),
     }
 }
 

@@ -67,7 +67,7 @@ impl World {
     fn opener(&self, who: usize) -> Opener {
         if who == 6 {
             return Opener {
-                proc: ProcId { tgid: 0, start: 0 },
+                proc: ProcId { tgid: 0, unique: 0 },
                 ancestors: vec![],
             };
         }

@@ -5,7 +5,7 @@ use crate::session::Admission::*;
 use crate::session::Intent::*;
 use crate::session::*;
 
-const UNKNOWN: ProcId = ProcId { tgid: 0, start: 0 };
+const UNKNOWN: ProcId = ProcId { tgid: 0, unique: 0 };
 const LONG: u64 = 1 << 40;
 
 fn alone(n: u32) -> Opener {
@@ -322,7 +322,7 @@ fn an_unknown_process_is_nobodys_kin_and_not_even_its_own() {
 fn a_reused_pid_is_a_stranger() {
     let mut p = Pair::new();
     p.wants(1, &alone(1), Modify, 1);
-    let later = ProcId { start: 999, ..proc(1) };
+    let later = ProcId { unique: 999, ..proc(1) };
     assert_eq!(
         p.wants(
             1,
