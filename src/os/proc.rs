@@ -20,6 +20,8 @@ use super::pidfd;
 const STAT_BYTES_MAX: usize = 2048;
 /// /proc/PID/status grows with the CPU and NUMA masks of large machines; what we read comes before those.
 const STATUS_BYTES_MAX: usize = 8192;
+/// `descendants` takes in no more of one thread's children, which is some 8,000 of them.
+const CHILDREN_BYTES_MAX: usize = 64 << 10;
 /// `ancestors` ends here, should /proc show a loop while tasks come and go.
 const ANCESTORS_MAX: usize = 256;
 /// `descendants` looks at no more than this many processes.
@@ -230,8 +232,8 @@ fn children(pid: u32, found: &mut Vec<u32>) {
         let name = entry.file_name().to_bytes();
         if name.first().is_some_and(u8::is_ascii_digit) {
             let list = path(pid, &format!("task/{}/children", String::from_utf8_lossy(name)));
-            let mut buffer = [0; STATUS_BYTES_MAX];
-            if let Some(text) = read(&list, &mut buffer) {
+            let mut buffer = [0; CHILDREN_BYTES_MAX];
+            if let Some(text) = read_all(&list, &mut buffer) {
                 found.extend(
                     text.split(|byte| *byte == b' ')
                         .filter_map(|word| number(word, 10))
@@ -271,18 +273,37 @@ fn path(pid: u32, file: &str) -> String {
     path
 }
 
+/// What a file says that /proc makes up in one piece: all comes with the first read(2).
 fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
-    let file = rustix::fs::openat(CWD, OsStr::new(path), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let length = read_some(&open(path)?, buffer)?;
+    Some(&buffer[..length])
+}
+
+/// What a file says that /proc makes up as it is read, up to the size of the buffer.
+fn read_all<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let file = open(path)?;
     let mut length = 0;
     while length < buffer.len() {
-        match rustix::io::read(file.as_fd(), &mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
+        match read_some(&file, &mut buffer[length..])? {
+            0 => break,
+            read => length += read,
+        }
+    }
+    Some(&buffer[..length])
+}
+
+fn open(path: &str) -> Option<OwnedFd> {
+    rustix::fs::openat(CWD, OsStr::new(path), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+fn read_some(file: &OwnedFd, buffer: &mut [u8]) -> Option<usize> {
+    loop {
+        match rustix::io::read(file.as_fd(), &mut *buffer) {
+            Ok(length) => return Some(length),
             Err(Errno::INTR) => {}
             Err(_) => return None,
         }
     }
-    Some(&buffer[..length])
 }
 
 #[cfg(test)]

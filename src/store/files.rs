@@ -362,7 +362,7 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Removes what `retain` does not keep. A failure costs space, not content, so it is only logged.
+    /// Forgets what `retain` does not keep; [`Store::sweep`] removes it. Should that not come, the next who reads the directory forgets it again.
     pub(super) fn prune(&self, history: &mut FileHistory<D>, retain: &Retain, now: u64) {
         let mut newest_first: Vec<u64> = history.contents.keys().rev().copied().collect();
         let (mut kept, mut bytes) = (0, 0u64);
@@ -382,18 +382,22 @@ impl<D: Disk> Store<D> {
             goes
         });
         for version in newest_first {
-            let removed = if_there(self.disk().unlink(&history.dir, &content_name(version)))
-                .and_then(|_| if_there(self.disk().unlink(&history.dir, &record_name(version))));
-            if let Err(error) = removed {
-                log::warn!(
-                    "cannot remove an old version in .concord/history/{:?}: {error}",
-                    history.key
-                );
-            }
+            let names = [content_name(version), record_name(version)];
+            self.pruned.lock().extend(names.map(|name| (history.dir.clone(), name)));
             history.contents.remove(&version);
             history.records.remove(&version);
         }
         self.prune_tombstones(history, retain);
+    }
+
+    /// Removes the versions that were pruned. Nobody needs to wait for it: an unlink takes long, and a failure costs space, not content.
+    pub fn sweep(&self) {
+        let pruned = std::mem::take(&mut *self.pruned.lock());
+        for (dir, name) in pruned {
+            if let Err(error) = if_there(self.disk().unlink(&dir, &name)) {
+                log::warn!("cannot remove {name:?}, of an old version, in .concord/history: {error}");
+            }
+        }
     }
 
     /// A tombstone is worth as long as a version before it, and there are no more of them than versions.
@@ -421,9 +425,7 @@ impl<D: Disk> Store<D> {
             if history.next == stone + 1 {
                 continue;
             }
-            if let Err(error) = if_there(self.disk().unlink(&history.dir, &record_name(*stone))) {
-                log::warn!("cannot remove a record in .concord/history/{:?}: {error}", history.key);
-            }
+            self.pruned.lock().push((history.dir.clone(), record_name(*stone)));
             history.records.remove(stone);
         }
     }

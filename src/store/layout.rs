@@ -51,6 +51,7 @@ impl<D: Disk> Store<D> {
             journal: Mutex::new(Journal::new(journal)),
             files: Files::new(),
             recovered: Mutex::default(),
+            pruned: parking_lot::Mutex::default(),
             serial: AtomicU64::new(0),
             _lock: lock,
             history,

@@ -7,7 +7,7 @@
 //!
 //! docs/FORMAT.md says what lies on disk, and for each place where a publish can stop, what the next start does.
 //!
-//! Locks, none of them held across a disk sync: `files` (what is known per file), `journal`, `recovered`; no two of
+//! Locks, none of them held across a disk sync: `files` (what is known per file), `journal`, `recovered`, `pruned`; no two of
 //! them are ever held together. A file's entry in `files` is *taken out* while a change of it is under way; a second
 //! change of the same file waits for it (callers serialise anyway, this keeps a mistake from becoming a lost version).
 
@@ -35,7 +35,7 @@ mod tests_garbage;
 #[cfg(test)]
 mod tests_real;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -123,6 +123,8 @@ pub struct Store<D: Disk> {
     journal: Mutex<journal::Journal<D>>,
     files: files::Files<D>,
     recovered: Mutex<recovered::Tally>,
+    /// What [`Store::sweep`] is to remove: names in history directories that no history knows any more.
+    pruned: Mutex<Vec<(D::Dir, OsString)>>,
     /// Makes names in `recovered/` unique.
     serial: AtomicU64,
     /// Held for its lock only.

@@ -180,6 +180,11 @@ impl<D: Disk> Store<D> {
         self.disk().copy_content(from, &shadow.file)
     }
 
+    /// Has the disk begin to write what is staged: a publish that comes soon then waits less. It promises nothing; an error is fsync(2)'s to tell.
+    pub fn start_writing(&self, file: &D::File) {
+        let _ = self.disk().start_writeback(file);
+    }
+
     /// Ends a session without publishing: what it had staged goes to `recovered/`. Returns its name there; `None` when
     /// the shadow was empty, or is gone already.
     ///

@@ -64,7 +64,9 @@ impl Project {
     pub fn save(&self, store: &Store<RealDisk>, name: &OsStr, content: &[u8], info: &PublishInfo) -> Published {
         let shadow = self.begin(store, 1, name);
         shadow.file.write_all_at(content, 0).unwrap();
-        store.publish(shadow, &self.place(name), info).unwrap()
+        let published = store.publish(shadow, &self.place(name), info).unwrap();
+        store.sweep();
+        published
     }
 
     pub fn history_dir(&self, name: &str) -> PathBuf {
@@ -219,6 +221,34 @@ fn old_versions_go_by_number_by_age_and_by_size_and_the_current_one_stays() {
         },
     );
     assert_eq!(numbers(&store, "f"), vec![28]);
+}
+
+#[test]
+fn versions_that_were_forgotten_and_not_removed_go_with_the_next_publish_after_a_start() {
+    let p = Project::new();
+    let name = OsStr::new("f");
+    let few = |n: u64| PublishInfo {
+        retain: Retain {
+            keep: 1,
+            max_age: None,
+            max_bytes: None,
+        },
+        ..info(n)
+    };
+    let store = p.store();
+    for n in 1..=4 {
+        p.save(&store, name, b"kept", &info(n));
+    }
+    let file = store.disk().open(p.place(name).dir, name).unwrap();
+    let shadow = store
+        .begin(SessionId(9), Path::new("f"), Some(&file), Who::default(), None, 5)
+        .unwrap();
+    store.publish(shadow, &p.place(name), &few(5)).unwrap();
+    assert_eq!(numbers(&store, "f"), vec![5, 4, 3, 2, 1], "not swept yet");
+    drop(store);
+    let store = p.store();
+    p.save(&store, name, b"next", &few(6));
+    assert_eq!(numbers(&store, "f"), vec![6, 5]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::mount::nodes::Name;
 use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
 use crate::os::proc::{self, Doing, Exit};
+use crate::rules::Durability;
 use crate::session::ProcId;
 
 /// Why a session ends.
@@ -55,10 +56,13 @@ impl Coordination {
             if flusher.is_known() && !staged.processes.contains(&flusher.tgid) {
                 staged.processes.push(flusher.tgid);
             }
-            Ok(staged.processes.clone())
+            let waits = session.about.policy.durability != Durability::Fast;
+            let written = (waits && staged.changed).then(|| Arc::clone(&staged.shadow.file));
+            Ok((staged.processes.clone(), written))
         });
+        let noted = noted.inspect(|(_, written)| written.iter().for_each(|file| self.store.start_writing(file)));
         match noted {
-            Ok(processes) if is_held(&processes, session.about.node.0) => reply(Ok(())),
+            Ok((processes, _)) if is_held(&processes, session.about.node.0) => reply(Ok(())),
             Ok(_) => {
                 let taken = session.take();
                 session.on_end(reply);
@@ -136,6 +140,7 @@ impl Coordination {
         drop(session);
         replies.into_iter().for_each(|reply| reply(result));
         self.carry_out(wakes);
+        self.store.sweep();
     }
 
     /// What becomes of what was staged.

@@ -61,6 +61,7 @@ impl Coordination {
             let wakes = this.let_go(held);
             answer(result);
             this.carry_out(wakes);
+            this.store.sweep();
         };
         self.take_next(caller, opener, targets, Vec::new(), Box::new(then));
     }
