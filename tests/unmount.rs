@@ -94,6 +94,22 @@ fn f5_an_unmount_waits_for_an_open_session() {
 }
 
 #[test]
+fn f5_an_unmount_that_was_interrupted_leaves_the_mount_as_it_was() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let _holder = holder(&project);
+    let mut command = concord(&["unmount"]);
+    command.arg(project.root()).stderr(std::process::Stdio::null());
+    let mut unmount = command.spawn().unwrap();
+    let refused = || run(project.sh("echo a > OTHER.md")).status.code() != Some(0);
+    eventually("no session begins any more", refused);
+    unmount.kill().unwrap();
+    unmount.wait().unwrap();
+    eventually("sessions begin again", || !refused());
+    assert_eq!(project.read("OTHER.md"), "a\n");
+}
+
+#[test]
 fn f5_a_forced_unmount_keeps_what_was_staged() {
     watchdog();
     let project = Project::with(&[("STATE.md", "v1\n")]);

@@ -19,6 +19,7 @@ use crate::control::{
 };
 use crate::mount::coordinated::{Coordination, Counted};
 use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
+use crate::os::proc;
 use crate::store::{RealDisk, Store};
 
 /// How often an unmount looks whether the sessions have ended.
@@ -189,13 +190,17 @@ impl Service for Shared {
         })
     }
 
-    fn unmount(&self, force: bool, _peer: Peer) -> Result<(), Refused> {
+    fn unmount(&self, force: bool, peer: Peer) -> Result<(), Refused> {
         if force {
             self.forced.store(true, Ordering::Release);
         }
+        let asker = proc::process(peer.pid);
         while !self.coordination.drain() {
             if self.forced.load(Ordering::Acquire) {
                 self.coordination.discard_all();
+            } else if asker.is_some() && proc::process(peer.pid) != asker {
+                self.coordination.reopen();
+                return Err(Refused::new(RefusedKind::Busy, "who asked for it did not wait for the open sessions"));
             }
             std::thread::sleep(DRAIN_EVERY);
         }
