@@ -143,6 +143,7 @@ fn w6_close_returns_what_the_publish_failed_with() {
         assert_eq!(std::fs::read_to_string(path).unwrap(), "kept");
         assert!(!kept["why"].as_str().unwrap().is_empty());
     }
+    assert_eq!(project.status()["refused"], serde_json::Value::from(recovered));
 }
 
 #[test]
@@ -161,6 +162,11 @@ fn w7_a_killed_writer_publishes_nothing_and_its_bytes_are_kept() {
         assert_eq!(project.read("STATE.md"), "v1\n", "{signal}");
         let recovered = project.recovered();
         assert_eq!(recovered.len(), 1, "{signal}");
+        assert_eq!(
+            project.status()["refused"].as_array().map(Vec::len),
+            Some(0),
+            "nobody was told"
+        );
         let kept = project.path(recovered[0]["kept"].as_str().unwrap());
         assert_eq!(std::fs::read_to_string(kept).unwrap(), "half of wha", "{signal}");
     }

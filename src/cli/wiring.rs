@@ -68,15 +68,23 @@ fn version(entry: VersionEntry) -> Version {
 
 /// What is in `recovered/`, newest first.
 pub fn kept(history: &History<RealDisk>) -> std::io::Result<Vec<Kept>> {
-    let mut entries: Vec<Kept> = history.recovered()?.into_iter().map(kept_one).collect();
-    entries.sort_by_key(|kept| std::cmp::Reverse(kept.time.0));
+    Ok(refused_or_kept(history)?.into_iter().map(|(_, kept)| kept).collect())
+}
+
+/// The same, and of each whether its writer was told that publishing it failed.
+pub fn refused_or_kept(history: &History<RealDisk>) -> std::io::Result<Vec<(bool, Kept)>> {
+    let told = |entry: RecoveredEntry| (entry.record.kind == RecoveredKind::Refused, kept_one(entry));
+    let mut entries: Vec<_> = history.recovered()?.into_iter().map(told).collect();
+    entries.sort_by_key(|(_, kept)| std::cmp::Reverse(kept.time.0));
     Ok(entries)
 }
 
 fn kept_one(entry: RecoveredEntry) -> Kept {
     let who = entry.record.who.unwrap_or_default();
     let path = match (entry.record.kind, &entry.record.path) {
-        (RecoveredKind::Staged, Some(path)) => decode_path(path).unwrap_or_else(|| path.into()),
+        (RecoveredKind::Staged | RecoveredKind::Refused, Some(path)) => {
+            decode_path(path).unwrap_or_else(|| path.into())
+        }
         (_, Some(path)) => Path::new(STORE_DIR).join(path),
         (_, None) => Path::new(STORE_DIR).to_owned(),
     };

@@ -7,7 +7,7 @@ use super::disk::{Disk, Stat, if_there};
 use super::error::{At, at};
 use super::files::{FileHistory, content_name, record_name};
 use super::history::Key;
-use super::record::{Identity, VersionRecord, clip, encode_path};
+use super::record::{Identity, RecoveredKind, VersionRecord, clip, encode_path};
 use super::shadow::ShadowName;
 use super::{HASH_BYTES_MAX, Place, PublishError, PublishInfo, Shadow, Stage, Store};
 use crate::rules::Durability;
@@ -73,6 +73,7 @@ impl<D: Disk> Store<D> {
         let kept = self.recover_shadow(
             shadow,
             &stat,
+            RecoveredKind::Refused,
             &format!("publishing it failed while {stage}: {error}"),
             now,
         );

@@ -253,6 +253,8 @@ pub struct JournalLine {
 pub enum RecoveredKind {
     /// What a session had staged and did not publish.
     Staged,
+    /// The same, where the writer was told so: publishing it failed.
+    Refused,
     /// Something in the store that concordfs cannot have written like that.
     Garbage,
 }

@@ -185,15 +185,21 @@ impl<D: Disk> Store<D> {
         let _ = self.disk().start_writeback(file);
     }
 
-    /// Ends a session without publishing: what it had staged goes to `recovered/`. Returns its name there; `None` when
+    /// Ends a session without publishing: what it had staged goes to `recovered/` as `kind`. Returns its name there; `None` when
     /// the shadow was empty, or is gone already.
     ///
     /// # Errors
     /// When it cannot be moved. It is then still in `shadows/`, and the next start moves it.
-    pub fn discard(&self, shadow: Shadow<D>, reason: &str, now: u64) -> io::Result<Option<String>> {
+    pub fn discard(
+        &self,
+        shadow: Shadow<D>,
+        kind: RecoveredKind,
+        reason: &str,
+        now: u64,
+    ) -> io::Result<Option<String>> {
         let moved = match self.disk().stat(&shadow.file) {
             Ok(stat) if stat.size == 0 => self.disk().unlink(&self.shadows, &shadow.name.text()).map(|()| None),
-            Ok(stat) => self.recover_shadow(&shadow, &stat, reason, now).map(Some),
+            Ok(stat) => self.recover_shadow(&shadow, &stat, kind, reason, now).map(Some),
             Err(error) => Err(error),
         };
         self.journal.lock().end(self.disk(), shadow.id.0);
@@ -201,9 +207,16 @@ impl<D: Disk> Store<D> {
         moved
     }
 
-    pub(super) fn recover_shadow(&self, shadow: &Shadow<D>, stat: &Stat, why: &str, now: u64) -> io::Result<String> {
+    pub(super) fn recover_shadow(
+        &self,
+        shadow: &Shadow<D>,
+        stat: &Stat,
+        kind: RecoveredKind,
+        why: &str,
+        now: u64,
+    ) -> io::Result<String> {
         let record = RecoveredRecord {
-            kind: RecoveredKind::Staged,
+            kind,
             path: Some(encode_path(&shadow.target)),
             time: now,
             bytes: stat.size,

@@ -70,7 +70,7 @@ fn write_and_publish(store: &Store<SimDisk>, current: bool) -> Outcome {
         return outcome;
     };
     if store.disk().write_at(&shadow.file, NEW, 0).is_err() {
-        let _ = store.discard(shadow, "the write failed", 11);
+        let _ = store.discard(shadow, RecoveredKind::Staged, "the write failed", 11);
         return outcome;
     }
     outcome.staged = true;
@@ -140,7 +140,7 @@ fn restore(store: &Store<SimDisk>) -> Outcome {
         return outcome;
     };
     if store.fill(&shadow, &version).is_err() {
-        let _ = store.discard(shadow, "filling it failed", 11);
+        let _ = store.discard(shadow, RecoveredKind::Staged, "filling it failed", 11);
         return outcome;
     }
     outcome.staged = true;
@@ -315,7 +315,7 @@ fn check(scenario: &Scenario, disk: &SimDisk, outcome: &Outcome, staged_safe: bo
     }
     if staged_safe && outcome.staged && matches!(outcome.published, Some(Err(false)) | None) {
         let kept = store.history().recovered().unwrap();
-        let kept = kept.iter().filter(|e| e.record.kind == RecoveredKind::Staged);
+        let kept = kept.iter().filter(|e| e.record.kind != RecoveredKind::Garbage);
         let found = kept.map(|e| disk.tree_content(store.history().open_recovered(&e.name).unwrap()));
         assert!(
             found.into_iter().any(|b| Some(b.as_slice()) == scenario.after),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::record::Who;
+use super::record::{RecoveredKind, Who};
 use super::tests_faults::info;
 use super::*;
 use crate::session::SessionId;
@@ -393,7 +393,12 @@ fn a_discarded_session_is_kept_with_its_reason_and_the_oldest_go_when_there_is_t
     for n in 0..4u64 {
         let shadow = p.begin(&store, n, OsStr::new("f"));
         shadow.file.write_all_at(&[b'x'; 1000], 0).unwrap();
-        kept.push(store.discard(shadow, "killed", n).unwrap().unwrap());
+        kept.push(
+            store
+                .discard(shadow, RecoveredKind::Staged, "killed", n)
+                .unwrap()
+                .unwrap(),
+        );
     }
     let entry = store.history().recovered().unwrap().remove(0);
     assert_eq!(

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::config::{Config, LOOK_EVERY};
 use crate::cli::rooms::{Daemon, MountOrder};
-use crate::cli::wiring::{kept, nanos_now};
+use crate::cli::wiring::{nanos_now, refused_or_kept};
 use crate::control::{
     Counts, Feature, JsonPath, JsonTime, Kept, Peer, Refused, RefusedKind, Restored, Service, SessionStatus, Status,
     Waiter,
@@ -140,7 +140,8 @@ impl Daemon for MountedProject {
 impl Service for Shared {
     fn status(&self) -> Status {
         let (rules, rules_error) = self.config.in_force();
-        let recovered = self.recovered();
+        let recovered = self.refused_or_kept();
+        let refused = recovered.iter().filter(|(refused, _)| *refused);
         Status {
             mountpoint: JsonPath(self.order.mountpoint.clone()),
             backing: JsonPath(self.order.backing.clone()),
@@ -160,12 +161,8 @@ impl Service for Shared {
             rules_error,
             sessions: self.coordination.sessions().into_iter().map(session).collect(),
             counts: self.counts(),
-            refused: recovered
-                .iter()
-                .filter(|kept| kept.why.contains("failed"))
-                .cloned()
-                .collect(),
-            recovered,
+            refused: refused.map(|(_, kept)| kept.clone()).collect(),
+            recovered: recovered.into_iter().map(|(_, kept)| kept).collect(),
         }
     }
 
@@ -200,7 +197,10 @@ impl Service for Shared {
                 self.coordination.discard_all();
             } else if asker.is_some() && proc::process(peer.pid) != asker {
                 self.coordination.reopen();
-                return Err(Refused::new(RefusedKind::Busy, "who asked for it did not wait for the open sessions"));
+                return Err(Refused::new(
+                    RefusedKind::Busy,
+                    "who asked for it did not wait for the open sessions",
+                ));
             }
             std::thread::sleep(DRAIN_EVERY);
         }
@@ -224,10 +224,7 @@ impl Service for Shared {
     }
 
     fn recovered(&self) -> Vec<Kept> {
-        kept(self.coordination.store().history()).unwrap_or_else(|error| {
-            log::error!("cannot read .concord/recovered: {error}");
-            Vec::new()
-        })
+        self.refused_or_kept().into_iter().map(|(_, kept)| kept).collect()
     }
 
     fn grace(&self) -> Duration {
@@ -236,6 +233,13 @@ impl Service for Shared {
 }
 
 impl Shared {
+    fn refused_or_kept(&self) -> Vec<(bool, Kept)> {
+        refused_or_kept(self.coordination.store().history()).unwrap_or_else(|error| {
+            log::error!("cannot read .concord/recovered: {error}");
+            Vec::new()
+        })
+    }
+
     /// Programs that have files of a detached mount open keep it alive, and with it the lock on the store. The end of this process
     /// ends it for them too (ENOTCONN).
     fn end(&self) {

@@ -15,6 +15,7 @@ use crate::mount::tree::Caller;
 use crate::os::proc::{self, Doing, Exit};
 use crate::rules::Durability;
 use crate::session::ProcId;
+use crate::store::record::RecoveredKind;
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +165,7 @@ impl Coordination {
         match lost {
             Some((reason, errno, counted)) => {
                 self.counts.add(counted);
-                self.discard(session, staged, reason);
+                self.discard(session, staged, counted, reason);
                 Outcome::Lost(errno)
             }
             None => self.publish(session, staged),
@@ -182,9 +183,13 @@ impl Coordination {
         Outcome::Done { content, version }
     }
 
-    fn discard(&self, session: &Session, staged: Staged, reason: &str) {
+    fn discard(&self, session: &Session, staged: Staged, counted: Counted, reason: &str) {
+        let kind = match counted {
+            Counted::Failed => RecoveredKind::Refused,
+            _ => RecoveredKind::Staged,
+        };
         let name = session.name().name.to_string_lossy().into_owned();
-        match self.store.discard(staged.shadow, reason, nanos_now()) {
+        match self.store.discard(staged.shadow, kind, reason, nanos_now()) {
             Ok(Some(kept)) => log::warn!(
                 "what {} staged for {name} was not published: {reason}; it is kept in .concord/recovered/{kept}",
                 described(&session.about.who)
@@ -207,7 +212,7 @@ impl Coordination {
             Ok(found) => found,
             Err(errno) => {
                 self.counts.add(Counted::Failed);
-                self.discard(session, staged, "its directory was removed");
+                self.discard(session, staged, Counted::Failed, "its directory was removed");
                 return Outcome::Lost(errno);
             }
         };
