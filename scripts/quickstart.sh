@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-wanted=(cc=gcc python3=python3)
+wanted=(python3=python3)
 [ "$(id -u)" = 0 ] || wanted+=(fusermount3=fuse3)
 install_missing "${wanted[@]}"
 need_python

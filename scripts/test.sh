@@ -68,7 +68,7 @@ have cargo || [ ! -r "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
 have cargo || die "cargo is missing: install Rust 1.95 or later from https://rustup.rs"
 if [ $quick = no ]; then
     title "== what is missing"
-    install_missing cc=gcc fusermount3=fuse3 setfacl=acl setfattr=attr python3=python3 git=git ps=procps node=nodejs mkfs.ext4=e2fsprogs strace=strace
+    install_missing fusermount3=fuse3 setfacl=acl setfattr=attr python3=python3 git=git ps=procps node=nodejs mkfs.ext4=e2fsprogs strace=strace
     [ -e /dev/fuse ] || modprobe fuse 2>/dev/null || true
 fi
 

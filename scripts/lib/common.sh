@@ -190,9 +190,13 @@ need_python() {
 # not_run WHAT WHY: says that something optional could not be done.
 not_run() { warn "$1: $2"; }
 
-# install_missing COMMAND=PACKAGE...: apt where it can; a package that cannot be had is reported, no failure by itself.
+# can_link: a C compiler is there and the C library to link with, which cargo needs. The one comes without the other.
+can_link() { have cc && [ -e "$(cc -print-file-name=crti.o)" ]; }
+
+# install_missing COMMAND=PACKAGE...: these and what cargo links with; apt where it can; a package that cannot be had is reported, no failure by itself.
 install_missing() {
     local pair as_root=() packages=()
+    can_link || packages+=(gcc libc6-dev)
     for pair in "$@"; do have "${pair%%=*}" || packages+=("${pair#*=}"); done
     [ ${#packages[@]} -gt 0 ] || return 0
     if ! have apt-get; then
