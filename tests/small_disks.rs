@@ -109,3 +109,78 @@ fn w1_files_on_another_filesystem_below_the_mount_are_ordinary() {
     std::fs::rename(&path, project.path("small/b.md")).unwrap();
     assert_eq!(project.read("small/b.md"), "two");
 }
+
+#[test]
+fn f1_an_overlay_below_the_mount_is_published_to_like_any_filesystem() {
+    watchdog();
+    let Some(small) = Small::on("small") else { return };
+    let layer = |name: &str| small.at("small").join(name);
+    for name in ["lower", "upper", "work"] {
+        std::fs::create_dir(layer(name)).unwrap();
+    }
+    std::fs::create_dir(small.at("tree")).unwrap();
+    std::fs::write(layer("lower").join("a.md"), "below").unwrap();
+    let overlay = Overlay::of(&small);
+    let project = mounted(&small, "tree");
+    let path = project.path("a.md");
+    assert_eq!(project.read("a.md"), "below");
+    std::fs::write(&path, "written").unwrap();
+    std::fs::write(project.path("temp"), "renamed").unwrap();
+    std::fs::rename(project.path("temp"), &path).unwrap();
+    assert_eq!(project.read("a.md"), "renamed");
+    assert_eq!(project.show("a.md", 1), b"below");
+    assert_eq!(project.show("a.md", 2), b"written");
+    drop(project);
+    drop(overlay);
+    assert_eq!(std::fs::read_to_string(layer("upper").join("a.md")).unwrap(), "renamed");
+}
+
+struct Overlay(PathBuf);
+
+impl Overlay {
+    fn of(small: &Small) -> Overlay {
+        let layers = small.at("small").display().to_string();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "overlay", "overlay", "-o"]);
+        mount.arg(format!(
+            "lowerdir={layers}/lower,upperdir={layers}/upper,workdir={layers}/work"
+        ));
+        mount.arg(small.at("tree"));
+        let mounted = run(mount);
+        assert!(mounted.status.success(), "{}", text(&mounted.stderr));
+        Overlay(small.at("tree"))
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn o2_with_shared_backing_what_others_change_is_seen_within_a_second() {
+    watchdog();
+    let Some(small) = Small::on("small") else { return };
+    let mut project = Project::unmounted(&[]);
+    let backing = small.at("small");
+    project.mount_with(&["--shared-backing", "--backing", backing.to_str().unwrap()]);
+    for name in ["ordinary.txt", "coordinated.md"] {
+        let (shown, below) = (project.path(name), backing.join(name));
+        let sees = |what: &str, expected: Option<&str>| {
+            eventually(what, || std::fs::read_to_string(&shown).ok().as_deref() == expected);
+        };
+        assert!(!shown.exists());
+        std::fs::write(&below, "one").unwrap();
+        sees("a file made below", Some("one"));
+        std::fs::write(&below, "changed").unwrap();
+        sees("a file changed below", Some("changed"));
+        std::fs::write(backing.join("temp"), "replaced").unwrap();
+        std::fs::rename(backing.join("temp"), &below).unwrap();
+        sees("a file replaced below", Some("replaced"));
+        std::fs::write(&shown, "written above").unwrap();
+        assert_eq!(std::fs::read_to_string(&below).unwrap(), "written above");
+        std::fs::remove_file(&below).unwrap();
+        sees("a file removed below", None);
+    }
+}
