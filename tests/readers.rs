@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use support::puppet::Puppet;
-use support::{Project, Running, succeed, watchdog};
+use support::{Project, Running, eventually, succeed, watchdog};
 
 /// Publishes a version by truncating in place, then one by a rename over the name.
 fn publish_both_ways(writer: &mut Puppet, round: usize) {
@@ -190,7 +190,14 @@ fn r4_in_place_writes_that_nobody_contends_keep_the_inode_number() {
     let project = Project::with(&[("STATE.md", "v1\n")]);
     let before = std::fs::metadata(project.path("STATE.md")).unwrap().ino();
     let mut writer = Puppet::new(&project);
+    let daemon = project.status()["pid"].as_u64().unwrap();
+    let is_open = || {
+        let held = std::fs::read_dir(format!("/proc/{daemon}/fd")).unwrap();
+        let links = held.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        links.filter(|to| to.ends_with("STATE.md")).count() > 0
+    };
     for round in 0..5 {
+        eventually("the RELEASE, which close(2) does not wait for", || !is_open());
         writer.does(&format!(
             "f = open('STATE.md', '{}')",
             if round % 2 == 0 { "w" } else { "r+" }
@@ -219,4 +226,40 @@ fn r4_a_set_time_survives_the_close() {
     writer.does("f.close()");
     assert_eq!(other.does("os.stat('STATE.md').st_mtime"), "2000.0");
     assert_eq!(writer.does("os.stat('STATE.md').st_mtime"), "2000.0");
+}
+
+/// The writer's handle lives on: it had taken over the node that the name leads to again.
+#[test]
+fn r1_what_a_session_staged_in_vain_is_never_read() {
+    watchdog();
+    let rules = "wait = '30s'\nlease_max = '300ms'\n";
+    let project = Project::with(&[("STATE.md", "v1"), ("concord.toml", rules)]);
+    let (mut late, mut next) = (Puppet::new(&project), Puppet::new(&project));
+    late.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
+    assert_eq!(late.does("os.write(fd, b'half')"), "4");
+    assert_eq!(next.does("os.close(os.open('STATE.md', os.O_RDWR))"), "None");
+    assert_eq!(project.recovered().len(), 1, "the lease ran out");
+    assert_eq!(project.read("STATE.md"), "v1");
+    assert_eq!(std::fs::metadata(project.path("STATE.md")).unwrap().len(), 2);
+}
+
+#[test]
+fn r1_a_session_that_changed_nothing_leaves_what_it_found_to_others() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1")]);
+    let mut writer = Puppet::new(&project);
+    writer.does("fd = os.open('STATE.md', os.O_RDWR)");
+    writer.does("a, b = socket.socketpair()");
+    assert_eq!(
+        writer.does("socket.send_fds(a, [b'x'], [fd]), os.close(fd)"),
+        "(1, None)"
+    );
+    project.await_sessions(0, 0);
+    assert_eq!(
+        project.read("STATE.md"),
+        "v1",
+        "its description is still open, on its way"
+    );
+    writer.does("fd = socket.recv_fds(b, 1, 1)[1][0]");
+    assert_eq!(writer.does("os.read(fd, 9)"), "b'v1'");
 }

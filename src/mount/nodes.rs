@@ -202,7 +202,8 @@ impl NodeTable {
         true
     }
 
-    /// Lets a node stand for another inode. `pin`, when given, is what its opens share from now on; the caller keeps it alive.
+    /// Lets a node stand for another inode. `pin`, when given, is what its opens share from now on; the caller keeps it alive. Without it the next
+    /// open makes one: handles of the inode before may live on, and their pin is not for others.
     pub fn rebind(&self, id: NodeId, identity: Identity, pin: Option<&Arc<Pin>>) {
         let mut inner = self.inner.write();
         inner.unbind(id);
@@ -212,9 +213,7 @@ impl NodeTable {
             node.identity = identity;
             node.detached = false;
             node.orphan = None;
-            if let Some(pin) = pin {
-                node.open = Arc::downgrade(pin);
-            }
+            node.open = pin.map_or_else(Weak::new, Arc::downgrade);
             if free && !natural {
                 inner.aliases.insert(identity, id);
             }

@@ -50,25 +50,16 @@ struct Stat {
     flags: u64,
 }
 
-/// What the task that asks us for something is in the middle of.
+/// What a task that is closing a file is in the middle of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doing {
-    /// A system call of its own.
+pub enum Closing {
+    /// A system call of its own; or nobody can tell.
     Call,
     /// execve(2), past the point of no return.
     Exec,
-    /// Its exit, or it is gone.
+    /// Its end, which came by itself: exit(2), or a return from main.
     Exit,
-}
-
-/// How a task that is closing a file is leaving, if it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// It goes on running (or is gone, and nobody can tell).
-    Not,
-    /// It left by itself: exit(2), or a return from main.
-    Voluntary,
-    /// A signal ended it.
+    /// Its end by a signal.
     Killed,
 }
 
@@ -104,16 +95,26 @@ pub fn command(pid: u32) -> Option<Vec<u8>> {
     Some(text.strip_suffix(b"\n").unwrap_or(text).to_vec())
 }
 
-/// What a task that is closing a file is doing. A program has text and an exiting task no memory at all; between the two, in execve, there is memory
-/// without text (`mm->start_code` is set after the descriptors are closed; fs/exec.c, begin_new_exec).
-pub fn doing(tid: u32) -> Doing {
+/// What the task that closes a file is doing; to be asked on the thread that read its request, at once: the end of a killed task does not wait for our answer.
+///
+/// A program has text and an ending task no memory at all; between the two, in execve, there is memory without text (`mm->start_code` is set after the
+/// descriptors are closed; fs/exec.c, begin_new_exec). A task that is gone already was killed: any other waits.
+pub fn closing(tid: u32) -> Closing {
     let mut buffer = [0; 128];
-    let statm = read(&path(tid, "statm"), &mut buffer).unwrap_or_default();
+    let statm = match read(&path(tid, "statm"), &mut buffer) {
+        Some(statm) => statm,
+        None if tid == 0 => return Closing::Call,
+        None => return Closing::Killed,
+    };
     let mut pages = statm.split(|byte| *byte == b' ').map(|word| number(word, 10));
     match (pages.next().flatten(), pages.nth(2).flatten()) {
-        (None | Some(0), _) => Doing::Exit,
-        (_, Some(0)) => Doing::Exec,
-        _ => Doing::Call,
+        // Whoever is ending is not in execve: its line can be read.
+        (None | Some(0), _) => match stat(tid) {
+            Some(stat) if stat.flags & PF_SIGNALED == 0 => Closing::Exit,
+            _ => Closing::Killed,
+        },
+        (_, Some(0)) => Closing::Exec,
+        _ => Closing::Call,
     }
 }
 
@@ -141,18 +142,9 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     found
 }
 
-/// How the task that asked us for something is leaving: PF_EXITING and PF_SIGNALED in field 9 of /proc/TID/stat. Waits for execve.
-pub fn exit_of(tid: u32) -> Exit {
-    match stat(tid).map_or(0, |s| s.flags) {
-        flags if flags & PF_EXITING == 0 => Exit::Not,
-        flags if flags & PF_SIGNALED == 0 => Exit::Voluntary,
-        _ => Exit::Killed,
-    }
-}
-
 /// Whether a process is gone or on its way out: its main thread has left, or has a signal pending that it will meet. Waits for execve.
 pub fn is_ending(pid: u32) -> bool {
-    stat(pid).is_none() || exit_of(pid) != Exit::Not || signal_waits(pid) == Some(true)
+    stat(pid).is_none_or(|stat| stat.flags & PF_EXITING != 0) || signal_waits(pid) == Some(true)
 }
 
 /// Whether a signal waits for this thread that would interrupt it: pending for it or its process, and not blocked.
@@ -430,10 +422,9 @@ mod tests {
 
     #[test]
     fn a_running_task_is_not_leaving() {
-        assert_eq!(exit_of(std::process::id()), Exit::Not);
-        assert_eq!(doing(std::process::id()), Doing::Call);
-        assert_eq!(doing(u32::MAX / 2), Doing::Exit);
-        assert_eq!(exit_of(u32::MAX / 2), Exit::Not);
+        assert_eq!(closing(std::process::id()), Closing::Call);
+        assert_eq!(closing(0), Closing::Call, "nobody can tell");
+        assert_eq!(closing(u32::MAX / 2), Closing::Killed);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{Project, Running};
 
 /// Reads a line, runs it, prints the value of an expression, `ok` after a statement, or the name of the errno that it failed with.
 const PROGRAM: &str = r#"
-import ctypes, errno, fcntl, mmap, os, signal, subprocess, sys, threading, time
+import ctypes, errno, fcntl, mmap, os, signal, socket, subprocess, sys, threading, time
 def attempt(line):
     try:
         code = compile(line, 'told', 'eval')

@@ -12,7 +12,7 @@ use crate::mount::errno::from_io;
 use crate::mount::nodes::Name;
 use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
-use crate::os::proc::{self, Doing, Exit};
+use crate::os::proc::{self, Closing};
 use crate::rules::Durability;
 use crate::session::ProcId;
 use crate::store::record::RecoveredKind;
@@ -34,26 +34,22 @@ impl Coordination {
     /// A descriptor of the handle was closed. It was the last one when nobody else who could have it still has it; then the session ends,
     /// and `reply` waits for that, so that close(2) tells the truth.
     pub fn flush(self: &Arc<Self>, caller: Caller, writer: &Writer, reply: EndReply) {
-        let doing = proc::doing(caller.tid);
-        if doing == Doing::Exec {
+        let closing = proc::closing(caller.tid);
+        if closing == Closing::Exec {
             // It holds a lock that whoever asks about its descriptors waits for, and execve(2) has no use for our answer. RELEASE ends the session if
             // this was its last descriptor.
             return reply(Ok(()));
         }
         let (this, session) = (Arc::clone(self), writer.session());
+        let process = caller::process(caller);
         // Another of its processes may be in execve just now, waiting for an answer that only a thread which reads requests can give.
-        self.tree.workers.run(move || {
-            let exit = match doing {
-                Doing::Exit => proc::exit_of(caller.tid),
-                Doing::Call | Doing::Exec => Exit::Not,
-            };
-            this.descriptor_closed(&session, caller::process(caller), exit, reply);
-        });
+        let run = move || this.descriptor_closed(&session, process, ending(closing), reply);
+        self.tree.workers.run(run);
     }
 
-    fn descriptor_closed(self: &Arc<Self>, session: &Arc<Session>, flusher: ProcId, exit: Exit, reply: EndReply) {
+    fn descriptor_closed(self: &Arc<Self>, session: &Arc<Session>, flusher: ProcId, why: Ending, reply: EndReply) {
         let noted = session.staged(|staged| {
-            staged.last_exit = exit;
+            staged.last_close = why;
             if flusher.is_known() && !staged.processes.contains(&flusher.tgid) {
                 staged.processes.push(flusher.tgid);
             }
@@ -68,7 +64,7 @@ impl Coordination {
                 let taken = session.take();
                 session.on_end(reply);
                 if let Some(staged) = taken {
-                    self.finish_taken(session, staged, ending(exit));
+                    self.finish_taken(session, staged, why);
                 }
             }
             Err(_) => session.on_end(reply),
@@ -80,10 +76,10 @@ impl Coordination {
         let session = writer.session();
         let last = session.staged(|staged| {
             staged.handles = staged.handles.saturating_sub(1);
-            Ok((staged.handles == 0).then_some(staged.last_exit))
+            Ok((staged.handles == 0).then_some(staged.last_close))
         });
-        if let Ok(Some(exit)) = last {
-            self.end(&session, ending(exit));
+        if let Ok(Some(why)) = last {
+            self.end(&session, why);
         }
     }
 
@@ -283,11 +279,10 @@ impl Coordination {
     }
 }
 
-fn ending(exit: Exit) -> Ending {
-    if exit == Exit::Killed {
-        Ending::Killed
-    } else {
-        Ending::Closed
+fn ending(closing: Closing) -> Ending {
+    match closing {
+        Closing::Killed => Ending::Killed,
+        Closing::Call | Closing::Exec | Closing::Exit => Ending::Closed,
     }
 }
 

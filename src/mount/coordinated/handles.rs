@@ -1,6 +1,6 @@
 //! What goes by handle: reads and writes of a session's shadow. A handle on a version is an ordinary one: its file never changes.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -115,9 +115,9 @@ impl Writer {
     /// EMFILE.
     pub fn content(&self) -> Result<OwnedFd, Errno> {
         let session = self.session();
-        match session.staged(|staged| rustix::io::fcntl_dupfd_cloexec(staged.content(), 3)) {
-            Err(Errno::BUSY | Errno::STALE) => rustix::io::fcntl_dupfd_cloexec(session.pin.fd(), 3),
-            result => result,
+        match session.left() {
+            Some(content) => rustix::io::fcntl_dupfd_cloexec(content, 3),
+            None => rustix::io::fcntl_dupfd_cloexec(session.pin.fd(), 3),
         }
     }
 
@@ -140,13 +140,10 @@ impl Writer {
     /// EIO.
     pub fn read(&self, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
         let session = self.session();
-        if session.is_open() {
-            match session.staged(|staged| staged.read(offset, size as usize)) {
-                Err(Errno::BUSY | Errno::STALE) => {}
-                result => return result,
-            }
+        match session.left() {
+            Some(content) => read_at(content.as_fd(), offset, size as usize),
+            None => read_at(session.pin.fd(), offset, size as usize),
         }
-        read_at(session.pin.fd(), offset, size as usize)
     }
 
     /// lseek(2) with SEEK_DATA or SEEK_HOLE.
@@ -161,10 +158,9 @@ impl Writer {
             _ => return Err(Errno::INVAL),
         };
         let session = self.session();
-        let seek = |staged: &mut Staged| rustix::fs::seek(staged.content(), to);
-        let found = match session.staged(seek) {
-            Err(Errno::BUSY | Errno::STALE) => rustix::fs::seek(session.pin.fd(), to),
-            result => result,
+        let found = match session.left() {
+            Some(content) => rustix::fs::seek(content, to),
+            None => rustix::fs::seek(session.pin.fd(), to),
         };
         found.map(|offset| offset as i64)
     }

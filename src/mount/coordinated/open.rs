@@ -49,11 +49,8 @@ impl Coordination {
                 return Ok(entry);
             }
             if !self.files.lock().sessions(key).is_empty()
-                && let Some(session) = self.nearest_of(key, &caller::opener(caller))
-                && let Ok(Some(stat)) = session.staged(|staged| match staged.unlinked {
-                    true => Ok(None),
-                    false => staged.stat().map(Some),
-                })
+                && let Some(session) = self.nearest_shown(key, &caller::opener(caller))
+                && let Some(stat) = session.shown()
             {
                 self.tree.nodes.look_up_again(session.about.node);
                 return Ok(Entry {
@@ -157,27 +154,24 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
         let arrived = self.arrived(caller, file).is_some();
-        let shadow_of = || {
-            self.files
-                .lock()
-                .session_on(node)
-                .cloned()
-                .filter(|session| session.is_open())
-        };
+        // One that is ending counts too: what it staged may be discarded.
+        let shadow_of = || self.files.lock().session_on(node).cloned();
         let found = match shadow_of() {
             None => self.tree.open(caller, node, OFlags::RDONLY, &|_| {
                 Err(std::io::ErrorKind::Unsupported.into())
             }),
             Some(session) => {
                 let own = self
-                    .nearest_of(file, &caller::opener(caller))
+                    .nearest_shown(file, &caller::opener(caller))
                     .filter(|own| own.about.node == node);
-                // It is read through the shadow's inode, which must hold what the session shows.
-                if own.is_some() {
-                    session.staged(|staged| staged.fill(&self.store))?;
+                match own.map_or(Ok(false), |own| own.show(&self.store)) {
+                    Ok(true) => Ok(Arc::new(Ordinary {
+                        node,
+                        pin: Arc::clone(&session.pin),
+                    })),
+                    Ok(false) => Err(Errno::STALE),
+                    Err(errno) => Err(errno),
                 }
-                let pin = Arc::clone(&session.pin);
-                own.map(|_| Arc::new(Ordinary { node, pin })).ok_or(Errno::STALE)
             }
         };
         // A session may have taken the node while it was opened; it is known by now.

@@ -9,10 +9,10 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::close::Ending;
 use crate::mount::errno::from_io;
 use crate::mount::nodes::{Name, NodeId};
 use crate::mount::pin::Pin;
-use crate::os::proc::Exit;
 use crate::rules::Policy;
 use crate::session::{FileKey, ProcId, SessionId};
 use crate::store::record::{How, Who};
@@ -81,8 +81,15 @@ pub enum Life {
 enum Stage {
     /// It can be written to.
     Open(Box<Staged>),
-    /// Its end is being carried out; these wait for it.
-    Ending(Vec<EndReply>),
+    /// Its end is being carried out.
+    Ending {
+        /// These wait for it.
+        waiting: Vec<EndReply>,
+        /// What its handles see meanwhile.
+        content: Arc<std::fs::File>,
+        /// Its lineage sees it under the file's name.
+        shown: bool,
+    },
     /// It is over.
     Over(Outcome),
 }
@@ -107,8 +114,8 @@ pub struct Staged {
     pub handles: usize,
     /// Processes known to have used it, besides their descendants.
     pub processes: Vec<u32>,
-    /// How the last task that closed a descriptor was leaving.
-    pub last_exit: Exit,
+    /// How it ends if the last close that was seen was the last there is.
+    pub(super) last_close: Ending,
 }
 
 /// How a session ended.
@@ -165,19 +172,52 @@ impl Session {
     /// Takes what is staged in order to end the session; `None` when that is under way or done.
     pub fn take(&self) -> Option<Staged> {
         let mut stage = self.stage.lock();
-        match std::mem::replace(&mut *stage, Stage::Ending(Vec::new())) {
+        let Stage::Open(staged) = &*stage else { return None };
+        let ending = Stage::Ending {
+            waiting: Vec::new(),
+            content: Arc::clone(staged.content()),
+            shown: staged.filled && !staged.unlinked,
+        };
+        match std::mem::replace(&mut *stage, ending) {
             Stage::Open(staged) => Some(*staged),
-            other => {
-                *stage = other;
-                None
-            }
+            Stage::Ending { .. } | Stage::Over(_) => None,
+        }
+    }
+
+    /// What its handles see once it can not be written to any more; `None` when it was lost.
+    pub fn left(&self) -> Option<Arc<std::fs::File>> {
+        match &*self.stage.lock() {
+            Stage::Open(staged) => Some(Arc::clone(staged.content())),
+            Stage::Ending { content, .. } | Stage::Over(Outcome::Done { content, .. }) => Some(Arc::clone(content)),
+            Stage::Over(Outcome::Lost(_)) => None,
+        }
+    }
+
+    /// What its lineage finds under the file's name: the shadow, until it is the current version. `None`: what everybody finds.
+    pub fn shown(&self) -> Option<Stat> {
+        match &*self.stage.lock() {
+            Stage::Open(staged) if !staged.unlinked => staged.stat().ok(),
+            Stage::Ending { shown: true, .. } => rustix::fs::fstat(self.pin.fd()).ok(),
+            Stage::Open(_) | Stage::Ending { .. } | Stage::Over(_) => None,
+        }
+    }
+
+    /// Makes the shadow's inode hold what the session shows, for those who read it by the inode. `false`: it shows nothing.
+    ///
+    /// # Errors
+    /// As [`Staged::fill`].
+    pub fn show(&self, store: &RealStore) -> Result<bool, Errno> {
+        match &mut *self.stage.lock() {
+            Stage::Open(staged) => staged.fill(store).map(|()| true),
+            Stage::Ending { shown, .. } => Ok(*shown),
+            Stage::Over(_) => Ok(false),
         }
     }
 
     /// `reply` is told how the session ended, as soon as it has.
     pub fn on_end(&self, reply: EndReply) {
         let outcome = match &mut *self.stage.lock() {
-            Stage::Ending(waiting) => {
+            Stage::Ending { waiting, .. } => {
                 waiting.push(reply);
                 return;
             }
@@ -193,7 +233,7 @@ impl Session {
         let before = std::mem::replace(&mut *self.stage.lock(), Stage::Over(outcome));
         self.settled.notify_all();
         match before {
-            Stage::Ending(waiting) => waiting,
+            Stage::Ending { waiting, .. } => waiting,
             Stage::Open(_) | Stage::Over(_) => Vec::new(),
         }
     }
@@ -209,7 +249,7 @@ impl Session {
                 Stage::Open(_) => return Ok(Life::Open),
                 Stage::Over(Outcome::Lost(errno)) => return Err(*errno),
                 Stage::Over(Outcome::Done { content, version }) => return Ok(Life::Done(content.clone(), *version)),
-                Stage::Ending(_) => self.settled.wait(&mut stage),
+                Stage::Ending { .. } => self.settled.wait(&mut stage),
             }
         }
     }
@@ -221,7 +261,7 @@ impl Session {
     pub fn staged<T>(&self, act: impl FnOnce(&mut Staged) -> Result<T, Errno>) -> Result<T, Errno> {
         match &mut *self.stage.lock() {
             Stage::Open(staged) => act(staged),
-            Stage::Ending(_) => Err(Errno::BUSY),
+            Stage::Ending { .. } => Err(Errno::BUSY),
             Stage::Over(Outcome::Lost(errno)) => Err(*errno),
             Stage::Over(Outcome::Done { .. }) => Err(Errno::STALE),
         }
@@ -271,15 +311,15 @@ impl Staged {
             refused: None,
             handles: 1,
             processes: vec![opener.tgid],
-            last_exit: Exit::Not,
+            last_close: Ending::Closed,
         }
     }
 
-    /// The descriptor whose content the session sees.
-    pub fn content(&self) -> BorrowedFd<'_> {
+    /// The file whose content the session sees.
+    pub fn content(&self) -> &Arc<std::fs::File> {
         match &self.base {
-            Some(base) if !self.filled => base.as_fd(),
-            _ => self.shadow.file.as_fd(),
+            Some(base) if !self.filled => base,
+            _ => &self.shadow.file,
         }
     }
 
@@ -324,14 +364,6 @@ impl Staged {
         }
         self.filled = true;
         Ok(())
-    }
-
-    /// pread(2) of up to `size` bytes.
-    ///
-    /// # Errors
-    /// EIO.
-    pub fn read(&self, offset: u64, size: usize) -> Result<Vec<u8>, Errno> {
-        read_at(self.content(), offset, size)
     }
 
     /// pwrite(2) of all of `data`; at the end of the file with `append`.

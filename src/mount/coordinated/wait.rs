@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::caller;
 use super::files::{Continue, Granted, Waiting, errno};
+use super::session::Session;
 use super::{Coordination, Counted, Target};
 use crate::mount::tree::Caller;
 use crate::os::proc;
@@ -217,22 +218,26 @@ impl Coordination {
         }
     }
 
-    /// The sessions of a file that belong to a lineage, the nearest and newest last.
-    pub(super) fn nearest_of(&self, file: FileKey, opener: &Opener) -> Option<std::sync::Arc<super::session::Session>> {
+    /// The newest session that can be written to of the opener or, if it has none, of its nearest ancestor that has one.
+    pub(super) fn nearest_of(&self, file: FileKey, opener: &Opener) -> Option<Arc<Session>> {
+        self.nearest_that(file, opener, Session::is_open)
+    }
+
+    /// The same, also of sessions that are just ending: their lineage sees what they staged until everybody does.
+    pub(super) fn nearest_shown(&self, file: FileKey, opener: &Opener) -> Option<Arc<Session>> {
+        self.nearest_that(file, opener, |_| true)
+    }
+
+    fn nearest_that(&self, file: FileKey, opener: &Opener, is: impl Fn(&Session) -> bool) -> Option<Arc<Session>> {
         let sessions: Vec<_> = self.files.lock().sessions(file).to_vec();
-        let lineage: Vec<ProcId> = std::iter::once(opener.proc)
-            .chain(opener.ancestors.iter().copied())
-            .filter(|p| p.is_known())
-            .collect();
-        lineage
-            .iter()
-            .find_map(|proc| {
-                sessions
-                    .iter()
-                    .rev()
-                    .find(|session| session.about.process == *proc && session.is_open())
-            })
-            .cloned()
+        let newest_of = |process: &ProcId| {
+            let mut newest_first = sessions.iter().rev();
+            newest_first
+                .find(|session| session.about.process == *process && is(session))
+                .cloned()
+        };
+        let lineage = std::iter::once(&opener.proc).chain(&opener.ancestors);
+        lineage.filter(|process| process.is_known()).find_map(newest_of)
     }
 }
 
