@@ -1,9 +1,11 @@
-//! How far a publish waits for the disk: what the daemon asks of it, seen by strace(1).
+//! How far a publish waits for the disk, and what a disk that fails leaves: what the daemon asks of it, seen and refused by strace(1).
 
 mod support;
 
 use std::process::Command;
 
+use rustix::process::Signal;
+use support::puppet::Puppet;
 use support::{Project, Running, concord, eventually, run, watchdog};
 
 /// The syncs of the daemon while a file that has a history is saved once more.
@@ -52,4 +54,70 @@ fn f2_full_waits_for_content_and_name_atomic_for_content_and_fast_for_nothing() 
     if let (Some(full), Some(atomic), Some(fast)) = (of("full"), of("atomic"), of("fast")) {
         assert_eq!((full, atomic, fast), (2, 1, 0));
     }
+}
+
+/// strace(1) on a daemon that runs: from now on the disk refuses to sync.
+fn failing_syncs(project: &Project, daemon: u32) -> Option<Running> {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("strace is not installed: a disk that fails cannot be had");
+        return None;
+    }
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-e", "trace=fsync,fdatasync"]);
+    strace.args(["-e", "inject=fsync,fdatasync:error=EIO", "-o"]);
+    strace
+        .arg(project.outside().join("trace"))
+        .args(["-p", &daemon.to_string()]);
+    let tracer = Running::start(strace);
+    eventually("strace has all threads of the daemon", || {
+        std::fs::read_dir(format!("/proc/{daemon}/task"))
+            .unwrap()
+            .flatten()
+            .all(|thread| {
+                std::fs::read_to_string(thread.path().join("status"))
+                    .is_ok_and(|status| status.contains(&format!("TracerPid:\t{}\n", tracer.pid())))
+            })
+    });
+    Some(tracer)
+}
+
+/// Nothing of the publish itself is synced with this durability: what the writer was told is all that there is to know.
+#[test]
+fn f3_after_a_failed_sync_the_session_is_not_published() {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", "one\n"), ("concord.toml", "durability = \"fast\"\n")]);
+    let daemon = project.mount();
+    let mut writer = Puppet::new(&project);
+    writer.does("fd = os.open('a.md', os.O_WRONLY | os.O_TRUNC)");
+    writer.does("os.write(fd, b'half')");
+    let Some(tracer) = failing_syncs(&project, daemon) else {
+        return;
+    };
+    assert_eq!(writer.does("os.fsync(fd)"), "EIO");
+    tracer.signal(Signal::INT);
+    tracer.finish();
+    assert_eq!(writer.does("os.fsync(fd)"), "EIO", "the kernel would call it clean now");
+    assert_eq!(writer.does("os.close(fd)"), "EIO");
+    assert_eq!(project.read("a.md"), "one\n");
+    let recovered = project.recovered();
+    assert_eq!(recovered.len(), 1, "{recovered:?}");
+    let kept = project.path(recovered[0]["kept"].as_str().unwrap());
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "half");
+}
+
+/// The same of the publish's own sync: the version before stays.
+#[test]
+fn f3_a_publish_that_cannot_be_synced_is_an_error_of_close() {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", "one\n")]);
+    let daemon = project.mount();
+    let mut writer = Puppet::new(&project);
+    writer.does("fd = os.open('a.md', os.O_WRONLY | os.O_TRUNC)");
+    writer.does("os.write(fd, b'half')");
+    let Some(_tracer) = failing_syncs(&project, daemon) else {
+        return;
+    };
+    assert_eq!(writer.does("os.close(fd)"), "EIO");
+    assert_eq!(project.read("a.md"), "one\n");
+    assert_eq!(project.recovered().len(), 1);
 }

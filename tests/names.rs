@@ -316,3 +316,70 @@ fn w11_attributes_changed_during_and_outside_a_session_stay() {
         "a chmod beside a session is not lost"
     );
 }
+
+#[test]
+fn w8_a_link_to_a_name_that_is_being_created_waits_for_it() {
+    let project = project();
+    let (mut creator, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    other.does("put('x.tmp', 'linked')");
+    creator.does("f = open('NEW.md', 'w')");
+    creator.does("(f.write('created'), f.flush())");
+    other.starts("os.link('x.tmp', 'NEW.md')");
+    project.await_sessions(1, 1);
+    assert_eq!(creator.does("f.close()"), "None");
+    assert_eq!(other.says(), "EEXIST");
+    assert_eq!(project.read("NEW.md"), "created");
+}
+
+#[test]
+fn w8_a_file_that_leaves_for_an_ordinary_name_stays_restorable() {
+    let project = project();
+    succeed(project.sh("printf second > STATE.md"));
+    std::fs::rename(project.path("STATE.md"), project.path("plain")).unwrap();
+    assert_eq!(project.read("plain"), "second");
+    assert_eq!(hows(&project, "STATE.md"), ["unlink", "close", "found"]);
+    assert_eq!(project.show("STATE.md", 2), b"second");
+    let file = project.path("STATE.md").display().to_string();
+    succeed(support::concord(&["restore", &format!("{file}@2")]));
+    assert_eq!(project.read("STATE.md"), "second");
+}
+
+#[test]
+fn w9_a_new_file_that_its_creator_unlinks_never_appears() {
+    let project = project();
+    let (mut creator, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    creator.does("f = open('NEW.md', 'w')");
+    creator.does("(f.write('text'), f.flush())");
+    assert_eq!(creator.does("os.unlink('NEW.md')"), "None");
+    assert_eq!(creator.does("os.path.exists('NEW.md')"), "False");
+    assert_eq!(creator.does("(f.write(' and more'), f.close())"), "(9, None)");
+    assert_eq!(
+        other.does("os.path.exists('NEW.md'), sorted(os.listdir())"),
+        "(False, ['OTHER.md', 'STATE.md'])"
+    );
+    assert_eq!(other.does("put('NEW.md', 'another')"), "None", "the name is free");
+    assert_eq!(project.read("NEW.md"), "another");
+}
+
+#[test]
+fn w11_set_id_bits_stay_for_root_only() {
+    let project = project();
+    let (mut root, mut user) = (Puppet::new(&project), Puppet::new(&project));
+    assert_eq!(
+        user.does("os.setgroups([]), os.setgid(1000), os.setuid(1000)"),
+        "(None, None, None)"
+    );
+    assert_eq!(root.does("os.chown('STATE.md', 1000, 1000)"), "None");
+    for change in [
+        "put('STATE.md', 'new')",
+        "put('STATE.md', 'n', os.O_RDWR)",
+        "os.close(os.open('STATE.md', os.O_WRONLY | os.O_TRUNC))",
+        "os.truncate('STATE.md', 9)",
+    ] {
+        for (who, mode) in [(&mut root, "0o106755"), (&mut user, "0o100755")] {
+            assert_eq!(who.does("os.chmod('STATE.md', 0o6755)"), "None");
+            assert_eq!(who.does(change), "None");
+            assert_eq!(who.does("oct(os.stat('STATE.md').st_mode)"), mode, "{change}");
+        }
+    }
+}

@@ -263,3 +263,51 @@ fn r1_a_session_that_changed_nothing_leaves_what_it_found_to_others() {
     writer.does("fd = socket.recv_fds(b, 1, 1)[1][0]");
     assert_eq!(writer.does("os.read(fd, 9)"), "b'v1'");
 }
+
+#[test]
+fn r4_a_change_of_mode_alone_leaves_the_time() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let mut writer = Puppet::new(&project);
+    assert_eq!(writer.does("os.utime('STATE.md', (5, 6))"), "None");
+    writer.does("f = open('STATE.md', 'r+')");
+    assert_eq!(writer.does("os.fchmod(f.fileno(), 0o600)"), "None");
+    assert_eq!(writer.does("os.fstat(f.fileno()).st_mtime"), "6.0");
+    assert_eq!(writer.does("f.close()"), "None");
+    assert_eq!(
+        writer.does("os.stat('STATE.md').st_mtime, oct(os.stat('STATE.md').st_mode)"),
+        "(6.0, '0o100600')"
+    );
+}
+
+#[test]
+fn r1_a_path_descriptor_keeps_its_version() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let (mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+    reader.does("path = os.open('STATE.md', os.O_PATH)");
+    reader.does("f = open('STATE.md')");
+    assert_eq!(writer.does("put('STATE.md', 'the second')"), "None");
+    assert_eq!(reader.does("f.close()"), "None");
+    assert_eq!(
+        reader.does("os.fstat(path).st_size, os.stat('STATE.md').st_size"),
+        "(3, 10)"
+    );
+}
+
+/// The node that it has by its path descriptor becomes the writer's, and no walk leads it to another.
+#[test]
+fn r3_a_reader_by_path_descriptor_gets_the_current_version() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let (mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+    reader.does("path = os.open('STATE.md', os.O_PATH)");
+    writer.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
+    assert_eq!(writer.does("os.write(fd, b'half')"), "4");
+    assert_eq!(
+        reader.does("os.read(os.open('/proc/self/fd/%d' % path, os.O_RDONLY), 10)"),
+        r"b'v1\n'"
+    );
+    assert_eq!(writer.does("os.close(fd)"), "None");
+    assert_eq!(reader.does("get('STATE.md')"), "half");
+}

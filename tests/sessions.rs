@@ -4,6 +4,7 @@ mod support;
 
 use std::io::Write as _;
 
+use support::puppet::Puppet;
 use support::{Project, Running, run, succeed, watchdog};
 
 #[test]
@@ -51,4 +52,31 @@ fn w9_a_new_file_is_listed_after_its_close_also_in_a_directory_that_was_listed_b
     assert_eq!(listed(), ["old.txt"]);
     drop(file);
     assert_eq!(listed(), ["new.md", "old.txt"]);
+}
+
+#[test]
+fn w1_a_truncating_open_for_reading_is_a_session() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    assert_eq!(holder.does("fd = os.open('STATE.md', os.O_RDONLY | os.O_TRUNC)"), "ok");
+    assert_eq!(project.read("STATE.md"), "v1\n");
+    assert_eq!(other.does("os.open('STATE.md', os.O_WRONLY | os.O_NONBLOCK)"), "EAGAIN");
+    assert_eq!(holder.does("os.close(fd)"), "None");
+    assert_eq!(project.read("STATE.md"), "");
+    assert_eq!(project.history("STATE.md").len(), 2);
+}
+
+#[test]
+fn w1_an_appender_that_waited_writes_after_what_it_waited_for() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "one\n")]);
+    let (mut first, mut second) = (Puppet::new(&project), Puppet::new(&project));
+    first.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_APPEND)");
+    second.starts("put('STATE.md', 'three\\n', os.O_WRONLY | os.O_APPEND)");
+    project.await_sessions(1, 1);
+    assert_eq!(first.does("os.write(fd, b'two\\n'), os.close(fd)"), "(4, None)");
+    assert_eq!(second.says(), "None");
+    assert_eq!(project.read("STATE.md"), "one\ntwo\nthree\n");
+    assert_eq!(project.history("STATE.md").len(), 3);
 }

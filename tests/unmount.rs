@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use support::puppet::Puppet;
 use support::{Project, Running, concord, eventually, run, succeed, text, wait, watchdog};
 
 const HOLDER: &str = "f=open('STATE.md','w'); f.write('staged\\n'); f.flush(); print('open',flush=True); input(); f.close(); print('closed',flush=True)";
@@ -331,4 +332,54 @@ fn what_cannot_be_mounted_is_refused_in_one_line_and_nothing_is_changed() {
     command.arg(project.path("dir"));
     let said = refused(&run(command));
     assert!(said.contains("you need to be able to"), "{said}");
+}
+
+#[test]
+fn f5_while_an_unmount_waits_no_session_begins() {
+    watchdog();
+    let mut project = Project::with(&[("STATE.md", "v1\n"), ("OTHER.md", "o1\n")]);
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    let (state, new) = (project.path("STATE.md"), project.path("NEW.md"));
+    for puppet in [&mut holder, &mut other] {
+        assert_eq!(puppet.does("os.chdir('/')"), "None");
+    }
+    holder.does(&format!("f = open('{}', 'w')", state.display()));
+    let mut command = concord(&["unmount"]);
+    let quiet = std::process::Stdio::null;
+    command.arg(project.root()).stderr(quiet()).stdout(quiet());
+    let mut unmount = command.spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(400));
+    let start = Instant::now();
+    let path = project.path("OTHER.md").display().to_string();
+    for opened in [path.clone(), new.display().to_string()] {
+        assert_eq!(other.does(&format!("put('{opened}', 'more')")), "EBUSY", "{opened}");
+    }
+    assert_eq!(other.does(&format!("get('{path}')")), "o1\n".trim_end());
+    other.says();
+    assert!(start.elapsed() < Duration::from_secs(4), "it is said at once");
+    assert_eq!(holder.does("f.close()"), "None");
+    assert!(wait(&mut unmount, Duration::from_secs(20)).success());
+    assert_eq!(project.read("OTHER.md"), "o1\n");
+    project.mount();
+    project.unmount();
+}
+
+#[test]
+fn f5_a_second_sigterm_does_not_wait() {
+    watchdog();
+    let mut project = Project::unmounted(&[("STATE.md", "v1\n"), ("concord.toml", "grace = \"30s\"\n")]);
+    let daemon = project.mount();
+    let _holder = holder(&project);
+    support::kill(daemon, Signal::TERM);
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(!is_gone(daemon));
+    let start = Instant::now();
+    support::kill(daemon, Signal::TERM);
+    eventually("the daemon ends", || is_gone(daemon));
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert_eq!(
+        (mounts_at(&project.root()), project.read("STATE.md")),
+        (0, "v1\n".into())
+    );
+    assert_eq!(kept(&project), ["staged\n"]);
 }
