@@ -397,3 +397,37 @@ fn w1_a_user_who_is_not_root_mounts_over_his_own_directory() {
     assert_eq!(project.read("STATE.md"), "v3");
     assert_no_panic(&project, "user");
 }
+
+#[test]
+fn w11_a_daemon_that_may_not_give_a_file_its_owner_refuses_to_open_it_for_writing() {
+    watchdog();
+    if let Some(reason) = no_user_mount() {
+        eprintln!("not tested: {reason}");
+        return;
+    }
+    let project = Project::unmounted(&[("STATE.md", "root's")]);
+    std::os::unix::fs::chown(project.root(), Some(1000), Some(1000)).unwrap();
+    std::fs::set_permissions(project.path("STATE.md"), PermissionsExt::from_mode(0o666)).unwrap();
+    let binary = project.outside().join("concord");
+    std::fs::copy(env!("CARGO_BIN_EXE_concord"), &binary).unwrap();
+    let by_user = |script: &str| {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", script, "sh"])
+            .arg(&binary)
+            .current_dir(project.outside());
+        run(as_user(command))
+    };
+    assert!(by_user("\"$1\" mount project").status.success());
+    let refused = by_user("cat project/STATE.md; echo more >> project/STATE.md");
+    assert_eq!(text(&refused.stdout), "root's");
+    let said = text(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("Operation not permitted"),
+        "{said}"
+    );
+    assert!(by_user("\"$1\" unmount project").status.success());
+    assert_eq!(project.read("STATE.md"), "root's");
+    let left = std::fs::read_dir(project.path(".concord/shadows")).unwrap();
+    assert_eq!(left.count(), 1, "the journal only");
+}

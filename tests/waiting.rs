@@ -389,3 +389,26 @@ fn w3_a_joined_session_is_published_when_its_last_handle_is_closed() {
     assert_eq!(project.read("STATE.md"), "12..");
     assert_eq!(project.history("STATE.md").len(), 2);
 }
+
+/// No walk leads it to a node of its own: it is served on the one that it has.
+#[test]
+fn w2_an_open_by_path_descriptor_waits_too() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '30s'\n"), ("STATE.md", "v1")]);
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    other.does("name = '/proc/self/fd/%d' % os.open('STATE.md', os.O_PATH)");
+    holder.does("f = open('STATE.md', 'w')");
+    holder.does("(f.write('the first'), f.flush())");
+    assert_eq!(other.does("os.open(name, os.O_RDWR | os.O_NONBLOCK)"), "EAGAIN");
+    other.starts("fd = os.open(name, os.O_RDWR)");
+    project.await_sessions(1, 1);
+    assert_eq!(holder.does("f.close()"), "None");
+    assert_eq!(other.says(), "ok");
+    assert_eq!(other.does("os.read(fd, 20), os.fstat(fd).st_size"), "(b'the first', 9)");
+    assert_eq!(
+        other.does("os.write(fd, b' and the second'), os.close(fd)"),
+        "(15, None)"
+    );
+    assert_eq!(project.read("STATE.md"), "the first and the second");
+    assert_eq!(project.history("STATE.md").len(), 3);
+}

@@ -243,6 +243,14 @@ MUTATIONS = [
     ),
     Mutation(
         "W2",
+        "w2-an-open-by-path-descriptor-is-sent-round-for-ever",
+        COORDINATED + "open.rs",
+        "let own_node = reroute.is_some();",
+        "let own_node = reroute.is_some() && nonblock;",
+        ["waiting::w2_an_open_by_path_descriptor_waits_too"],
+    ),
+    Mutation(
+        "W2",
         "w2-close-answers-before-the-file-is-free",
         COORDINATED + "close.rs",
         """        let wakes = self.let_go(held);
