@@ -333,3 +333,38 @@ fn w6_a_close_publishes_although_its_process_reads_the_file_too() {
         assert_eq!(writer.does("os.close(reads)"), "None");
     }
 }
+
+#[test]
+fn w5_what_is_written_through_a_descriptor_that_was_passed_on_is_published_late() {
+    let project = project();
+    let (mut giver, mut taker) = (Puppet::new(&project), Puppet::new(&project));
+    let socket = project.outside().join("socket").display().to_string();
+    taker.does("import socket");
+    assert_eq!(
+        taker.does(&format!(
+            "s = socket.socket(socket.AF_UNIX); s.bind('{socket}'); s.listen()"
+        )),
+        "ok"
+    );
+    giver.does("import socket");
+    assert_eq!(
+        giver.does(&format!("c = socket.socket(socket.AF_UNIX); c.connect('{socket}')")),
+        "ok"
+    );
+    giver.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
+    assert_eq!(
+        giver.does("os.write(fd, b'first'), socket.send_fds(c, [b'x'], [fd])"),
+        "(5, 1)"
+    );
+    assert_eq!(taker.does("fd = socket.recv_fds(s.accept()[0], 1, 1)[1][0]"), "ok");
+    assert_eq!(giver.does("os.close(fd)"), "None");
+    assert_eq!(project.read("STATE.md"), "first");
+    assert_eq!(taker.does("os.write(fd, b' and late'), os.close(fd)"), "(9, None)");
+    assert_eq!(project.read("STATE.md"), "first and late");
+    let newest = &project.history("STATE.md")[0];
+    assert_eq!(
+        (&newest["version"], &newest["how"], &newest["based_on"]),
+        (&3.into(), &"late".into(), &2.into())
+    );
+    assert_eq!(project.status()["counts"]["late"], 1);
+}

@@ -285,14 +285,23 @@ fn r1_a_path_descriptor_keeps_its_version() {
     watchdog();
     let project = Project::with(&[("STATE.md", "v1\n")]);
     let (mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project));
-    reader.does("path = os.open('STATE.md', os.O_PATH)");
-    reader.does("f = open('STATE.md')");
-    assert_eq!(writer.does("put('STATE.md', 'the second')"), "None");
-    assert_eq!(reader.does("f.close()"), "None");
-    assert_eq!(
-        reader.does("os.fstat(path).st_size, os.stat('STATE.md').st_size"),
-        "(3, 10)"
-    );
+    writer.does("put('x.tmp', 'the third one')");
+    let (mut size, mut number) = (3, 0);
+    for (replace, next) in [
+        ("put('STATE.md', 'the second')", 10),
+        ("os.replace('x.tmp', 'STATE.md')", 13),
+        ("os.unlink('STATE.md')", 0),
+    ] {
+        number += 1;
+        reader.does(&format!("path{number} = os.open('STATE.md', os.O_PATH)"));
+        // With a handle beside it, so that the writer does not take over its node.
+        reader.does("f = open('STATE.md')");
+        assert_eq!(writer.does(replace), "None");
+        assert_eq!(reader.does("f.close()"), "None");
+        let seen = format!("(lambda s: (s.st_size, s.st_nlink))(os.fstat(path{number}))");
+        assert_eq!(reader.does(&seen), format!("({size}, 0)"), "{replace}");
+        size = next;
+    }
 }
 
 /// The node that it has by its path descriptor becomes the writer's, and no walk leads it to another.

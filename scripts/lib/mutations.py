@@ -56,6 +56,14 @@ MUTATIONS = [
         ["readers::r1_a_path_descriptor_keeps_its_version"],
     ),
     Mutation(
+        "R1",
+        "r1-what-a-rename-or-unlink-replaced-is-reached-by-its-name",
+        "src/mount/entry.rs",
+        ".supersede(id, Some(Arc::new(Pin::new(victim.fd, Access::Path, None))));",
+        ".supersede(id, None);",
+        ["readers::r1_a_path_descriptor_keeps_its_version"],
+    ),
+    Mutation(
         "R3",
         "r3-readers-queue-like-writers",
         "src/mount/route.rs",
@@ -358,7 +366,7 @@ MUTATIONS = [
         "            || proc::descendants(*pid)\n                .iter()\n",
         "            || proc::descendants(*pid)\n                .iter()\n                .take(0)\n",
         [
-            "closing::w5_redirections_publish_once_each",
+            "closing::w5_a_grandchild_that_outlives_both_publishes_when_it_closes",
             "closing::w7_a_killed_parent_leaves_the_session_to_its_child",
         ],
     ),
@@ -394,6 +402,17 @@ MUTATIONS = [
             staged.changed = true;""",
         "            rustix::fs::fallocate(&staged.shadow.file, mode, offset, length)?;",
         ["closing::w5_each_way_to_change_a_session_is_a_change_by_itself"],
+    ),
+    Mutation(
+        "W5",
+        "w5-what-comes-late-is-lost",
+        COORDINATED + "handles.rs",
+        "if let Life::Done(content, version) = session.settle()? {",
+        "if let (Life::Done(content, version), true) = (session.settle()?, session.is_late()) {",
+        [
+            "closing::w5_what_is_written_through_a_descriptor_that_was_passed_on_is_published_late",
+            "waiting::w3_the_holder_reads_renames_and_unlinks_its_own_open_file",
+        ],
     ),
     Mutation(
         "W5",
