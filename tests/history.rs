@@ -398,6 +398,23 @@ fn h4_a_kept_version_has_the_mode_and_the_owner_that_it_had() {
 }
 
 #[test]
+fn h4_a_store_that_was_open_to_others_is_closed_by_the_next_mount() {
+    watchdog();
+    let mut project = Project::with(&[("secret.md", "before\n")]);
+    write(&project, "secret.md", "after\n");
+    project.unmount();
+    let rooms = [".concord", ".concord/history", ".concord/shadows", ".concord/recovered"];
+    for room in rooms {
+        std::fs::set_permissions(project.path(room), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    project.mount();
+    for room in rooms {
+        let mode = std::fs::metadata(project.path(room)).unwrap().mode() & 0o7777;
+        assert_eq!(mode, 0o700, "{room}");
+    }
+}
+
+#[test]
 fn the_store_is_readable_through_the_mount_but_not_listed() {
     watchdog();
     let project = Project::with(&[("STATE.md", "v1\n")]);

@@ -383,3 +383,14 @@ fn w11_set_id_bits_stay_for_root_only() {
         }
     }
 }
+
+#[test]
+fn w11_what_a_session_changes_by_descriptor_wins() {
+    let project = project();
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    holder.does("f = open('STATE.md', 'w')");
+    assert_eq!(holder.does("os.fchmod(f.fileno(), 0o604)"), "None");
+    assert_eq!(other.does("os.chmod('STATE.md', 0o640)"), "None");
+    assert_eq!(holder.does("(f.write('text'), f.close())"), "(4, None)");
+    assert_eq!(other.does("oct(os.stat('STATE.md').st_mode)"), "0o100604");
+}

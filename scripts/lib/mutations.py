@@ -574,10 +574,10 @@ MUTATIONS = [
     ),
     Mutation(
         "W9",
-        "w9-o-excl-does-not-see-what-is-being-created",
+        "w9-o-excl-is-told-ebusy",
         COORDINATED + "open.rs",
-        "if flags.contains(OFlags::EXCL) {",
-        "if flags.contains(OFlags::EXCL) && !held {",
+        "return answer(Err(Errno::EXIST));",
+        "return answer(Err(Errno::BUSY));",
         ["names::w9_a_new_file_appears_at_its_close"],
     ),
     Mutation(
@@ -652,7 +652,7 @@ MUTATIONS = [
         "w11-acls-and-attributes-are-not-kept",
         "src/store/real.rs",
         "        copy_xattrs(from, to, privileges)\n",
-        "        let _ = copy_xattrs::<&File, &File>;\n        Ok(())\n",
+        "        copy_xattrs(from, from, privileges)\n",
         ["names::w11_publishing_in_place_keeps_mode_owner_acl_and_attributes"],
     ),
     Mutation(
@@ -677,7 +677,7 @@ MUTATIONS = [
         COORDINATED + "names.rs",
         "staged.shadow.meta_touched = true;",
         "staged.shadow.meta_touched = false;",
-        ["names::w11_attributes_changed_during_and_outside_a_session_stay"],
+        ["names::w11_what_a_session_changes_by_descriptor_wins"],
     ),
     Mutation(
         "W11",
@@ -804,12 +804,11 @@ MUTATIONS = [
     ),
     Mutation(
         "H4",
-        "h4-the-store-is-open-to-all",
+        "h4-a-store-open-to-all-stays-so",
         "src/store/real.rs",
-        "Ok(fs::mkdirat(dir, name, Mode::RWXU)?)",
-        """fs::mkdirat(dir, name, Mode::RWXU)?;
-        Ok(fs::chmodat(dir, name, Mode::from_raw_mode(0o755), AtFlags::empty())?)""",
-        ["history::h4_a_kept_version_has_the_mode_and_the_owner_that_it_had"],
+        "if mode.intersects(Mode::RWXG | Mode::RWXO) {",
+        "if mode.is_empty() {",
+        ["history::h4_a_store_that_was_open_to_others_is_closed_by_the_next_mount"],
     ),
     Mutation(
         "H4",
