@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use support::puppet::Puppet;
 use support::{Project, eventually, run, text, watchdog};
 
 /// A filesystem of 1 MiB, gone with the test. Declared before the project that uses it: so it goes after that.
@@ -96,6 +97,28 @@ fn f3_a_writer_that_makes_room_and_writes_again_is_published() {
     eventually("room", || file.write_all_at(&big, 0).is_ok());
     drop(file);
     assert_eq!(std::fs::read(&path).unwrap(), big);
+}
+
+#[test]
+fn f3_what_was_torn_is_not_published_although_there_is_room_again() {
+    watchdog();
+    let Some(small) = Small::on("small") else { return };
+    let project = mounted(&small, "small");
+    let filler = project.path("filler");
+    std::fs::write(project.path("a.md"), "old").unwrap();
+    std::fs::write(&filler, vec![0; 700 << 10]).unwrap();
+    let mut writer = Puppet::new(&project);
+    writer.does("fd = os.open('a.md', os.O_WRONLY | os.O_TRUNC)");
+    assert_eq!(writer.does("[os.write(fd, b'x' * 65536) for _ in range(16)]"), "ENOSPC");
+    std::fs::remove_file(&filler).unwrap();
+    eventually("room", || std::fs::write(&filler, vec![0; 500 << 10]).is_ok());
+    std::fs::remove_file(&filler).unwrap();
+    assert_eq!(writer.does("os.close(fd)"), "ENOSPC");
+    assert_eq!(project.read("a.md"), "old");
+    let recovered = project.recovered();
+    assert_eq!(recovered.len(), 1, "{recovered:?}");
+    let kept = std::fs::read(project.path(recovered[0]["kept"].as_str().unwrap())).unwrap();
+    assert!(kept.len() > 65536 && kept.iter().all(|byte| *byte == b'x'));
 }
 
 #[test]

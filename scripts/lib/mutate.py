@@ -151,10 +151,12 @@ def main() -> int:
         print(f"no mutation of {', '.join(options.only)}; --list shows them", file=sys.stderr)
         return 2
     if options.list:
+        stale = [m for m in mutations if (REPO / m.file).read_text().count(m.old) != 1]
         for mutation in mutations:
-            print(f"{mutation.claim:6} {mutation.name}\n       {mutation.file}: {', '.join(mutation.tests)}")
-        print(f"{len(mutations)} mutations of {len({m.claim for m in mutations})} claims")
-        return 0
+            print(f"{mutation.claim:6} {mutation.name}{' (STALE)' if mutation in stale else ''}")
+            print(f"       {mutation.file}: {', '.join(mutation.tests)}")
+        print(f"{len(mutations)} mutations of {len({m.claim for m in mutations})} claims, {len(stale)} of them stale")
+        return int(bool(stale))
     results = []
     with tempfile.TemporaryDirectory(prefix="concord-mutate-", ignore_cleanup_errors=True) as home:
         copy = Copy(Path(home))

@@ -1,0 +1,421 @@
+"""Mutations of names, of what a file stays, of history, faults and ordinary files: W8 and on. See mutations.py."""
+
+FILES = [
+    (
+        "W8", "w8-renames-do-not-wait", "src/mount/coordinated/names.rs",
+        "let targets = moving.source.iter().chain(&moving.target).cloned().collect();",
+        "let targets = moving.source.iter().chain(&moving.target).cloned().take(0).collect();",
+        ["names::w8_each_whole_file_saver_waits_for_an_open_session_and_keeps_what_it_replaces"],
+    ),
+    (
+        "W8", "w8-unlink-does-not-wait", "src/mount/coordinated/names.rs",
+        "let targets = vec![target.clone()];",
+        "let targets = Vec::new();",
+        ["names::w8_each_whole_file_saver_waits_for_an_open_session_and_keeps_what_it_replaces"],
+    ),
+    (
+        "W8", "w8-truncate-by-path-goes-to-anybodys-session", "src/mount/coordinated/names.rs",
+        """if let Some(own) = self.nearest_of(key, &opener) {
+            let result""",
+        """if let Some(own) = self.files.lock().sessions(key).last().cloned() {
+            let result""",
+        ["names::w8_each_whole_file_saver_waits_for_an_open_session_and_keeps_what_it_replaces"],
+    ),
+    (
+        "W8", "w8-link-does-not-wait", "src/mount/coordinated/names.rs",
+        "self.with_all(caller, opener, vec![target], work, answer);",
+        "self.with_all(caller, opener, Vec::new(), work, answer);",
+        ["names::w8_a_link_to_a_name_that_is_being_created_waits_for_it"],
+    ),
+    (
+        "W8", "w8-renames-are-plain-ones", "src/mount/coordinated/names.rs",
+        "if !by_store || !unusual.is_empty()",
+        "if by_store || !unusual.is_empty()",
+        [
+            "names::w8_renames_and_truncations_by_many_processes_are_versions_in_one_order",
+            "history::h2_each_way_by_which_a_version_comes_is_recorded",
+        ],
+    ),
+    (
+        "W8", "w8-what-leaves-for-an-ordinary-name-leaves-no-version", "src/mount/coordinated/names.rs",
+        "(source.is_none() && target.is_none())",
+        "target.is_none()",
+        ["names::w8_a_file_that_leaves_for_an_ordinary_name_stays_restorable"],
+    ),
+    (
+        "W8", "w8-a-renamed-session-keeps-its-old-name", "src/mount/coordinated/names.rs",
+        "own.set_name(moving.new.clone());",
+        "own.set_name(moving.old.clone());",
+        ["names::w8_a_coordinated_temporary_name_becomes_the_file"],
+    ),
+    (
+        "W8", "w8-unlink-answers-before-the-name-is-free", "src/mount/coordinated/names.rs",
+        """            let wakes = this.let_go(held);
+            answer(result);""",
+        """            answer(result);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            let wakes = this.let_go(held);""",
+        ["handover::w8_a_name_that_was_unlinked_is_free_at_once"],
+    ),
+    (
+        "W9", "w9-a-new-file-appears-at-its-open", "src/mount/coordinated/open.rs",
+        "let unnamed = self.make_unnamed(caller, &dir, creation)?;",
+        """let unnamed = self.make_unnamed(caller, &dir, creation)?;
+                let early = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+                drop(rustix::fs::openat(&dir, &*target.name.name, early, Mode::RWXU));""",
+        ["names::w9_a_new_file_appears_at_its_close"],
+    ),
+    (
+        "W9", "w9-o-excl-is-told-ebusy", "src/mount/coordinated/open.rs",
+        "return answer(Err(Errno::EXIST));",
+        "return answer(Err(Errno::BUSY));",
+        ["names::w9_a_new_file_appears_at_its_close"],
+    ),
+    (
+        "W9", "w9-mkdir-does-not-see-what-is-being-created", "src/mount/route.rs",
+        "if self.coordination.is_promised(&Name::new(parent, name)) {",
+        'if self.coordination.is_promised(&Name::new(parent, std::ffi::OsStr::new(""))) {',
+        ["names::w9_a_new_file_appears_at_its_close"],
+    ),
+    (
+        "W9", "w9-rmdir-does-not-see-what-is-being-created", "src/mount/fs.rs",
+        "if self.coordination.is_promised_in(node(parent), name) {",
+        'if self.coordination.is_promised_in(node(parent), OsStr::new("")) {',
+        ["names::w9_a_killed_creators_file_never_appears_and_a_waiting_creator_goes_on"],
+    ),
+    (
+        "W9", "w9-new-files-are-the-daemons", "src/mount/coordinated/open.rs",
+        "let _caller = caller.assume(creation.mode, creation.umask)?;",
+        'log::trace!("not as {caller:?}");',
+        ["names::w9_owner_mode_and_default_acl_of_a_new_file_are_as_anywhere"],
+    ),
+    (
+        "W9", "w9-who-waits-for-a-creator-may-not-create", "src/mount/coordinated/open.rs",
+        "let creates = reroute.and_then(|reroute| reroute.creates).or_else(promised);",
+        "let creates = promised();",
+        ["names::w9_a_killed_creators_file_never_appears_and_a_waiting_creator_goes_on"],
+    ),
+    (
+        "W9", "w9-what-its-creator-unlinks-appears-all-the-same", "src/mount/coordinated/names.rs",
+        """            return answer(own.staged(|staged| {
+                staged.unlinked = true;""",
+        """            return answer(own.staged(|staged| {
+                staged.unlinked = false;""",
+        ["names::w9_a_new_file_that_its_creator_unlinks_never_appears"],
+    ),
+    (
+        "W9", "w9-a-new-name-is-not-told-to-the-kernel", "src/mount/coordinated/close.rs",
+        """        if appears {
+""",
+        """        if appears && name.name.is_empty() {
+""",
+        ["sessions::w9_a_new_file_is_listed_after_its_close_also_in_a_directory_that_was_listed_before"],
+    ),
+    (
+        "W11", "w11-the-shadow-is-the-daemons", "src/store/shadow.rs",
+        "self.disk().copy_meta(current, file, privileges)?;",
+        'log::trace!("{privileges}");',
+        ["names::w11_publishing_in_place_keeps_mode_owner_acl_and_attributes"],
+    ),
+    (
+        "W11", "w11-the-owner-is-not-kept", "src/store/real.rs",
+        "if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid) {",
+        "if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid) && old.st_nlink > 1 {",
+        ["names::w11_publishing_in_place_keeps_mode_owner_acl_and_attributes"],
+    ),
+    (
+        "W11", "w11-acls-and-attributes-are-not-kept", "src/store/real.rs",
+        """        copy_xattrs(from, to, privileges)
+""",
+        """        copy_xattrs(from, from, privileges)
+""",
+        ["names::w11_publishing_in_place_keeps_mode_owner_acl_and_attributes"],
+    ),
+    (
+        "W11", "w11-set-id-bits-stay-for-everybody", "src/mount/coordinated/open.rs",
+        """let who = self.descriptions.of(process, caller.uid);
+        let base""",
+        """let who = self.descriptions.of(process, 0);
+        let base""",
+        ["names::w11_set_id_bits_stay_for_root_only"],
+    ),
+    (
+        "W11", "w11-a-chmod-beside-a-session-is-lost", "src/store/publish.rs",
+        "live.filter(|live| !shadow.meta_touched && shadow.meta_from != Some((live.ino, live.ctime_ns)))",
+        "live.filter(|live| !shadow.meta_touched && shadow.meta_from == Some((live.ino, live.ctime_ns)))",
+        ["names::w11_attributes_changed_during_and_outside_a_session_stay"],
+    ),
+    (
+        "W11", "w11-a-chmod-by-descriptor-is-lost", "src/mount/coordinated/names.rs",
+        "staged.shadow.meta_touched = true;",
+        "staged.shadow.meta_touched = false;",
+        ["names::w11_what_a_session_changes_by_descriptor_wins"],
+    ),
+    (
+        "W11", "w11-symbolic-links-are-files", "src/mount/attr.rs",
+        "rustix::fs::FileType::Symlink => FileType::Symlink,",
+        "rustix::fs::FileType::Symlink => FileType::RegularFile,",
+        ["names::w11_a_symbolic_link_is_followed_and_stays_one"],
+    ),
+    (
+        "H1", "h1-the-replaced-version-is-not-kept", "src/store/publish.rs",
+        "self.disk().rename(from, (&history.dir, &name))?;",
+        "self.disk().unlink(from.0, from.1)?;",
+        [
+            "names::w8_each_whole_file_saver_waits_for_an_open_session_and_keeps_what_it_replaces",
+            "history::h3_history_show_and_diff_say_the_same_mounted_and_unmounted",
+        ],
+    ),
+    (
+        "H1", "h1-keep-is-ignored", "src/store/files.rs",
+        "let goes = kept >= retain.keep || too_old",
+        "let goes = kept >= retain.keep.max(1000) || too_old",
+        ["history::h1_the_newest_versions_are_kept_as_many_as_the_rule_says"],
+    ),
+    (
+        "H1", "h1-max-age-is-ignored", "src/store/files.rs",
+        "|| too_old ||",
+        "|| (too_old && kept > 1000) ||",
+        ["history::h1_versions_older_than_the_rule_allows_go_at_the_next_publish"],
+    ),
+    (
+        "H1", "h1-max-bytes-is-ignored", "src/store/files.rs",
+        "retain.max_bytes.is_some_and(|max| bytes > max)",
+        "retain.max_bytes.is_some_and(|max| bytes > max << 10)",
+        ["history::h1_versions_are_kept_within_the_bytes_that_the_rule_allows"],
+    ),
+    (
+        "H1", "h1-copies-go-through-memory", "src/store/real.rs",
+        """        copy_extents(from, to)
+""",
+        """        let _ = copy_extents;
+        let mut all = vec![0; from.metadata()?.len() as usize];
+        from.read_exact_at(&mut all, 0)?;
+        to.write_all_at(&all, 0)
+""",
+        ["closing::h1_a_small_change_to_a_big_file_costs_the_daemon_no_memory"],
+    ),
+    (
+        "H2", "h2-the-agents-variable-is-not-read", "src/mount/coordinated/caller.rs",
+        "match proc::environment(own.pid, AGENT_VARIABLE) {",
+        "match proc::environment(own.pid, AGENT_VARIABLE).filter(Vec::is_empty) {",
+        ["history::h2_a_version_records_who_wrote_it_what_it_is_and_what_it_was_based_on"],
+    ),
+    (
+        "H2", "h2-ancestors-name-no-agent", "src/mount/coordinated/caller.rs",
+        "let ancestors = proc::ancestors(&own).into_iter();",
+        "let ancestors = proc::ancestors(&own).into_iter().take(0);",
+        ["history::h2_a_process_that_runs_under_a_known_agent_is_recorded_as_that_agents"],
+    ),
+    (
+        "H2", "h2-renames-are-recorded-as-closes", "src/mount/coordinated/names.rs",
+        "let info = publish_info(How::Rename, &target.policy);",
+        "let info = publish_info(How::Close, &target.policy);",
+        ["history::h2_each_way_by_which_a_version_comes_is_recorded"],
+    ),
+    (
+        "H2", "h2-based-on-is-forgotten", "src/store/publish.rs",
+        "            based_on: shadow.based_on,",
+        "            based_on: None,",
+        ["history::h2_a_version_records_who_wrote_it_what_it_is_and_what_it_was_based_on"],
+    ),
+    (
+        "H2", "h2-what-changed-behind-the-mount-is-taken-for-the-last-version", "src/store/history.rs",
+        "if identity.is(live) {",
+        "if identity.is(live) || live.size > 0 {",
+        ["history::h2_a_change_made_while_nothing_was_mounted_becomes_a_found_version"],
+    ),
+    (
+        "H3", "h3-another-version-is-restored", "src/mount/coordinated/restore.rs",
+        ".open_version(path, version)",
+        ".open_version(path, version.min(1))",
+        ["history::h3_a_restore_is_itself_a_publish_that_can_be_taken_back"],
+    ),
+    (
+        "H3", "h3-a-deleted-file-cannot-be-restored", "src/mount/coordinated/restore.rs",
+        """                            creates,
+""",
+        """                            creates: creates.filter(|made| made.mode == 0),
+""",
+        ["history::h3_a_deleted_file_is_listed_and_restored_by_any_path"],
+    ),
+    (
+        "H4", "h4-kept-versions-change-hands", "src/store/publish.rs",
+        "self.disk().rename(from, (&history.dir, &name))?;",
+        """let old = self.disk().open(from.0, from.1)?;
+            let copy = self.disk().create(&history.dir, &name)?;
+            self.disk().copy_content(&old, &copy)?;
+            self.disk().unlink(from.0, from.1)?;""",
+        ["history::h4_a_kept_version_has_the_mode_and_the_owner_that_it_had"],
+    ),
+    (
+        "H4", "h4-a-store-open-to-all-stays-so", "src/store/real.rs",
+        "if mode.intersects(Mode::RWXG | Mode::RWXO) {",
+        "if mode.is_empty() {",
+        ["history::h4_a_store_that_was_open_to_others_is_closed_by_the_next_mount"],
+    ),
+    (
+        "H4", "h4-everybody-finds-the-store", "src/mount/tree.rs",
+        "caller.uid == 0 || caller.uid == self.owner",
+        "caller.uid == 0 || caller.uid >= self.owner",
+        ["ordinary::o1_the_store_is_hidden_and_read_only", "history::h4_another_user_reads_nothing_through_history"],
+    ),
+    (
+        "F1", "f1-what-was-staged-is-deleted-at-the-next-start", "src/store/recover.rs",
+        "} else if stat.size == 0 {",
+        "} else if stat.size < 1000 {",
+        ["faults::f1_what_a_session_had_staged_when_the_daemon_died_is_kept_with_a_record"],
+    ),
+    (
+        "F2", "f2-content-is-not-synced", "src/store/publish.rs",
+        "self.disk().sync_file(&shadow.file).map_err(at(Stage::Sync))?;",
+        'log::trace!("{:?}", Stage::Sync);',
+        ["durability::f2_full_waits_for_content_and_name_atomic_for_content_and_fast_for_nothing"],
+    ),
+    (
+        "F2", "f2-the-name-is-not-synced", "src/store/publish.rs",
+        "if info.durability == Durability::Full {",
+        "if info.durability == Durability::Full && history.next == 0 {",
+        ["durability::f2_full_waits_for_content_and_name_atomic_for_content_and_fast_for_nothing"],
+    ),
+    (
+        "F2", "f2-fast-waits-for-content", "src/store/publish.rs",
+        "if info.durability != Durability::Fast {",
+        "if info.durability != Durability::Fast || info.now > 0 {",
+        ["durability::f2_full_waits_for_content_and_name_atomic_for_content_and_fast_for_nothing"],
+    ),
+    (
+        "F3", "f3-a-refused-write-is-published", "src/mount/coordinated/session.rs",
+        "self.refused = Some((offset + written as u64, stopped));",
+        "self.refused = None;",
+        ["small_disks::f3_what_was_torn_is_not_published_although_there_is_room_again"],
+    ),
+    (
+        "F3", "f3-a-write-made-good-is-not-published", "src/mount/coordinated/session.rs",
+        "self.refused = self.refused.filter(|(at, _)| !(offset..end).contains(at));",
+        "self.refused = self.refused.filter(|(at, _)| !(offset..offset).contains(at) || end == 0);",
+        ["small_disks::f3_a_writer_that_makes_room_and_writes_again_is_published"],
+    ),
+    (
+        "F3", "f3-a-failed-sync-is-forgotten", "src/mount/coordinated/session.rs",
+        "synced.inspect_err(|errno| self.failed = Some(*errno))",
+        'synced.inspect_err(|errno| log::warn!("{errno}"))',
+        ["durability::f3_after_a_failed_sync_the_session_is_not_published"],
+    ),
+    (
+        "F3", "f3-what-could-not-be-synced-is-published", "src/store/publish.rs",
+        "self.disk().sync_file(&shadow.file).map_err(at(Stage::Sync))?;",
+        "let _ = self.disk().sync_file(&shadow.file);",
+        ["durability::f3_a_publish_that_cannot_be_synced_is_an_error_of_close"],
+    ),
+    (
+        "F5", "f5-a-forced-unmount-publishes", "src/mount/coordinated/status.rs",
+        "super::close::Ending::Unmounted",
+        "super::close::Ending::Closed",
+        ["unmount::f5_a_forced_unmount_keeps_what_was_staged", "unmount::f5_sigterm_forces_after_grace"],
+    ),
+    (
+        "F5", "f5-an-unmount-does-not-wait", "src/cli/mount/service.rs",
+        """        while !self.coordination.drain() {
+            if self.forced""",
+        """        while !self.coordination.drain() && force {
+            if self.forced""",
+        ["unmount::f5_an_unmount_waits_for_an_open_session"],
+    ),
+    (
+        "F5", "f5-sessions-begin-while-an-unmount-waits", "src/mount/coordinated/wait.rs",
+        "if self.is_closing() {",
+        "if self.is_closing() && claim.caller.tid == 0 {",
+        ["unmount::f5_while_an_unmount_waits_no_session_begins"],
+    ),
+    (
+        "F5", "f5-sigterm-does-not-wait", "src/cli/mount/daemon.rs",
+        "let grace = if asked { Duration::ZERO } else { service.grace() };",
+        "let grace = if asked { service.grace() } else { Duration::ZERO };",
+        ["unmount::f5_sigterm_waits_for_sessions_within_grace"],
+    ),
+    (
+        "F5", "f5-a-second-sigterm-waits-too", "src/cli/mount/daemon.rs",
+        "let grace = if asked { Duration::ZERO } else { service.grace() };",
+        "let grace = if asked { service.grace() * 2 } else { service.grace() };",
+        ["unmount::f5_a_second_sigterm_does_not_wait"],
+    ),
+    (
+        "F5", "f5-grace-does-not-end", "src/cli/mount/daemon.rs",
+        "match (patient, ended.recv_timeout(grace)) {",
+        "match (patient, ended.recv_timeout(grace + Duration::from_secs(20))) {",
+        ["unmount::f5_sigterm_forces_after_grace"],
+    ),
+    (
+        "F5", "f5-a-dead-mount-is-left", "src/cli/unmount.rs",
+        "mountinfo::liveness(dir) == Liveness::Dead {",
+        "mountinfo::liveness(dir) != Liveness::Dead {",
+        ["unmount::f5_a_dead_mount_is_cleared_by_unmount_or_by_recover"],
+    ),
+    (
+        "F5", "f5-two-daemons-share-a-tree", "src/store/real.rs",
+        "Err(Errno::WOULDBLOCK) => Ok(false),",
+        "Err(Errno::WOULDBLOCK) => Ok(true),",
+        ["unmount::f5_two_daemons_for_one_backing_tree_are_refused"],
+    ),
+    (
+        "Never", "never-locks-are-coordinated", "src/rules/builtin.rs",
+        """    "**/*.lock",
+""",
+        "",
+        ["config::never_is_what_the_built_in_rules_leave_alone_coordinated"],
+    ),
+    (
+        "Never", "never-git-is-coordinated", "src/rules/builtin.rs",
+        """    "**/.git/**",
+""",
+        "",
+        ["config::never_is_what_the_built_in_rules_leave_alone_coordinated", "config::never_git_works_on_the_mount"],
+    ),
+    (
+        "Never", "never-the-store-is-coordinated", "src/mount/coordinated/mod.rs",
+        "(!self.tree.is_private(parent, name).unwrap_or(true)).then(|| Target {",
+        "self.tree.is_private(parent, name).is_ok().then(|| Target {",
+        ["history::every_way_to_write_to_the_store_through_the_mount_is_refused_with_erofs"],
+    ),
+    (
+        "O1", "o1-new-files-are-the-daemons", "src/mount/file.rs",
+        "let _caller = caller.assume(mode, umask)?;",
+        'log::trace!("not as {caller:?} {umask}");',
+        ["ordinary::o1_new_files_belong_to_the_caller_with_umask_and_set_group_id_directories"],
+    ),
+    (
+        "O1", "o1-a-deleted-file-is-found-by-its-name", "src/mount/entry.rs",
+        """        self.gone(victim, &Name::new(parent, name));
+        Ok(())""",
+        """        drop(victim);
+        Ok(())""",
+        ["ordinary::o1_a_deleted_file_lives_on_for_who_has_it_open_or_by_path_descriptor"],
+    ),
+    (
+        "O1", "o1-truncation-leaves-set-id-bits", "src/mount/file.rs",
+        "let _caller = creds::Assumed::user(caller.uid, caller.gid);",
+        'log::trace!("not as {caller:?}");',
+        ["ordinary::o1_new_files_belong_to_the_caller_with_umask_and_set_group_id_directories"],
+    ),
+    (
+        "O2", "o2-no-passthrough", "src/mount/file.rs",
+        "if !self.passthrough.load(Ordering::Relaxed) {",
+        "if self.passthrough.load(Ordering::Relaxed) {",
+        ["ordinary::o2_what_is_read_and_written_does_not_go_through_the_daemon"],
+    ),
+    (
+        "config", "config-a-good-save-changes-nothing", "src/cli/mount/service.rs",
+        "watched.coordination.set_rules(rules);",
+        "drop(rules);",
+        ["config::a_good_save_holds_at_once_for_files_opened_after"],
+    ),
+    (
+        "R6", "r6-links-in-the-store-are-followed", "src/store/real.rs",
+        """const FILE_FLAGS: OFlags = OFlags::NOFOLLOW
+    .union(OFlags::CLOEXEC)""",
+        """const FILE_FLAGS: OFlags = OFlags::empty()
+    .union(OFlags::CLOEXEC)""",
+        ["bad_input::r6_a_link_in_place_of_anything_in_the_store_is_not_followed"],
+    ),
+]

@@ -1,0 +1,371 @@
+"""Mutations of what readers and writers are promised: R1 to W7. See mutations.py."""
+
+SESSIONS = [
+    (
+        "R1", "r1-publish-copies-into-the-current-file", "src/store/publish.rs",
+        "Some(_) => (self.disk().exchange(from, to), io::ErrorKind::NotFound),",
+        """Some(_) => (
+                self.disk()
+                    .open_or_create(place.dir, place.name)
+                    .and_then(|live| self.disk().copy_content(&shadow.file, &live)),
+                io::ErrorKind::NotFound,
+            ),""",
+        [
+            "readers::r1_a_read_handle_keeps_its_version_across_many_publishes",
+            "readers::r1_a_mapping_keeps_its_version_across_many_publishes",
+            "readers::r1_readers_beside_hammering_writers_never_see_a_torn_file",
+        ],
+    ),
+    (
+        "R1", "r1-a-nonblocking-writer-takes-the-node-of-readers", "src/mount/coordinated/open.rs",
+        "Some(node) if !own_node && self.tree.nodes.open_pin(node).is_some() => {",
+        "Some(node) if !own_node && self.tree.nodes.open_pin(node).is_some() && id.0 == 0 => {",
+        ["waiting::w2_a_nonblocking_open_leaves_readers_their_version"],
+    ),
+    (
+        "R1", "r1-a-replaced-version-is-reached-by-its-name", "src/mount/coordinated/close.rs",
+        """            Ok(published) => {
+                self.replace_node(replaced, session);""",
+        """            Ok(published) => {
+                drop(replaced);""",
+        ["readers::r1_a_path_descriptor_keeps_its_version"],
+    ),
+    (
+        "R1", "r1-what-a-rename-or-unlink-replaced-is-reached-by-its-name", "src/mount/entry.rs",
+        ".supersede(id, Some(Arc::new(Pin::new(victim.fd, Access::Path, None))));",
+        ".supersede(id, None);",
+        ["readers::r1_a_path_descriptor_keeps_its_version"],
+    ),
+    (
+        "R3", "r3-readers-queue-like-writers", "src/mount/route.rs",
+        "if flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC) {",
+        "if flags & OFlags::RWMODE == OFlags::RDONLY && flags.contains(OFlags::DIRECTORY) {",
+        ["readers::r3_readers_and_writers_do_not_wait_for_each_other"],
+    ),
+    (
+        "R3", "r3-a-writer-is-refused-while-somebody-reads", "src/mount/coordinated/open.rs",
+        """            return answer(Err(Errno::STALE));
+        }
+        if self.files.lock().session_on(node).is_none() {""",
+        """            return answer(Err(Errno::BUSY));
+        }
+        if self.files.lock().session_on(node).is_none() {""",
+        ["readers::r3_readers_and_writers_do_not_wait_for_each_other"],
+    ),
+    (
+        "R3", "r3-a-reader-is-given-anybodys-shadow", "src/mount/coordinated/open.rs",
+        """                own.map(|_| Arc::new(Ordinary { node, pin })).ok_or(Errno::STALE)
+            }
+        };""",
+        """                drop(own);
+                return Ok(Arc::new(Ordinary { node, pin }));
+            }
+        };""",
+        ["readers::r3_a_reader_by_path_descriptor_gets_the_current_version"],
+    ),
+    (
+        "R4", "r4-everybody-finds-the-shadow", "src/mount/coordinated/open.rs",
+        "&& let Some(session) = self.nearest_of(key, &caller::opener(caller))",
+        "&& let Some(session) = self.files.lock().sessions(key).last().cloned()",
+        ["readers::r4_others_see_the_current_version_and_the_holder_its_shadow", "names::w9_a_new_file_appears_at_its_close"],
+    ),
+    (
+        "R4", "r4-the-holder-finds-the-current-version", "src/mount/coordinated/open.rs",
+        """if !self.files.lock().sessions(key).is_empty()
+""",
+        """if self.files.lock().sessions(key).len() > 1000
+""",
+        [
+            "readers::r4_others_see_the_current_version_and_the_holder_its_shadow",
+            "waiting::w3_the_holder_reads_renames_and_unlinks_its_own_open_file",
+        ],
+    ),
+    (
+        "R4", "r4-an-open-shows-the-empty-shadow", "src/mount/coordinated/session.rs",
+        "if let (Some(base), false) = (&self.base, self.changed) {",
+        "if let (Some(base), true) = (&self.base, self.unlinked) {",
+        ["readers::r4_others_see_the_current_version_and_the_holder_its_shadow"],
+    ),
+    (
+        "R4", "r4-publishing-sets-the-time", "src/mount/coordinated/close.rs",
+        """let based_on = staged.shadow.based_on;
+        let appears""",
+        """let now = rustix::fs::Timespec {
+            tv_sec: 0,
+            tv_nsec: rustix::fs::UTIME_NOW,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        let _ = rustix::fs::futimens(&*content, &times);
+        let based_on = staged.shadow.based_on;
+        let appears""",
+        ["readers::r4_the_time_after_close_is_that_of_the_last_write", "readers::r4_a_set_time_survives_the_close"],
+    ),
+    (
+        "R4", "r4-a-copy-of-the-base-has-a-new-time", "src/mount/coordinated/session.rs",
+        ".and_then(|()| keep_times(base, &self.shadow.file))",
+        ".and_then(|()| Ok(drop(keep_times)))",
+        ["readers::r4_a_change_of_mode_alone_leaves_the_time"],
+    ),
+    (
+        "R4", "r4-every-writer-gets-another-node", "src/mount/coordinated/open.rs",
+        "return files.expects(key) || self.tree.nodes.open_pin(node).is_some();",
+        "return true;",
+        ["readers::r4_in_place_writes_that_nobody_contends_keep_the_inode_number"],
+    ),
+    (
+        "W1", "w1-all-processes-are-one", "src/mount/coordinated/caller.rs",
+        """        tgid: process.pid,
+        unique: process.unique,""",
+        """        tgid: 1,
+        unique: process.unique.min(1),""",
+        ["sessions::w1_the_second_writer_waits_for_the_first", "waiting::w1_waiters_are_served_first_come_first_served"],
+    ),
+    (
+        "W1", "w1-last-come-first-served", "src/session/line.rs",
+        "let Some((&first, waiter)) = self.waiters.first_key_value() else {",
+        "let Some((&first, waiter)) = self.waiters.last_key_value() else {",
+        ["waiting::w1_waiters_are_served_first_come_first_served"],
+    ),
+    (
+        "W1", "w1-leases-do-not-end", "src/mount/coordinated/wait.rs",
+        "Wake::LeaseExpired { session } => self.expire(session),",
+        'Wake::LeaseExpired { session } => log::warn!("{session:?} goes on"),',
+        ["waiting::w1_lease_a_holder_that_others_wait_for_too_long_is_discarded"],
+    ),
+    (
+        "W1", "w1-truncating-opens-for-reading-are-readers", "src/mount/route.rs",
+        "if flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC) {",
+        "if flags & OFlags::RWMODE == OFlags::RDONLY {",
+        ["sessions::w1_a_truncating_open_for_reading_is_a_session"],
+    ),
+    (
+        "W1", "w1-appends-go-where-the-kernel-thinks", "src/mount/coordinated/handles.rs",
+        "let append = self.append && !at_offset;",
+        "let append = self.append && at_offset;",
+        ["sessions::w1_an_appender_that_waited_writes_after_what_it_waited_for"],
+    ),
+    (
+        "W2", "w2-nonblocking-opens-wait", "src/mount/coordinated/wait.rs",
+        "let patience = if claim.nonblock {",
+        "let patience = if claim.nonblock && claim.caller.tid == 0 {",
+        ["waiting::w2_a_wait_ends_with_ebusy_and_a_nonblocking_open_does_not_wait"],
+    ),
+    (
+        "W2", "w2-the-rule-s-wait-is-ignored", "src/mount/coordinated/wait.rs",
+        "Patience::Until(now.saturating_add(millis(target.policy.wait)))",
+        "Patience::Until(now.saturating_add(Millis(9000)))",
+        ["waiting::w2_a_wait_ends_with_ebusy_and_a_nonblocking_open_does_not_wait"],
+    ),
+    (
+        "W2", "w2-signals-of-waiters-are-ignored", "src/mount/coordinated/wait.rs",
+        "if proc::signal_waits(tid) != Some(false) {",
+        "if proc::signal_waits(tid).is_none() {",
+        ["waiting::w2_a_signal_ends_the_wait_with_eintr"],
+    ),
+    (
+        "W2", "w2-signals-are-noticed-late", "src/mount/coordinated/wait.rs",
+        "const SIGNALS_EVERY: Duration = Duration::from_millis(40);",
+        "const SIGNALS_EVERY: Duration = Duration::from_millis(400);",
+        ["waiting::w2_a_signal_is_noticed_within_100_ms"],
+    ),
+    (
+        "W2", "w2-a-waiter-holds-a-thread", "src/mount/coordinated/wait.rs",
+        """                self.counts.add(Counted::Waited);
+                self.wakeup.call();""",
+        """                self.counts.add(Counted::Waited);
+                self.wakeup.call();
+                while self.files.lock().waiting.contains_key(&ticket) {
+                    std::thread::sleep(SIGNALS_EVERY);
+                }""",
+        ["waiting::w2_hundreds_of_waiting_opens_stall_nobody"],
+    ),
+    (
+        "W2", "w2-an-open-by-path-descriptor-is-sent-round-for-ever", "src/mount/coordinated/open.rs",
+        "let own_node = reroute.is_some();",
+        "let own_node = reroute.is_some() && nonblock;",
+        ["waiting::w2_an_open_by_path_descriptor_waits_too"],
+    ),
+    (
+        "W2", "w2-close-answers-before-the-file-is-free", "src/mount/coordinated/close.rs",
+        """        let wakes = self.let_go(held);
+        drop(session);
+        replies.into_iter().for_each(|reply| reply(result));""",
+        """        replies.into_iter().for_each(|reply| reply(result));
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        let wakes = self.let_go(held);
+        drop(session);""",
+        ["handover::w2_who_does_not_wait_gets_a_file_that_was_just_closed"],
+    ),
+    (
+        "W3", "w3-a-process-has-no-ancestors", "src/mount/coordinated/caller.rs",
+        """            .map(|process| id(&process))
+            .collect(),""",
+        """            .map(|process| id(&process))
+            .take(0)
+            .collect(),""",
+        ["waiting::w3_a_child_of_the_holder_opens_its_file", "waiting::w3_a_parent_that_holds_the_file_runs_sed_on_it"],
+    ),
+    (
+        "W3", "w3-truncating-opens-join", "src/mount/coordinated/open.rs",
+        "let intent = if truncate { Intent::Truncate } else { Intent::Modify };",
+        "let intent = Intent::Modify;",
+        ["waiting::w3_four_threads_that_truncate_have_private_shadows_published_in_close_order"],
+    ),
+    (
+        "W3", "w3-nobody-joins", "src/mount/coordinated/open.rs",
+        "let intent = if truncate { Intent::Truncate } else { Intent::Modify };",
+        "let intent = Intent::Truncate;",
+        ["waiting::w3_threads_that_do_not_truncate_join_the_session", "waiting::w3_a_child_of_the_holder_opens_its_file"],
+    ),
+    (
+        "W3", "w3-the-first-close-of-a-joined-session-ends-it", "src/mount/coordinated/close.rs",
+        "Ok((staged.handles == 0).then_some(staged.last_exit))",
+        "Ok(Some(staged.last_exit))",
+        ["waiting::w3_a_joined_session_is_published_when_its_last_handle_is_closed"],
+    ),
+    (
+        "W3", "w3-an-own-rename-leaves-what-was-written", "src/mount/coordinated/names.rs",
+        "this.end_now(own, Ending::Closed)?;",
+        'log::debug!("{own:?} stays {:?}", Ending::Closed);',
+        ["waiting::w3_the_holder_reads_renames_and_unlinks_its_own_open_file"],
+    ),
+    (
+        "W3", "w3-an-unlinked-file-comes-back-at-close", "src/mount/coordinated/names.rs",
+        """                let _ = own.staged(|staged| {
+                    staged.unlinked = true;""",
+        """                let _ = own.staged(|staged| {
+                    staged.unlinked = false;""",
+        ["waiting::w3_the_holder_reads_renames_and_unlinks_its_own_open_file"],
+    ),
+    (
+        "W4", "w4-cycles-are-not-looked-for", "src/session/queue.rs",
+        "if !line.has_same_wait(&request) && self.closes_cycle(file, &request.lineage, place) {",
+        "if line.has_same_wait(&request) && self.closes_cycle(file, &request.lineage, place) {",
+        ["waiting::w4_the_open_that_would_close_a_cycle_fails_with_edeadlk"],
+    ),
+    (
+        "W4", "w4-a-deadlock-is-told-as-ebusy", "src/mount/coordinated/files.rs",
+        "Refusal::Deadlock => Errno::DEADLK,",
+        "Refusal::Deadlock => Errno::BUSY,",
+        ["waiting::w4_the_open_that_would_close_a_cycle_fails_with_edeadlk"],
+    ),
+    (
+        "W5", "w5-every-flush-publishes", "src/mount/coordinated/close.rs",
+        "Ok(processes) if is_held(&processes, session.about.node.0) => reply(Ok(())),",
+        "Ok(processes) if is_held(&processes, 0) => reply(Ok(())),",
+        [
+            "closing::w5_redirections_publish_once_each",
+            "closing::w5_duplicates_forks_and_inherited_descriptors_are_one_session",
+            "sessions::w5_a_shell_group_is_one_version",
+        ],
+    ),
+    (
+        "W5", "w5-descendants-are-not-asked", "src/mount/coordinated/close.rs",
+        """            || proc::descendants(*pid)
+                .iter()
+""",
+        """            || proc::descendants(*pid)
+                .iter()
+                .take(0)
+""",
+        [
+            "closing::w5_a_grandchild_that_outlives_both_publishes_when_it_closes",
+            "closing::w7_a_killed_parent_leaves_the_session_to_its_child",
+        ],
+    ),
+    (
+        "W5", "w5-who-closes-is-not-remembered", "src/mount/coordinated/close.rs",
+        "if flusher.is_known() && !staged.processes.contains(&flusher.tgid) {",
+        "if flusher.is_known() && staged.processes.is_empty() {",
+        ["closing::w5_a_grandchild_that_outlives_both_publishes_when_it_closes"],
+    ),
+    (
+        "W5", "w5-sessions-without-a-change-publish", "src/mount/coordinated/close.rs",
+        "if staged.unlinked || !staged.changed {",
+        "if staged.unlinked {",
+        ["closing::w5_a_session_that_wrote_nothing_publishes_nothing"],
+    ),
+    (
+        "W5", "w5-copied-ranges-are-no-change", "src/mount/coordinated/handles.rs",
+        "staged.changed |= copied.is_ok_and(|count| count > 0);",
+        "staged.changed |= copied.is_ok_and(|count| count > usize::MAX / 2);",
+        ["closing::w5_each_way_to_change_a_session_is_a_change_by_itself"],
+    ),
+    (
+        "W5", "w5-allocating-is-no-change", "src/mount/coordinated/handles.rs",
+        """            rustix::fs::fallocate(&staged.shadow.file, mode, offset, length)?;
+            staged.changed = true;""",
+        "            rustix::fs::fallocate(&staged.shadow.file, mode, offset, length)?;",
+        ["closing::w5_each_way_to_change_a_session_is_a_change_by_itself"],
+    ),
+    (
+        "W5", "w5-what-comes-late-is-lost", "src/mount/coordinated/handles.rs",
+        "if let Life::Done(content, version) = session.settle()? {",
+        "if let (Life::Done(content, version), true) = (session.settle()?, session.is_late()) {",
+        [
+            "closing::w5_what_is_written_through_a_descriptor_that_was_passed_on_is_published_late",
+            "waiting::w3_the_holder_reads_renames_and_unlinks_its_own_open_file",
+        ],
+    ),
+    (
+        "W5", "w5-a-task-in-execve-is-asked", "src/mount/coordinated/close.rs",
+        "if doing == Doing::Exec {",
+        "if doing == Doing::Exec && caller.tid == 0 {",
+        ["closing::w5_a_descriptor_that_execve_closes_hangs_nobody"],
+    ),
+    (
+        "W6", "w6-close-answers-before-the-publish", "src/mount/coordinated/close.rs",
+        """                let taken = session.take();
+                session.on_end(reply);""",
+        """                let taken = session.take();
+                reply(Ok(()));""",
+        ["closing::w6_close_returns_what_the_publish_failed_with", "closing::w6_after_close_every_process_sees_it_at_once"],
+    ),
+    (
+        "W6", "w6-close-hides-the-error", "src/mount/coordinated/close.rs",
+        """            Outcome::Done { .. } => Ok(()),
+            Outcome::Lost(errno) => Err(*errno),""",
+        "            Outcome::Done { .. } | Outcome::Lost(_) => Ok(()),",
+        ["closing::w6_close_returns_what_the_publish_failed_with"],
+    ),
+    (
+        "W6", "w6-a-refused-shadow-is-not-kept", "src/store/publish.rs",
+        "let kept = if published {",
+        "let kept = if published || info.now > 0 {",
+        ["closing::w6_close_returns_what_the_publish_failed_with"],
+    ),
+    (
+        "W6", "w6-a-descriptor-for-reading-puts-the-publish-off", "src/os/proc.rs",
+        "flags & O_PATH == 0 && flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32",
+        "flags & O_PATH == 0",
+        ["closing::w6_a_close_publishes_although_its_process_reads_the_file_too"],
+    ),
+    (
+        "W7", "w7-the-kill-is-not-looked-at", "src/mount/coordinated/close.rs",
+        "if exit == Exit::Killed {",
+        "if exit == Exit::Killed && exit == Exit::Not {",
+        [
+            "closing::w7_a_killed_writer_publishes_nothing_and_its_bytes_are_kept",
+            "names::w9_a_killed_creators_file_never_appears_and_a_waiting_creator_goes_on",
+        ],
+    ),
+    (
+        "W7", "w7-every-exit-is-a-kill", "src/mount/coordinated/close.rs",
+        "if exit == Exit::Killed {",
+        "if exit != Exit::Not {",
+        ["closing::w7_an_exit_without_close_is_a_close"],
+    ),
+    (
+        "W7", "w7-what-was-staged-is-thrown-away", "src/mount/coordinated/close.rs",
+        "self.discard(session, staged, reason);",
+        'log::warn!("{reason}: {:?}", self.store.drop_unwritten(staged.shadow).is_ok());',
+        [
+            "closing::w7_a_killed_writer_publishes_nothing_and_its_bytes_are_kept",
+            "unmount::f5_a_forced_unmount_keeps_what_was_staged",
+            "waiting::w1_lease_a_holder_that_others_wait_for_too_long_is_discarded",
+        ],
+    ),
+]
