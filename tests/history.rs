@@ -427,11 +427,15 @@ fn the_store_is_readable_through_the_mount_but_not_listed() {
 #[test]
 fn every_way_to_write_to_the_store_through_the_mount_is_refused_with_erofs() {
     watchdog();
-    let project = Project::with(&[("STATE.md", "v1\n"), ("other", "")]);
+    let project = Project::with(&[("STATE.md", "v1\n"), ("other", ""), ("other.json", "")]);
     write(&project, "STATE.md", "v2\n");
     let program = r#"
-import os, errno, glob, socket
+import ctypes, os, errno, glob, socket
+def exchange(a, b):
+    if ctypes.CDLL(None, use_errno=True).renameat2(-100, a.encode(), -100, b.encode(), 2): raise OSError(ctypes.get_errno(), a)
 version = glob.glob('.concord/history/*/*/1')[0]
+# Names that the rules would coordinate anywhere else.
+record, beacon = version + '.json', '.concord/daemon.json'
 O = os.O_CREAT | os.O_WRONLY
 attempts = {
  'create': lambda: os.open('.concord/x', O), 'create deep': lambda: os.open('.concord/history/x', O),
@@ -446,6 +450,12 @@ attempts = {
  'chmod': lambda: os.chmod(version, 0o777), 'chmod store': lambda: os.chmod('.concord', 0o777), 'chown': lambda: os.chown(version, 1, 1),
  'utimes': lambda: os.utime(version), 'setxattr': lambda: os.setxattr(version, 'user.x', b'1'),
  'removexattr': lambda: os.removexattr(version, 'user.x'),
+ 'write record': lambda: os.open(record, os.O_RDWR), 'save record': lambda: os.open(record, O | os.O_TRUNC),
+ 'truncate beacon': lambda: os.truncate(beacon, 0), 'unlink beacon': lambda: os.unlink(beacon),
+ 'create record': lambda: os.open(version + '7.json', O), 'rename onto record': lambda: os.rename('other', record),
+ 'rename record': lambda: os.rename(record, 'stolen.json'), 'link to a record': lambda: os.link('other', '.concord/new.json'),
+ 'rename coordinated in': lambda: os.rename('other.json', '.concord/other'), 'exchange out': lambda: exchange('other', record),
+ 'exchange': lambda: exchange('other.json', record),
 }
 for name, attempt in attempts.items():
     try:

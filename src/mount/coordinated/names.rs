@@ -165,6 +165,11 @@ impl Coordination {
         flags: RenameFlags,
         answer: Answer<()>,
     ) {
+        // The other name may be the store's: nothing is moved into it or out of it.
+        let private = [old, new].map(|(parent, name)| self.tree.refuse_private(parent, name));
+        if let Some(errno) = private.into_iter().find_map(Result::err) {
+            return answer(Err(errno));
+        }
         let opener = caller::opener(caller);
         let moving = Move {
             old: Name::new(old.0, old.1),
