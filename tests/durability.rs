@@ -2,11 +2,14 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
 use support::puppet::Puppet;
 use support::{Project, Running, concord, eventually, run, watchdog};
+
+const SYNCS: &str = "fsync,fdatasync";
 
 /// The syncs of the daemon while a file that has a history is saved once more.
 fn syncs_of_a_save(durability: &str) -> Option<usize> {
@@ -56,18 +59,20 @@ fn f2_full_waits_for_content_and_name_atomic_for_content_and_fast_for_nothing() 
     }
 }
 
-/// strace(1) on a daemon that runs: from now on the disk refuses to sync.
-fn failing_syncs(project: &Project, daemon: u32) -> Option<Running> {
+/// strace(1) on a daemon that runs: from now on these system calls fail with this errno; only those on `at`, if given.
+fn failing(project: &Project, daemon: u32, calls: &str, errno: &str, at: Option<&Path>) -> Option<Running> {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("strace is not installed: a disk that fails cannot be had");
         return None;
     }
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-e", "trace=fsync,fdatasync"]);
-    strace.args(["-e", "inject=fsync,fdatasync:error=EIO", "-o"]);
-    strace
-        .arg(project.outside().join("trace"))
-        .args(["-p", &daemon.to_string()]);
+    strace.args(["-f", "-qq", "-e", &format!("trace={calls}"), "-e"]);
+    strace.arg(format!("inject={calls}:error={errno}"));
+    strace.arg("-o").arg(project.outside().join("trace"));
+    if let Some(path) = at {
+        strace.arg("-P").arg(path);
+    }
+    strace.args(["-p", &daemon.to_string()]);
     let tracer = Running::start(strace);
     eventually("strace has all threads of the daemon", || {
         std::fs::read_dir(format!("/proc/{daemon}/task"))
@@ -81,6 +86,12 @@ fn failing_syncs(project: &Project, daemon: u32) -> Option<Running> {
     Some(tracer)
 }
 
+/// The system calls of the daemon work again.
+fn end(tracer: Running) {
+    tracer.signal(Signal::INT);
+    tracer.finish();
+}
+
 /// Nothing of the publish itself is synced with this durability: what the writer was told is all that there is to know.
 #[test]
 fn f3_after_a_failed_sync_the_session_is_not_published() {
@@ -90,12 +101,11 @@ fn f3_after_a_failed_sync_the_session_is_not_published() {
     let mut writer = Puppet::new(&project);
     writer.does("fd = os.open('a.md', os.O_WRONLY | os.O_TRUNC)");
     writer.does("os.write(fd, b'half')");
-    let Some(tracer) = failing_syncs(&project, daemon) else {
+    let Some(tracer) = failing(&project, daemon, SYNCS, "EIO", None) else {
         return;
     };
     assert_eq!(writer.does("os.fsync(fd)"), "EIO");
-    tracer.signal(Signal::INT);
-    tracer.finish();
+    end(tracer);
     assert_eq!(writer.does("os.fsync(fd)"), "EIO", "the kernel would call it clean now");
     assert_eq!(writer.does("os.close(fd)"), "EIO");
     assert_eq!(project.read("a.md"), "one\n");
@@ -114,10 +124,34 @@ fn f3_a_publish_that_cannot_be_synced_is_an_error_of_close() {
     let mut writer = Puppet::new(&project);
     writer.does("fd = os.open('a.md', os.O_WRONLY | os.O_TRUNC)");
     writer.does("os.write(fd, b'half')");
-    let Some(_tracer) = failing_syncs(&project, daemon) else {
+    let Some(_tracer) = failing(&project, daemon, SYNCS, "EIO", None) else {
         return;
     };
     assert_eq!(writer.does("os.close(fd)"), "EIO");
     assert_eq!(project.read("a.md"), "one\n");
     assert_eq!(project.recovered().len(), 1);
+}
+
+#[test]
+fn f3_what_the_disk_says_to_a_new_shadow_is_said_to_the_writer() {
+    watchdog();
+    let mut project = Project::unmounted(&[]);
+    // Behind the mount: the kernel's names for what the daemon has open there are also strace's.
+    let backing = project.outside().join("backing");
+    std::fs::create_dir(&backing).unwrap();
+    std::fs::write(backing.join("a.md"), "one\n").unwrap();
+    let daemon = project.mount_with(&["--backing", backing.to_str().unwrap()]);
+    let shadows = std::fs::canonicalize(&backing).unwrap().join(".concord/shadows");
+    let mut writer = Puppet::new(&project);
+    for errno in ["EROFS", "EDQUOT", "ENOSPC", "EIO"] {
+        let Some(tracer) = failing(&project, daemon, "openat", errno, Some(&shadows)) else {
+            return;
+        };
+        assert_eq!(writer.does("os.open('a.md', os.O_RDWR)"), errno);
+        assert_eq!(writer.does("put('a.md', 'half')"), errno);
+        assert_eq!(project.read("a.md"), "one\n");
+        end(tracer);
+        assert_eq!(writer.does("put('a.md', 'one\\n')"), "None", "it works again");
+    }
+    assert_eq!(std::fs::read_dir(shadows).unwrap().count(), 1, "the journal only");
 }

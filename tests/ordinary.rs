@@ -327,7 +327,13 @@ fn o1_new_files_belong_to_the_caller_with_umask_and_set_group_id_directories() {
     // Also one that is open, with its data passing the daemon by, when it gets the bit.
     fs::set_permissions(mount.at("f"), fs::Permissions::from_mode(0o777)).unwrap();
     let held = OpenOptions::new().write(true).open(mount.at("f")).unwrap();
-    for change in ["echo y >> f", "truncate -s 3 f", "fallocate -l 9000 f", "echo y > f"] {
+    for change in [
+        "echo y >> f",
+        "truncate -s 3 f",
+        "fallocate -l 9000 f",
+        "echo y > f",
+        ": > f",
+    ] {
         fs::set_permissions(mount.at("f"), fs::Permissions::from_mode(0o6777)).unwrap();
         assert!(as_user(&mount, 4005, 4005, change));
         assert_eq!(owner("f").2, 0o777, "{change}");

@@ -285,6 +285,18 @@ FILES = [
         ["durability::f2_full_waits_for_content_and_name_atomic_for_content_and_fast_for_nothing"],
     ),
     (
+        "F3", "f3-whatever-the-disk-says-is-told-as-eio", "src/mount/coordinated/open.rs",
+        """                    .begin(id, &path, base.as_ref(), who.clone(), version, nanos_now())
+            }
+        }
+        .map_err(|error| from_io(&error))?;""",
+        """                    .begin(id, &path, base.as_ref(), who.clone(), version, nanos_now())
+            }
+        }
+        .map_err(|_| Errno::IO)?;""",
+        ["durability::f3_what_the_disk_says_to_a_new_shadow_is_said_to_the_writer"],
+    ),
+    (
         "F3", "f3-a-refused-write-is-published", "src/mount/coordinated/session.rs",
         "self.refused = Some((offset + written as u64, stopped));",
         "self.refused = None;",
@@ -359,8 +371,8 @@ FILES = [
         ["unmount::f5_two_daemons_for_one_backing_tree_are_refused"],
     ),
     (
-        "Never", "never-locks-are-coordinated", "src/rules/builtin.rs",
-        """    "**/*.lock",
+        "Never", "never-trees-of-tools-are-coordinated", "src/rules/builtin.rs",
+        """    "**/node_modules/**",
 """,
         "",
         ["config::never_is_what_the_built_in_rules_leave_alone_coordinated"],
@@ -370,12 +382,18 @@ FILES = [
         """    "**/.git/**",
 """,
         "",
-        ["config::never_is_what_the_built_in_rules_leave_alone_coordinated", "config::never_git_works_on_the_mount"],
+        ["config::never_is_what_the_built_in_rules_leave_alone_coordinated"],
     ),
     (
         "Never", "never-the-store-is-coordinated", "src/mount/coordinated/mod.rs",
         "(!self.tree.is_private(parent, name).unwrap_or(true)).then(|| Target {",
         "self.tree.is_private(parent, name).is_ok().then(|| Target {",
+        ["history::every_way_to_write_to_the_store_through_the_mount_is_refused_with_erofs"],
+    ),
+    (
+        "O1", "o1-what-the-rules-name-is-renamed-out-of-the-store", "src/mount/coordinated/names.rs",
+        "if let Some(errno) = private.into_iter().find_map(Result::err) {",
+        "if let Some(errno) = private.into_iter().take(0).find_map(Result::err) {",
         ["history::every_way_to_write_to_the_store_through_the_mount_is_refused_with_erofs"],
     ),
     (
