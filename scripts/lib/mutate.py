@@ -18,6 +18,8 @@ REPO = Path(__file__).resolve().parents[2]
 BUILD_SECONDS = 900
 # The tests of one mutation. Who waits for something that the mutated daemon never does is seen to fail, too.
 TEST_SECONDS = 240
+# How long a test waits for what never comes.
+COMMAND_SECONDS = 20
 # A mutant is built once and run for seconds: what cargo can reuse counts more than how fast it runs.
 PROFILE = {"OPT_LEVEL": "1", "INCREMENTAL": "true", "DEBUG": "0"}
 
@@ -41,7 +43,11 @@ class Copy:
                 shutil.copy2(REPO / name, self.tree / name)
         target = os.environ.get("CARGO_TARGET_DIR") or str(REPO / "target" / "mutations")
         self.environment = os.environ | {f"CARGO_PROFILE_RELEASE_{key}": value for key, value in PROFILE.items()}
-        self.environment |= {"CARGO_TARGET_DIR": target, "TMPDIR": str(self.tests)}
+        self.environment |= {
+            "CARGO_TARGET_DIR": target,
+            "TMPDIR": str(self.tests),
+            "CONCORD_TEST_COMMAND_SECONDS": str(COMMAND_SECONDS),
+        }
 
     def cargo(self, arguments: list[str], seconds: int) -> tuple[int | None, str]:
         """Exit code, None after the time limit; and all that was said."""
