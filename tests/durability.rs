@@ -115,13 +115,14 @@ fn f3_after_a_failed_sync_the_session_is_not_published() {
     assert_eq!(std::fs::read_to_string(kept).unwrap(), "half");
 }
 
-/// The same of the publish's own sync: the version before stays.
+/// The same of the publish's own sync. With this durability, and a history that is there already, it is the only one.
 #[test]
 fn f3_a_publish_that_cannot_be_synced_is_an_error_of_close() {
     watchdog();
-    let mut project = Project::unmounted(&[("a.md", "one\n")]);
+    let mut project = Project::unmounted(&[("a.md", "zero\n"), ("concord.toml", "durability = \"atomic\"\n")]);
     let daemon = project.mount();
     let mut writer = Puppet::new(&project);
+    assert_eq!(writer.does("put('a.md', 'one\\n')"), "None");
     writer.does("fd = os.open('a.md', os.O_WRONLY | os.O_TRUNC)");
     writer.does("os.write(fd, b'half')");
     let Some(_tracer) = failing(&project, daemon, SYNCS, "EIO", None) else {

@@ -385,12 +385,6 @@ FILES = [
         ["config::never_is_what_the_built_in_rules_leave_alone_coordinated"],
     ),
     (
-        "Never", "never-the-store-is-coordinated", "src/mount/coordinated/mod.rs",
-        "(!self.tree.is_private(parent, name).unwrap_or(true)).then(|| Target {",
-        "self.tree.is_private(parent, name).is_ok().then(|| Target {",
-        ["history::every_way_to_write_to_the_store_through_the_mount_is_refused_with_erofs"],
-    ),
-    (
         "O1", "o1-what-the-rules-name-is-renamed-out-of-the-store", "src/mount/coordinated/names.rs",
         "if let Some(errno) = private.into_iter().find_map(Result::err) {",
         "if let Some(errno) = private.into_iter().take(0).find_map(Result::err) {",

@@ -254,8 +254,8 @@ SESSIONS = [
     ),
     (
         "W5", "w5-every-flush-publishes", "src/mount/coordinated/close.rs",
-        "Ok(processes) if is_held(&processes, session.about.node.0) => reply(Ok(())),",
-        "Ok(processes) if is_held(&processes, 0) => reply(Ok(())),",
+        "Ok((processes, _)) if is_held(&processes, session.about.node.0) => reply(Ok(())),",
+        "Ok((processes, _)) if is_held(&processes, 0) => reply(Ok(())),",
         [
             "closing::w5_redirections_publish_once_each",
             "closing::w5_duplicates_forks_and_inherited_descriptors_are_one_session",
@@ -360,7 +360,7 @@ SESSIONS = [
     ),
     (
         "W7", "w7-what-was-staged-is-thrown-away", "src/mount/coordinated/close.rs",
-        "self.discard(session, staged, reason);",
+        "self.discard(session, staged, counted, reason);",
         'log::warn!("{reason}: {:?}", self.store.drop_unwritten(staged.shadow).is_ok());',
         [
             "closing::w7_a_killed_writer_publishes_nothing_and_its_bytes_are_kept",
