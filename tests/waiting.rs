@@ -106,13 +106,41 @@ print(fd, ctypes.get_errno(), flush=True)";
         } else {
             wait(&mut waiter.0, Duration::from_secs(5));
         }
+        // Far less than the wait; how fast it is, the next test says.
         assert!(
-            start.elapsed() < Duration::from_secs(1),
+            start.elapsed() < Duration::from_secs(5),
             "{signal:?} took {:?}",
             start.elapsed()
         );
         project.await_sessions(1, 0);
     }
+}
+
+#[test]
+fn w2_a_signal_is_noticed_within_100_ms() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '30s'\n"), ("STATE.md", "v1")]);
+    let mut holder = Puppet::new(&project);
+    holder.does("f = open('STATE.md', 'w')");
+    // The median of several: other work on the machine may delay one or two. The pauses differ, so that they meet no rhythm.
+    let program = "import ctypes, os, signal, time
+signal.signal(signal.SIGUSR1, lambda *_: None); signal.siginterrupt(signal.SIGUSR1, True)
+libc, took = ctypes.CDLL(None, use_errno=True), []
+for n in range(9):
+    answer, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        fd = libc.open(b'STATE.md', os.O_RDWR)
+        os.write(tell, b'%d %d' % (fd, ctypes.get_errno())); os._exit(0)
+    time.sleep(0.25 + n * 0.037)
+    start = time.monotonic()
+    os.kill(child, signal.SIGUSR1)
+    assert os.read(answer, 9) == b'-1 4'
+    took.append(time.monotonic() - start)
+    os.waitpid(child, 0)
+print(int(1000 * sorted(took)[4]))";
+    let median: u32 = succeed(project.python(program)).trim().parse().unwrap();
+    assert!(median <= 100, "EINTR after {median} ms");
 }
 
 #[test]
@@ -346,33 +374,6 @@ fn w1_lease_a_holder_that_others_wait_for_too_long_is_discarded() {
         "slower",
         "{recovered:?}"
     );
-}
-
-#[test]
-fn w2_a_signal_is_noticed_within_100_ms() {
-    watchdog();
-    let project = Project::with(&[("concord.toml", "wait = '30s'\n"), ("STATE.md", "v1")]);
-    let mut holder = Puppet::new(&project);
-    holder.does("f = open('STATE.md', 'w')");
-    // The median of several: other work on the machine may delay one or two. The pauses differ, so that they meet no rhythm.
-    let program = "import ctypes, os, signal, time
-signal.signal(signal.SIGUSR1, lambda *_: None); signal.siginterrupt(signal.SIGUSR1, True)
-libc, took = ctypes.CDLL(None, use_errno=True), []
-for n in range(9):
-    answer, tell = os.pipe()
-    child = os.fork()
-    if child == 0:
-        fd = libc.open(b'STATE.md', os.O_RDWR)
-        os.write(tell, b'%d %d' % (fd, ctypes.get_errno())); os._exit(0)
-    time.sleep(0.25 + n * 0.037)
-    start = time.monotonic()
-    os.kill(child, signal.SIGUSR1)
-    assert os.read(answer, 9) == b'-1 4'
-    took.append(time.monotonic() - start)
-    os.waitpid(child, 0)
-print(int(1000 * sorted(took)[4]))";
-    let median: u32 = succeed(project.python(program)).trim().parse().unwrap();
-    assert!(median <= 100, "EINTR after {median} ms");
 }
 
 #[test]

@@ -139,8 +139,8 @@ def check_baseline(copy: Copy, mutations) -> bool:
     wrong = [test for test in tests if ended.get(test) != "ok"]
     for test in wrong:
         print(f"with the code as it is: {test} {ended.get(test, 'does not run')}")
-    if not ended:
-        print(said[-4000:])
+    if wrong:
+        print(said[-8000:])
     print(f"with the code as it is: {len(tests) - len(wrong)} of {len(tests)} tests pass", flush=True)
     return not wrong
 
