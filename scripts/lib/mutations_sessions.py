@@ -54,18 +54,13 @@ SESSIONS = [
     ),
     (
         "R3", "r3-a-reader-is-given-anybodys-shadow", "src/mount/coordinated/open.rs",
-        """                own.map(|_| Arc::new(Ordinary { node, pin })).ok_or(Errno::STALE)
-            }
-        };""",
-        """                drop(own);
-                return Ok(Arc::new(Ordinary { node, pin }));
-            }
-        };""",
+        "Ok(false) => Err(Errno::STALE),",
+        "Ok(false) => return Ok(Arc::new(Ordinary { node, pin: Arc::clone(&session.pin) })),",
         ["readers::r3_a_reader_by_path_descriptor_gets_the_current_version"],
     ),
     (
         "R4", "r4-everybody-finds-the-shadow", "src/mount/coordinated/open.rs",
-        "&& let Some(session) = self.nearest_of(key, &caller::opener(caller))",
+        "&& let Some(session) = self.nearest_shown(key, &caller::opener(caller))",
         "&& let Some(session) = self.files.lock().sessions(key).last().cloned()",
         ["readers::r4_others_see_the_current_version_and_the_holder_its_shadow", "names::w9_a_new_file_appears_at_its_close"],
     ),
@@ -222,8 +217,8 @@ SESSIONS = [
     ),
     (
         "W3", "w3-the-first-close-of-a-joined-session-ends-it", "src/mount/coordinated/close.rs",
-        "Ok((staged.handles == 0).then_some(staged.last_exit))",
-        "Ok(Some(staged.last_exit))",
+        "Ok((staged.handles == 0).then_some(staged.last_close))",
+        "Ok(Some(staged.last_close))",
         ["waiting::w3_a_joined_session_is_published_when_its_last_handle_is_closed"],
     ),
     (
@@ -312,8 +307,8 @@ SESSIONS = [
     ),
     (
         "W5", "w5-a-task-in-execve-is-asked", "src/mount/coordinated/close.rs",
-        "if doing == Doing::Exec {",
-        "if doing == Doing::Exec && caller.tid == 0 {",
+        "if closing == Closing::Exec {",
+        "if closing == Closing::Exec && caller.tid == 0 {",
         ["closing::w5_a_descriptor_that_execve_closes_hangs_nobody"],
     ),
     (
@@ -345,8 +340,8 @@ SESSIONS = [
     ),
     (
         "W7", "w7-the-kill-is-not-looked-at", "src/mount/coordinated/close.rs",
-        "if exit == Exit::Killed {",
-        "if exit == Exit::Killed && exit == Exit::Not {",
+        "Closing::Killed => Ending::Killed,",
+        "Closing::Killed => Ending::Closed,",
         [
             "closing::w7_a_killed_writer_publishes_nothing_and_its_bytes_are_kept",
             "names::w9_a_killed_creators_file_never_appears_and_a_waiting_creator_goes_on",
@@ -354,8 +349,8 @@ SESSIONS = [
     ),
     (
         "W7", "w7-every-exit-is-a-kill", "src/mount/coordinated/close.rs",
-        "if exit == Exit::Killed {",
-        "if exit != Exit::Not {",
+        "Closing::Call | Closing::Exec | Closing::Exit => Ending::Closed,",
+        "Closing::Exit => Ending::Killed,\n        Closing::Call | Closing::Exec => Ending::Closed,",
         ["closing::w7_an_exit_without_close_is_a_close"],
     ),
     (
