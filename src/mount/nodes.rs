@@ -213,6 +213,7 @@ impl NodeTable {
             node.identity = identity;
             node.detached = false;
             node.orphan = None;
+            // Handles on what it stood for have that; who opens it from now on must not get it.
             node.open = pin.map_or_else(Weak::new, Arc::downgrade);
             if free && !natural {
                 inner.aliases.insert(identity, id);
@@ -261,6 +262,13 @@ impl NodeTable {
     /// What the open handles of a node share.
     pub fn open_pin(&self, id: NodeId) -> Option<Arc<Pin>> {
         self.inner.read().nodes.get(&id).and_then(|node| node.open.upgrade())
+    }
+
+    /// Whether the node's name still leads to what `pin` holds, as far as the table knows.
+    pub fn is_current(&self, id: NodeId, pin: &Arc<Pin>) -> bool {
+        let inner = self.inner.read();
+        let node = inner.nodes.get(&id);
+        node.is_some_and(|node| !node.detached && std::ptr::eq(node.open.as_ptr(), Arc::as_ptr(pin)))
     }
 
     /// The node of an inode, if it has one.

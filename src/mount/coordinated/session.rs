@@ -2,7 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -54,6 +55,10 @@ pub struct Session {
     /// Holds the shadow's inode; the handles of its node share it.
     pub pin: Arc<Pin>,
     name: Mutex<Name>,
+    /// Its end was not its handles' end: each begins another session with its next lock or write (flock.rs).
+    resumable: AtomicBool,
+    /// Its node stands for a version too, which others have open through this pin.
+    shared: OnceLock<Arc<Pin>>,
     /// Held while the base is copied into the shadow and while the shadow is synced: an error of fsync(2) is told once, and must be noted before
     /// anybody can publish. So whoever asks for it may wait for the disk.
     stage: Mutex<Stage>,
@@ -141,6 +146,8 @@ impl Session {
             creates: staged.base.is_none(),
             pin,
             name: Mutex::new(name),
+            resumable: AtomicBool::new(false),
+            shared: OnceLock::new(),
             stage: Mutex::new(Stage::Open(Box::new(staged))),
             settled: Condvar::new(),
         }
@@ -211,6 +218,49 @@ impl Session {
             Stage::Open(staged) => staged.fill(store).map(|()| true),
             Stage::Ending { shown, .. } => Ok(*shown),
             Stage::Over(_) => Ok(false),
+        }
+    }
+
+    /// The same, if there is nothing in it to publish.
+    pub fn take_unchanged(&self) -> Option<Staged> {
+        let mut stage = self.stage.lock();
+        match &*stage {
+            Stage::Open(staged) if !staged.changed && !staged.unlinked => {}
+            _ => return None,
+        }
+        match std::mem::replace(&mut *stage, Stage::Ending(Vec::new())) {
+            Stage::Open(staged) => Some(*staged),
+            _ => None,
+        }
+    }
+
+    /// Its handles outlive it and go on with another session.
+    pub fn set_resumable(&self) {
+        self.resumable.store(true, Ordering::Release);
+    }
+
+    /// Whether it ended, or is about to end, before its handles.
+    pub fn is_resumable(&self) -> bool {
+        self.resumable.load(Ordering::Acquire)
+    }
+
+    /// Others have its node open, for the version that it stood for.
+    pub fn share_node(&self, others: Option<Arc<Pin>>) {
+        if let Some(pin) = others {
+            let _ = self.shared.set(pin);
+        }
+    }
+
+    /// What others than its lineage have open by its node.
+    pub fn shared(&self) -> Option<&Arc<Pin>> {
+        self.shared.get()
+    }
+
+    /// What a handle sees after the end.
+    pub fn left_behind(&self) -> Option<Arc<std::fs::File>> {
+        match &*self.stage.lock() {
+            Stage::Over(Outcome::Done { content, .. }) => Some(Arc::clone(content)),
+            _ => None,
         }
     }
 
@@ -289,6 +339,12 @@ impl Session {
     pub fn is_quick(&self) -> bool {
         let stage = self.stage.try_lock();
         stage.is_some_and(|stage| matches!(&*stage, Stage::Open(staged) if staged.to_copy() <= COPY_AT_ONCE_BYTES_MAX))
+    }
+
+    /// [`Session::is_open`] for who may not wait; `false` when it would have to.
+    pub fn is_open_now(&self) -> bool {
+        let stage = self.stage.try_lock();
+        stage.is_some_and(|stage| matches!(&*stage, Stage::Open(_)))
     }
 
     /// Whether it still can be written to.
