@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::puppet::Puppet;
-use support::{Project, Running, eventually, succeed, text, wait, watchdog};
+use support::{Project, Running, eventually, run, succeed, wait, watchdog};
 
 const TRY: &str = "fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)";
 
@@ -134,7 +134,7 @@ print(libc.flock(f.fileno(), 2), ctypes.get_errno(), flush=True)";
 }
 
 #[test]
-fn w12_a_hundred_waiters_cost_no_thread_and_are_served_one_at_a_time() {
+fn w12_waiters_cost_no_thread_and_are_served_one_at_a_time() {
     watchdog();
     let project = Project::with(&[("work.lock", ""), ("STATE.md", "0")]);
     let counts = "import fcntl, sys
@@ -145,7 +145,7 @@ fcntl.flock(f, fcntl.LOCK_UN)";
     let mut holder = Puppet::new(&project);
     holder.does("f = open('STATE.md'); fcntl.flock(f, fcntl.LOCK_EX)");
     let mut waiters: Vec<Running> = Vec::new();
-    for _ in 0..60 {
+    for _ in 0..30 {
         let mut command = project.python(counts);
         command.arg("STATE.md");
         waiters.push(Running::start(command));
@@ -167,7 +167,7 @@ fcntl.flock(f, fcntl.LOCK_UN)";
     for waiter in waiters {
         assert!(waiter.finish().success());
     }
-    assert_eq!(project.read("count.txt").len(), 60);
+    assert_eq!(project.read("count.txt").len(), 30);
 }
 
 #[test]
@@ -298,9 +298,17 @@ fn w12_an_unlock_that_cannot_publish_says_so() {
     let (project, mut a, mut b) = two_with("work.lock", "r");
     succeed(project.sh("mkdir d && echo 1 > d/n.json"));
     a.does("f = open('d/n.json', 'r+'); fcntl.flock(f, fcntl.LOCK_EX); f.write('2'); f.flush()");
-    succeed(project.sh("rm d/n.json; :"));
-    let _ = (&mut b, text(b""));
-    a.does("f.close()");
+    b.does("f = open('d/n.json')");
+    if !run(project.sh("chattr +i d")).status.success() {
+        eprintln!("no chattr here: skipped");
+        return;
+    }
+    let unlocked = a.does("fcntl.flock(f, fcntl.LOCK_UN)");
+    succeed(project.sh("chattr -i d"));
+    assert_eq!(unlocked, "EPERM");
+    assert_eq!(b.does(TRY), "None", "free all the same");
+    assert_eq!(b.does("f.read()"), "1\n");
+    assert_eq!(project.recovered().len(), 1);
 }
 
 #[test]

@@ -118,7 +118,11 @@ impl Flocks {
         let mut woken = Vec::new();
         if let Some(line) = self.lines.get_mut(&key) {
             // Again from the first: two threads may wait for one owner, and what the second gets is less than what the first had.
-            while let Some(next) = line.waiters.iter().position(|waiter| line.fits(waiter.owner, waiter.mode)) {
+            while let Some(next) = line
+                .waiters
+                .iter()
+                .position(|waiter| line.fits(waiter.owner, waiter.mode))
+            {
                 let waiter = line.waiters.remove(next);
                 line.hold(waiter.owner, waiter.mode);
                 woken.push(waiter.ticket);
