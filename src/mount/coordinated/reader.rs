@@ -46,7 +46,7 @@ pub enum Use {
     Stat,
     /// read(2) of so many bytes at an offset.
     Read(u64, u32),
-    /// Its caller goes by the size that the kernel knows of the node: copy_file_range(2), lseek(2).
+    /// Its caller goes by what the kernel knows of the node: mmap(2), copy_file_range(2), lseek(2).
     Measured,
 }
 
@@ -81,6 +81,8 @@ impl Coordination {
     /// EIO.
     pub fn read(&self, reader: &Arc<Reader>, offset: u64, size: u32, for_mapping: bool) -> Result<Vec<u8>, Errno> {
         let pin = if for_mapping {
+            // What it reads besides is the same, if it can be.
+            self.bound(reader, Use::Measured);
             Arc::clone(&reader.opened.pin)
         } else {
             self.bound(reader, Use::Read(offset, size))
