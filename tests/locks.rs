@@ -276,6 +276,30 @@ fn w12_who_waits_for_the_lock_does_not_hold_up_who_has_it() {
 }
 
 #[test]
+fn w12_who_has_the_lock_already_publishes_nothing_by_asking_again() {
+    watchdog();
+    let (project, mut a, _b) = two_with("STATE.md", "r+");
+    a.does("fcntl.flock(f, fcntl.LOCK_EX); f.write('half'); f.flush(); fcntl.flock(f, fcntl.LOCK_EX)");
+    assert_eq!(project.read("STATE.md"), "v1");
+    a.does("f.write(' and half'); f.close()");
+    assert_eq!(project.read("STATE.md"), "half and half");
+    assert_eq!(project.history("STATE.md").len(), 2);
+}
+
+#[test]
+fn w12_a_lock_shows_what_its_own_process_has_published_meanwhile() {
+    watchdog();
+    let (_project, mut a, _b) = two_with("work.lock", "r");
+    a.does("f = open('STATE.md', 'r+')");
+    assert_eq!(
+        a.does("put('STATE.md', 'by another handle', os.O_WRONLY | os.O_TRUNC)"),
+        "None"
+    );
+    a.does("fcntl.flock(f, fcntl.LOCK_EX)");
+    assert_eq!(a.does("f.read()"), "by another handle");
+}
+
+#[test]
 fn w12_threads_that_share_a_session_take_turns() {
     watchdog();
     let (project, mut a, _b) = two_with("work.lock", "r");
@@ -364,6 +388,8 @@ done; wait; cat n.txt STATE.md";
     assert_eq!(succeed(project.sh(script)), "40\n40\n");
     let git = "git init -q . && git config user.email a@b && git config user.name n && git add -A && git commit -qm one && git gc -q && git status --porcelain && git fsck 2>/dev/null && echo fine";
     assert_eq!(succeed(project.sh(git)), "fine\n");
+    let cargo = "cargo init -q --vcs none --name seed tool && (cargo build -q --offline --manifest-path tool/Cargo.toml & cargo build -q --offline --manifest-path tool/Cargo.toml; wait) && tool/target/debug/seed";
+    assert_eq!(succeed(project.sh(cargo)), "Hello, world!\n");
     eventually("nothing is open", || {
         project.status()["sessions"].as_array().unwrap().is_empty()
     });

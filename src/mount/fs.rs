@@ -387,7 +387,7 @@ impl fuser::Filesystem for Fs {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -399,7 +399,10 @@ impl fuser::Filesystem for Fs {
         let read = self.tree.handles.get(fh.0).and_then(|handle| match handle {
             Handle::Ordinary(file) => file.read(offset, size),
             // read(2) comes with an owner, and what fills a page of a mapping without.
-            Handle::Reader(reader) => self.coordination.read(&reader, offset, size, lock_owner.is_none()),
+            Handle::Reader(reader) => {
+                self.coordination
+                    .read(caller(request), &reader, (offset, size), lock_owner.is_none())
+            }
             Handle::Writer(writer) => writer.read(offset, size),
         });
         match read {
@@ -640,11 +643,13 @@ impl fuser::Filesystem for Fs {
         }
     }
 
-    fn lseek(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(&self, request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let found = self.tree.handles.get(fh.0).and_then(|handle| match handle {
             Handle::Ordinary(file) => file.seek(offset, whence),
             Handle::Reader(reader) => file::seek(
-                self.coordination.bound(&reader, Use::Measured).reader()?,
+                self.coordination
+                    .bound(caller(request), &reader, Use::Measured)
+                    .reader()?,
                 offset,
                 whence,
             ),
@@ -670,12 +675,12 @@ impl fuser::Filesystem for Fs {
         reply: ReplyWrite,
     ) {
         let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
-        let uid = request.uid();
+        let caller = caller(request);
         let copy = move |ready: Result<()>| {
             let copied = ready.and_then(|()| tree.handles.get(fh_in.0)).and_then(|from| {
                 let to = tree.handles.get(fh_out.0)?;
-                creds::writing_as(uid, || {
-                    route::copy(&coordination, (&from, offset_in), (&to, offset_out), len)
+                creds::writing_as(caller.uid, || {
+                    route::copy(&coordination, caller, (&from, offset_in), (&to, offset_out), len)
                 })
             });
             match copied {
@@ -684,7 +689,7 @@ impl fuser::Filesystem for Fs {
             }
         };
         match self.tree.handles.get(fh_out.0) {
-            Ok(Handle::Writer(writer)) => self.coordination.before_change(caller(request), &writer, copy),
+            Ok(Handle::Writer(writer)) => self.coordination.before_change(caller, &writer, copy),
             _ => self.tree.workers.run(move || copy(Ok(()))),
         }
     }

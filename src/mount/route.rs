@@ -53,7 +53,7 @@ impl Fs {
         if flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC) {
             return match self.coordination.open_reader(caller, node, &target) {
                 Ok(file) => {
-                    let reader = Arc::new(Reader::new(file, target.name, caller));
+                    let reader = Arc::new(Reader::new(file, target.name, caller.uid));
                     let number = tree.handles.insert(Handle::Reader(reader));
                     reply.opened(
                         FileHandle(number),
@@ -202,14 +202,20 @@ pub fn reply_uncached(result: Result<Entry>, reply: ReplyEntry) {
 }
 
 /// copy_file_range(2) between any two open files.
-pub fn copy(coordination: &Coordination, from: (&Handle, u64), to: (&Handle, u64), length: u64) -> Result<u32> {
+pub fn copy(
+    coordination: &Coordination,
+    caller: Caller,
+    from: (&Handle, u64),
+    to: (&Handle, u64),
+    length: u64,
+) -> Result<u32> {
     let length = length.min(COPY_BYTES_MAX);
     let own;
     let pin;
     let source = match from.0 {
         Handle::Ordinary(file) => file.pin.reader()?,
         Handle::Reader(reader) => {
-            pin = coordination.bound(reader, Use::Measured);
+            pin = coordination.bound(caller, reader, Use::Measured);
             pin.reader()?
         }
         Handle::Writer(writer) => {

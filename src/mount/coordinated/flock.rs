@@ -107,7 +107,7 @@ impl Coordination {
         };
         // To have a lock converted is to let go of it.
         match handle {
-            Handle::Writer(writer) if self.locks.lock().holds(owner) => {
+            Handle::Writer(writer) if self.locks.lock().changes(owner, mode) => {
                 let (this, writer) = (Arc::clone(self), Arc::clone(writer));
                 self.tree.workers.run(move || then(this.publish_locked(&writer)));
             }
@@ -136,6 +136,9 @@ impl Coordination {
                 let _ = session.settle();
             }
             this.unlock(owner);
+            let node = session.about.node;
+            drop(session);
+            this.tree.nodes.handle_closed(node);
         });
     }
 
@@ -247,15 +250,18 @@ impl Coordination {
         match holder {
             Holder::Other => answer(Ok(())),
             Holder::Reader(reader) => {
-                self.unbind(&reader);
+                self.unbind(caller, &reader);
                 answer(Ok(()));
             }
-            Holder::Writer(writer) if writer.is_open_now() => answer(Ok(())),
+            Holder::Writer(writer) if writer.is_open_now() && !self.is_behind(&writer) => answer(Ok(())),
             Holder::Writer(writer) => {
                 let this = Arc::clone(self);
-                self.tree
-                    .workers
-                    .run(move || this.go_on_locked(writer, caller, owner, nonblock, answer));
+                self.tree.workers.run(move || {
+                    if this.is_behind(&writer) {
+                        this.give_up_unchanged(&writer.session());
+                    }
+                    this.go_on_locked(writer, caller, owner, nonblock, answer);
+                });
             }
         }
     }
@@ -403,13 +409,30 @@ impl Coordination {
         if session.creates || holders.iter().any(same) {
             return;
         }
-        match session.take_unchanged() {
-            Some(staged) => {
-                session.set_resumable();
-                self.finish_taken(&session, staged, Ending::Closed);
-            }
-            None if session.is_open() => self.release(session.about.id, session.about.file),
-            None => {}
+        if !self.give_up_unchanged(&session) && session.is_open() {
+            self.release(session.about.id, session.about.file);
+        }
+    }
+
+    /// Ends a session that has nothing to publish; its handles go on with another one when they need it. `false`: it has.
+    fn give_up_unchanged(self: &Arc<Self>, session: &Arc<Session>) -> bool {
+        let Some(staged) = session.take_unchanged() else {
+            return false;
+        };
+        session.set_resumable();
+        self.finish_taken(session, staged, Ending::Closed);
+        true
+    }
+
+    /// Whether a session that has changed nothing yet shows another version than the current one: its lineage has published beside it.
+    fn is_behind(&self, writer: &Writer) -> bool {
+        let session = writer.session();
+        let Some(base) = session.unchanged_base() else {
+            return false;
+        };
+        match (self.stat(&session.name()), rustix::fs::fstat(&base)) {
+            (Ok(now), Ok(base)) => (now.st_dev, now.st_ino) != (base.st_dev, base.st_ino),
+            _ => false,
         }
     }
 

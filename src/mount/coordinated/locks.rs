@@ -98,6 +98,12 @@ impl Locks {
         self.owners.contains_key(&owner)
     }
 
+    /// Whether it would lose the lock that it has: another is asked for, or none.
+    pub fn changes(&self, owner: LockOwner, mode: Option<LockMode>) -> bool {
+        let held = self.owners.get(&owner);
+        held.is_some_and(|(key, _)| self.table.mode_of(*key, owner) != mode)
+    }
+
     /// What has the locks of this file.
     pub fn holders(&self, whose: &Whose) -> Vec<Holder> {
         let owners = self

@@ -27,7 +27,7 @@ pub struct Reader {
     /// The version that its node stands for.
     pub opened: Arc<Ordinary>,
     name: Name,
-    caller: Caller,
+    uid: u32,
     binding: Mutex<Binding>,
 }
 
@@ -58,12 +58,12 @@ pub struct MovedOn {
 }
 
 impl Reader {
-    /// A handle of `name`, opened by `caller`.
-    pub fn new(opened: Arc<Ordinary>, name: Name, caller: Caller) -> Reader {
+    /// A handle of `name`, opened by `uid`.
+    pub fn new(opened: Arc<Ordinary>, name: Name, uid: u32) -> Reader {
         Reader {
             opened,
             name,
-            caller,
+            uid,
             binding: Mutex::new(Binding::Open),
         }
     }
@@ -79,19 +79,26 @@ impl Coordination {
     ///
     /// # Errors
     /// EIO.
-    pub fn read(&self, reader: &Arc<Reader>, offset: u64, size: u32, for_mapping: bool) -> Result<Vec<u8>, Errno> {
+    pub fn read(
+        &self,
+        caller: Caller,
+        reader: &Arc<Reader>,
+        at: (u64, u32),
+        for_mapping: bool,
+    ) -> Result<Vec<u8>, Errno> {
+        let (offset, size) = at;
         let pin = if for_mapping {
             // What it reads besides is the same, if it can be.
-            self.bound(reader, Use::Measured);
+            self.bound(caller, reader, Use::Measured);
             Arc::clone(&reader.opened.pin)
         } else {
-            self.bound(reader, Use::Read(offset, size))
+            self.bound(caller, reader, Use::Read(offset, size))
         };
         read_at(pin.reader()?, offset, size as usize)
     }
 
     /// The version that a handle is bound to; binds it if it is not.
-    pub fn bound(&self, reader: &Arc<Reader>, wanted: Use) -> Arc<Pin> {
+    pub fn bound(&self, caller: Caller, reader: &Arc<Reader>, wanted: Use) -> Arc<Pin> {
         let mut binding = reader.binding.lock();
         if let Binding::Bound(pin) = &*binding {
             return Arc::clone(pin);
@@ -106,16 +113,16 @@ impl Coordination {
         *binding = Binding::Bound(Arc::clone(&pin));
         drop(binding);
         if !Arc::ptr_eq(&pin, &opened.pin) {
-            self.move_on(reader);
+            self.move_on(caller, reader);
         }
         pin
     }
 
     /// flock(2) was had on the handle: the next read binds it afresh.
-    pub(super) fn unbind(&self, reader: &Arc<Reader>) {
+    pub(super) fn unbind(&self, caller: Caller, reader: &Arc<Reader>) {
         *reader.binding.lock() = Binding::Open;
         if !self.tree.nodes.is_current(reader.opened.node, &reader.opened.pin) {
-            self.move_on(reader);
+            self.move_on(caller, reader);
         }
     }
 
@@ -138,12 +145,12 @@ impl Coordination {
         }
         let version = open_version(&*self.directory(reader.name.parent).ok()?, &reader.name.name).ok()?;
         let version = Arc::new(Pin::new(version.into(), Access::Read, None));
-        may_read(reader.caller, &reader.opened.pin, &version).then_some(version)
+        may_read(reader.uid, &reader.opened.pin, &version).then_some(version)
     }
 
-    fn move_on(&self, reader: &Arc<Reader>) {
+    fn move_on(&self, caller: Caller, reader: &Arc<Reader>) {
         let node = reader.opened.node;
-        let process = caller::process(reader.caller);
+        let process = caller::process(caller);
         let mut readers = self.moved_on.readers.lock();
         let of_node = readers.entry(node).or_default();
         of_node.retain(|(_, other)| other.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, reader)));
@@ -196,14 +203,14 @@ impl Coordination {
                 own.find_map(|(_, reader)| reader.upgrade())
             })?
         };
-        rustix::fs::fstat(self.bound(&reader, Use::Stat).fd()).ok()
+        rustix::fs::fstat(self.bound(caller, &reader, Use::Stat).fd()).ok()
     }
 }
 
 /// Whether who could open one version could have opened another. The kernel has asked for the first; a rename may have put a file with other
 /// permissions in its place.
-fn may_read(caller: Caller, opened: &Pin, version: &Pin) -> bool {
-    if caller.uid == 0 {
+fn may_read(uid: u32, opened: &Pin, version: &Pin) -> bool {
+    if uid == 0 {
         return true;
     }
     let acl = |pin: &Pin| {

@@ -234,6 +234,14 @@ impl Session {
         }
     }
 
+    /// The version that it shows, while it has changed nothing.
+    pub fn unchanged_base(&self) -> Option<Arc<std::fs::File>> {
+        match &*self.stage.lock() {
+            Stage::Open(staged) if !staged.changed && !staged.unlinked => staged.base.clone(),
+            _ => None,
+        }
+    }
+
     /// Its handles outlive it and go on with another session.
     pub fn set_resumable(&self) {
         self.resumable.store(true, Ordering::Release);
