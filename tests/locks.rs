@@ -278,8 +278,8 @@ fn w12_who_waits_for_the_lock_does_not_hold_up_who_has_it() {
 #[test]
 fn w12_who_has_the_lock_already_publishes_nothing_by_asking_again() {
     watchdog();
-    let (project, mut a, _b) = two_with("STATE.md", "r+");
-    a.does("fcntl.flock(f, fcntl.LOCK_EX); f.write('half'); f.flush(); fcntl.flock(f, fcntl.LOCK_EX)");
+    let (project, mut a, _b) = two_with("work.lock", "r");
+    a.does("f = open('STATE.md', 'r+'); fcntl.flock(f, fcntl.LOCK_EX); f.write('half'); f.flush(); fcntl.flock(f, fcntl.LOCK_EX)");
     assert_eq!(project.read("STATE.md"), "v1");
     a.does("f.write(' and half'); f.close()");
     assert_eq!(project.read("STATE.md"), "half and half");

@@ -26,6 +26,7 @@ use super::setattr::Changes;
 use super::tree::{Caller, Tree};
 use super::xattr::Answer;
 use crate::os::creds;
+use crate::session::LockOwner as LockOwnerId;
 
 /// The filesystem as fuser sees it.
 #[derive(Debug)]
@@ -465,21 +466,7 @@ impl fuser::Filesystem for Fs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let handle = self.tree.handles.remove(fh.0);
-        if let Some(Handle::Writer(writer)) = &handle {
-            self.coordination.close_writer(writer);
-        }
-        // The kernel names the owner if flock(2) was ever called on it.
-        if let Some(owner) = lock_owner {
-            let owner = crate::session::LockOwner(owner.0);
-            self.coordination.release_lock(owner, handle.as_ref());
-        }
-        match handle {
-            Some(Handle::Ordinary(file)) => self.tree.close(file),
-            Some(Handle::Reader(reader)) => self.coordination.close_reader(reader),
-            Some(Handle::Writer(writer)) => self.coordination.forget_pin(writer),
-            None => {}
-        }
+        self.close_handle(fh.0, lock_owner.map(|owner| LockOwnerId(owner.0)));
         reply.ok();
     }
 
@@ -674,24 +661,8 @@ impl fuser::Filesystem for Fs {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
-        let caller = caller(request);
-        let copy = move |ready: Result<()>| {
-            let copied = ready.and_then(|()| tree.handles.get(fh_in.0)).and_then(|from| {
-                let to = tree.handles.get(fh_out.0)?;
-                creds::writing_as(caller.uid, || {
-                    route::copy(&coordination, caller, (&from, offset_in), (&to, offset_out), len)
-                })
-            });
-            match copied {
-                Ok(count) => reply.written(count),
-                Err(error) => reply.error(reply_errno(error)),
-            }
-        };
-        match self.tree.handles.get(fh_out.0) {
-            Ok(Handle::Writer(writer)) => self.coordination.before_change(caller, &writer, copy),
-            _ => self.tree.workers.run(move || copy(Ok(()))),
-        }
+        let (from, to) = ((fh_in.0, offset_in), (fh_out.0, offset_out));
+        self.copy_range(caller(request), from, to, len, reply);
     }
 
     fn setlk(
@@ -709,7 +680,7 @@ impl fuser::Filesystem for Fs {
     ) {
         let wish = Wish {
             caller: caller(request),
-            owner: crate::session::LockOwner(lock_owner.0),
+            owner: LockOwnerId(lock_owner.0),
             mode: route::lock_mode(typ),
             nonblock: !sleep,
         };

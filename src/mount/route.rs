@@ -18,7 +18,7 @@ use super::nodes::{Name, NodeId};
 use super::setattr::Changes;
 use super::tree::Caller;
 use crate::os::creds;
-use crate::session::LockMode;
+use crate::session::{LockMode, LockOwner};
 
 /// A reply of copy_file_range(2) has 32 bits; a multiple of the page size keeps a clone aligned.
 const COPY_BYTES_MAX: u64 = 0x7fff_f000;
@@ -128,6 +128,44 @@ impl Fs {
         });
     }
 
+    /// The last descriptor of an open file description is closed. `owner` is what flock(2) knows it by, if it was ever called on it.
+    pub fn close_handle(&self, number: u64, owner: Option<LockOwner>) {
+        let handle = self.tree.handles.remove(number);
+        if let Some(Handle::Writer(writer)) = &handle {
+            self.coordination.close_writer(writer);
+        }
+        if let Some(owner) = owner {
+            self.coordination.release_lock(owner, handle.as_ref());
+        }
+        match handle {
+            Some(Handle::Ordinary(file)) => self.tree.close(file),
+            Some(Handle::Reader(reader)) => self.coordination.close_reader(reader),
+            Some(Handle::Writer(writer)) => self.coordination.forget_pin(writer),
+            None => {}
+        }
+    }
+
+    /// copy_file_range(2) from one handle to another, each with an offset.
+    pub fn copy_range(&self, caller: Caller, from: (u64, u64), to: (u64, u64), length: u64, reply: ReplyWrite) {
+        let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
+        let work = move |ready: Result<()>| {
+            let copied = ready.and_then(|()| tree.handles.get(from.0)).and_then(|source| {
+                let target = tree.handles.get(to.0)?;
+                creds::writing_as(caller.uid, || {
+                    copy(&coordination, caller, (&source, from.1), (&target, to.1), length)
+                })
+            });
+            match copied {
+                Ok(count) => reply.written(count),
+                Err(error) => reply.error(reply_errno(error)),
+            }
+        };
+        match self.tree.handles.get(to.0) {
+            Ok(Handle::Writer(writer)) => self.coordination.before_change(caller, &writer, work),
+            _ => self.tree.workers.run(move || work(Ok(()))),
+        }
+    }
+
     /// mkdir(2), symlink(2), mknod(2), unless somebody is creating a coordinated file of that name.
     pub fn make(
         &self,
@@ -202,7 +240,7 @@ pub fn reply_uncached(result: Result<Entry>, reply: ReplyEntry) {
 }
 
 /// copy_file_range(2) between any two open files.
-pub fn copy(
+fn copy(
     coordination: &Coordination,
     caller: Caller,
     from: (&Handle, u64),

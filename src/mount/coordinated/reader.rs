@@ -50,10 +50,16 @@ pub enum Use {
     Measured,
 }
 
+#[derive(Debug)]
+struct Moved {
+    process: ProcId,
+    reader: Weak<Reader>,
+}
+
 /// The handles that have moved on, by node.
 #[derive(Debug, Default)]
 pub struct MovedOn {
-    readers: Mutex<HashMap<NodeId, Vec<(ProcId, Weak<Reader>)>>>,
+    readers: Mutex<HashMap<NodeId, Vec<Moved>>>,
     count: AtomicUsize,
 }
 
@@ -153,8 +159,11 @@ impl Coordination {
         let process = caller::process(caller);
         let mut readers = self.moved_on.readers.lock();
         let of_node = readers.entry(node).or_default();
-        of_node.retain(|(_, other)| other.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, reader)));
-        of_node.push((process, Arc::downgrade(reader)));
+        of_node.retain(|other| other.reader.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, reader)));
+        of_node.push(Moved {
+            process,
+            reader: Arc::downgrade(reader),
+        });
         self.moved_on.count.store(readers.len(), Ordering::Release);
         drop(readers);
         self.tree.attributes_changed(node);
@@ -163,7 +172,7 @@ impl Coordination {
     fn has_moved_on(&self, reader: &Reader) -> bool {
         let readers = self.moved_on.readers.lock();
         let of_node = readers.get(&reader.opened.node);
-        of_node.is_some_and(|all| all.iter().any(|(_, other)| std::ptr::eq(other.as_ptr(), reader)))
+        of_node.is_some_and(|all| all.iter().any(|other| std::ptr::eq(other.reader.as_ptr(), reader)))
     }
 
     /// The handle is closed.
@@ -172,7 +181,7 @@ impl Coordination {
         if self.moved_on.count.load(Ordering::Acquire) > 0 {
             let mut readers = self.moved_on.readers.lock();
             if let Some(of_node) = readers.get_mut(&node) {
-                of_node.retain(|(_, other)| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&reader)));
+                of_node.retain(|other| !std::ptr::eq(other.reader.as_ptr(), Arc::as_ptr(&reader)));
                 if of_node.is_empty() {
                     readers.remove(&node);
                 }
@@ -199,8 +208,8 @@ impl Coordination {
             let of_node = readers.get(&node)?;
             let mut lineage = std::iter::once(&opener.proc).chain(&opener.ancestors);
             lineage.find_map(|process| {
-                let mut own = of_node.iter().rev().filter(|(opened_by, _)| opened_by == process);
-                own.find_map(|(_, reader)| reader.upgrade())
+                let mut own = of_node.iter().rev().filter(|other| other.process == *process);
+                own.find_map(|other| other.reader.upgrade())
             })?
         };
         rustix::fs::fstat(self.bound(caller, &reader, Use::Stat).fd()).ok()
