@@ -76,6 +76,19 @@ fn w12_a_lock_belongs_to_the_open_file_description() {
 }
 
 #[test]
+fn w12_a_lock_is_free_when_close_has_returned() {
+    watchdog();
+    let (_project, mut a, _b) = two_with("work.lock", "r");
+    for (name, mode) in [("work.lock", "r"), ("STATE.md", "r"), ("STATE.md", "r+")] {
+        let program = format!(
+            "for _ in range(300):
+    f = open('{name}', '{mode}'); fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB); f.close()"
+        );
+        assert_eq!(a.does(&program), "ok", "{name} {mode}");
+    }
+}
+
+#[test]
 fn w12_a_killed_holders_lock_is_free() {
     watchdog();
     for (name, mode) in [("work.lock", "r+"), ("STATE.md", "r"), ("STATE.md", "r+")] {
