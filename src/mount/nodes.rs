@@ -213,7 +213,6 @@ impl NodeTable {
             node.identity = identity;
             node.detached = false;
             node.orphan = None;
-            // Handles on what it stood for have that; who opens it from now on must not get it.
             node.open = pin.map_or_else(Weak::new, Arc::downgrade);
             if free && !natural {
                 inner.aliases.insert(identity, id);

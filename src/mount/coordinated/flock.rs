@@ -26,7 +26,7 @@ use super::{Answer, Coordination, Target};
 use crate::mount::handles::Handle;
 use crate::mount::nodes::NodeId;
 use crate::mount::tree::Caller;
-use crate::os::proc::{self, Exit};
+use crate::os::proc;
 use crate::session::{Intent, LockMode, LockOwner, Ticket};
 use crate::store::record::How;
 
@@ -126,7 +126,7 @@ impl Coordination {
         let (this, session) = (Arc::clone(self), writer.session());
         self.tree.workers.run(move || {
             let unpublished =
-                |staged: &mut Staged| Ok(staged.changed && !staged.unlinked && staged.last_exit != Exit::Killed);
+                |staged: &mut Staged| Ok(staged.changed && !staged.unlinked && staged.last_close == Ending::Closed);
             if session.staged(unpublished) == Ok(true) {
                 // Others of its lineage write to the session too; they go on with what it leaves.
                 session.set_resumable();

@@ -1,6 +1,6 @@
 //! One writer's stay: what it has staged, and what reading and writing through its handles does.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -178,8 +178,20 @@ impl Session {
 
     /// Takes what is staged in order to end the session; `None` when that is under way or done.
     pub fn take(&self) -> Option<Staged> {
+        self.take_if(|_| true)
+    }
+
+    /// The same, if there is nothing in it to publish.
+    pub fn take_unchanged(&self) -> Option<Staged> {
+        self.take_if(|staged| !staged.changed && !staged.unlinked)
+    }
+
+    fn take_if(&self, is_wanted: impl Fn(&Staged) -> bool) -> Option<Staged> {
         let mut stage = self.stage.lock();
         let Stage::Open(staged) = &*stage else { return None };
+        if !is_wanted(staged) {
+            return None;
+        }
         let ending = Stage::Ending {
             waiting: Vec::new(),
             content: Arc::clone(staged.content()),
@@ -221,19 +233,6 @@ impl Session {
         }
     }
 
-    /// The same, if there is nothing in it to publish.
-    pub fn take_unchanged(&self) -> Option<Staged> {
-        let mut stage = self.stage.lock();
-        match &*stage {
-            Stage::Open(staged) if !staged.changed && !staged.unlinked => {}
-            _ => return None,
-        }
-        match std::mem::replace(&mut *stage, Stage::Ending(Vec::new())) {
-            Stage::Open(staged) => Some(*staged),
-            _ => None,
-        }
-    }
-
     /// The version that it shows, while it has changed nothing.
     pub fn unchanged_base(&self) -> Option<Arc<std::fs::File>> {
         match &*self.stage.lock() {
@@ -262,14 +261,6 @@ impl Session {
     /// What others than its lineage have open by its node.
     pub fn shared(&self) -> Option<&Arc<Pin>> {
         self.shared.get()
-    }
-
-    /// What a handle sees after the end.
-    pub fn left_behind(&self) -> Option<Arc<std::fs::File>> {
-        match &*self.stage.lock() {
-            Stage::Over(Outcome::Done { content, .. }) => Some(Arc::clone(content)),
-            _ => None,
-        }
     }
 
     /// `reply` is told how the session ended, as soon as it has.
