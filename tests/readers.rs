@@ -69,16 +69,16 @@ import mmap, os, time
 end, seen = time.monotonic() + 4, set()
 while time.monotonic() < end:
     with open('STATE.md', 'rb') as f:
-        size = os.fstat(f.fileno()).st_size
         mapped = bytes(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)) if len(seen) % 2 else None
         parts = []
         while part := os.read(f.fileno(), 7001):
             parts.append(part)
+            size = os.fstat(f.fileno()).st_size
     text = b''.join(parts)
     lines = set(text.split(b'\n')[:-1])
     assert len(lines) == 1 and text.count(b'\n') == 4000, (lines, len(text))
     assert size == len(text), (size, len(text))
-    assert mapped in (None, text)
+    assert not mapped or len(set(mapped.split(b'\n')[:-1])) == 1 and mapped.count(b'\n') == 4000
     seen |= lines
 print(len(seen))
 "#;

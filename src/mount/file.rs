@@ -213,13 +213,7 @@ impl Ordinary {
 
     /// lseek(2) with SEEK_DATA or SEEK_HOLE; the kernel does the others itself.
     pub fn seek(&self, offset: i64, whence: i32) -> Result<i64> {
-        let offset = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
-        let to = match whence {
-            libc::SEEK_DATA => SeekFrom::Data(offset),
-            libc::SEEK_HOLE => SeekFrom::Hole(offset),
-            _ => return Err(Errno::INVAL),
-        };
-        rustix::fs::seek(self.pin.reader()?, to).map(|offset| offset as i64)
+        seek(self.pin.reader()?, offset, whence)
     }
 
     /// fallocate(2) with any of its modes.
@@ -232,16 +226,20 @@ impl Ordinary {
     pub fn sync(&self, data_only: bool) -> Result<()> {
         sync(self.pin.open_fd()?, data_only)
     }
+}
 
-    /// copy_file_range(2) from here to `to`; returns how many bytes were copied.
-    pub fn copy(&self, offset: u64, to: &Ordinary, to_offset: u64, length: u64) -> Result<u32> {
-        /// The reply has 32 bits; a multiple of the page size keeps a clone aligned.
-        const LENGTH_MAX: u64 = 0x7fff_f000;
-        let (mut from, mut onto) = (offset, to_offset);
-        let length = length.min(LENGTH_MAX) as usize;
-        let (reader, writer) = (self.pin.reader()?, to.pin.writer()?);
-        rustix::fs::copy_file_range(reader, Some(&mut from), writer, Some(&mut onto), length).map(|count| count as u32)
-    }
+/// lseek(2) with SEEK_DATA or SEEK_HOLE.
+///
+/// # Errors
+/// ENXIO beyond the end; EINVAL for another whence.
+pub fn seek(fd: BorrowedFd<'_>, offset: i64, whence: i32) -> Result<i64> {
+    let offset = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+    let to = match whence {
+        libc::SEEK_DATA => SeekFrom::Data(offset),
+        libc::SEEK_HOLE => SeekFrom::Hole(offset),
+        _ => return Err(Errno::INVAL),
+    };
+    rustix::fs::seek(fd, to).map(|offset| offset as i64)
 }
 
 fn write_all(fd: BorrowedFd<'_>, data: &[u8], offset: u64, how: ReadWriteFlags) -> Result<usize> {

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Coordination, Creation};
+use super::coordinated::{Coordination, Creation, Use, Wish};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
@@ -26,6 +26,7 @@ use super::setattr::Changes;
 use super::tree::{Caller, Tree};
 use super::xattr::Answer;
 use crate::os::creds;
+use crate::session::LockOwner as LockOwnerId;
 
 /// The filesystem as fuser sees it.
 #[derive(Debug)]
@@ -43,12 +44,13 @@ const BACKGROUND_MAX: u16 = 64;
 /// The kernel asks for generations only for NFS export, which is not offered.
 pub(super) const GENERATION: Generation = Generation(0);
 
-/// What is asked of the kernel, each where it has it. Not asked for: FUSE_FLOCK_LOCKS and FUSE_POSIX_LOCKS (the kernel then
-/// keeps locks itself, which is right for ordinary files), FUSE_WRITEBACK_CACHE (passthrough excludes it).
+/// What is asked of the kernel, each where it has it. Not asked for: FUSE_POSIX_LOCKS (the kernel keeps fcntl(2) locks itself, and each lock request
+/// that comes is a flock(2), which fuser could not tell apart from others), FUSE_WRITEBACK_CACHE (passthrough excludes it).
 ///
 /// FUSE_HANDLE_KILLPRIV_V2: without it the kernel asks for `security.capability` before every single write. With it, set-id bits are ours
 /// to clear: see [`attr::has_set_id`].
-const WANTED: [InitFlags; 12] = [
+const WANTED: [InitFlags; 13] = [
+    InitFlags::FUSE_FLOCK_LOCKS,
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_PASSTHROUGH,
@@ -175,9 +177,14 @@ impl fuser::Filesystem for Fs {
         self.tree.nodes.forget(node(ino), nlookup);
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let id = node(ino);
-        if let Some(stat) = self.coordination.stat_of_session(id) {
+        let whose = || {
+            let caller = caller(request);
+            let session = self.coordination.stat_of_session(caller, id);
+            session.or_else(|| self.coordination.stat_of_reader(caller, id))
+        };
+        if let Some(stat) = whose() {
             return reply.attr(&Duration::ZERO, &attr::attributes(id, &stat));
         }
         match self
@@ -190,7 +197,7 @@ impl fuser::Filesystem for Fs {
                     // A version that was replaced has its links in the history only.
                     stat.st_nlink = 0;
                 }
-                let passing = self.coordination.is_passing(id);
+                let passing = self.coordination.is_passing(id) || self.coordination.has_readers_elsewhere(id);
                 let ttl = if passing {
                     Duration::ZERO
                 } else {
@@ -381,17 +388,22 @@ impl fuser::Filesystem for Fs {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let read = self.tree.handles.get(fh.0).and_then(|handle| match handle {
             Handle::Ordinary(file) => file.read(offset, size),
+            // read(2) comes with an owner, and what fills a page of a mapping without.
+            Handle::Reader(reader) => {
+                self.coordination
+                    .read(caller(request), &reader, (offset, size), lock_owner.is_none())
+            }
             Handle::Writer(writer) => writer.read(offset, size),
         });
         match read {
@@ -402,7 +414,7 @@ impl fuser::Filesystem for Fs {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -416,7 +428,7 @@ impl fuser::Filesystem for Fs {
         let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let clears = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         if let Ok(Handle::Writer(writer)) = self.tree.handles.get(fh.0) {
-            return self.write_coordinated(writer, offset, data, (from_mapping, clears), reply);
+            return self.write_coordinated(caller(request), writer, offset, data, (from_mapping, clears), reply);
         }
         if from_mapping {
             // Pages of a mapping go where they belong, whatever handle the kernel chose for them.
@@ -450,24 +462,18 @@ impl fuser::Filesystem for Fs {
         _ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        match self.tree.handles.remove(fh.0) {
-            Some(Handle::Ordinary(file)) => self.tree.close(file),
-            Some(Handle::Writer(writer)) => {
-                self.coordination.close_writer(&writer);
-                self.coordination.forget_pin(writer);
-            }
-            None => {}
-        }
+        self.close_handle(fh.0, lock_owner.map(|owner| LockOwnerId(owner.0)));
         reply.ok();
     }
 
     fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         match self.tree.handles.get(fh.0) {
             Ok(Handle::Ordinary(file)) => self.later(reply, move || file.sync(datasync)),
+            Ok(Handle::Reader(reader)) => self.later(reply, move || reader.opened.sync(datasync)),
             Ok(Handle::Writer(writer)) => self.later(reply, move || writer.sync(datasync)),
             Err(error) => reply.error(reply_errno(error)),
         }
@@ -612,19 +618,28 @@ impl fuser::Filesystem for Fs {
             Ok(Handle::Ordinary(file)) => self.later(reply, move || {
                 creds::writing_as(uid, || file.allocate(offset, length, mode))
             }),
+            Ok(Handle::Reader(_)) => reply.error(reply_errno(Errno::BADF)),
             Ok(Handle::Writer(writer)) => {
-                let coordination = Arc::clone(&self.coordination);
-                self.later(reply, move || {
-                    creds::writing_as(uid, || writer.allocate(&coordination, offset, length, mode))
+                let (coordination, file) = (Arc::clone(&self.coordination), Arc::clone(&writer));
+                self.coordination.before_change(caller(request), &writer, move |ready| {
+                    let allocate = || file.allocate(&coordination, offset, length, mode);
+                    reply_empty(ready.and_then(|()| creds::writing_as(uid, allocate)), reply);
                 });
             }
             Err(error) => reply.error(reply_errno(error)),
         }
     }
 
-    fn lseek(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(&self, request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let found = self.tree.handles.get(fh.0).and_then(|handle| match handle {
             Handle::Ordinary(file) => file.seek(offset, whence),
+            Handle::Reader(reader) => file::seek(
+                self.coordination
+                    .bound(caller(request), &reader, Use::Measured)
+                    .reader()?,
+                offset,
+                whence,
+            ),
             Handle::Writer(writer) => writer.seek(offset, whence),
         });
         match found {
@@ -646,19 +661,35 @@ impl fuser::Filesystem for Fs {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
-        let uid = request.uid();
-        self.tree.workers.run(move || {
-            let copied = tree.handles.get(fh_in.0).and_then(|from| {
-                let to = tree.handles.get(fh_out.0)?;
-                creds::writing_as(uid, || {
-                    route::copy(&coordination, (&from, offset_in), (&to, offset_out), len)
-                })
-            });
-            match copied {
-                Ok(count) => reply.written(count),
-                Err(error) => reply.error(reply_errno(error)),
+        let (from, to) = ((fh_in.0, offset_in), (fh_out.0, offset_out));
+        self.copy_range(caller(request), from, to, len, reply);
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        _start: u64,
+        _end: u64,
+        typ: i32,
+        _pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let wish = Wish {
+            caller: caller(request),
+            owner: LockOwnerId(lock_owner.0),
+            mode: route::lock_mode(typ),
+            nonblock: !sleep,
+        };
+        match self.tree.handles.get(fh.0) {
+            Ok(handle) => {
+                let answer = Box::new(move |result| reply_empty(result, reply));
+                self.coordination.flock(wish, node(ino), &handle, answer);
             }
-        });
+            Err(error) => reply.error(reply_errno(error)),
+        }
     }
 }

@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
 
-use super::coordinated::Writer;
+use super::coordinated::{Reader, Writer};
 use super::nodes::NodeId;
 use super::pin::Pin;
 
 /// What an open made.
 #[derive(Debug, Clone)]
 pub enum Handle {
-    /// An ordinary file, or one version of a coordinated one: nobody's business but its users'.
+    /// An ordinary file: nobody's business but its users'.
     Ordinary(Arc<Ordinary>),
+    /// A coordinated file, open for reading.
+    Reader(Arc<Reader>),
     /// A coordinated file, open for writing.
     Writer(Arc<Writer>),
 }
@@ -53,7 +55,7 @@ impl Handles {
     pub fn ordinary(&self, number: u64) -> Result<Arc<Ordinary>> {
         match self.get(number)? {
             Handle::Ordinary(file) => Ok(file),
-            Handle::Writer(_) => Err(Errno::BADF),
+            Handle::Reader(_) | Handle::Writer(_) => Err(Errno::BADF),
         }
     }
 

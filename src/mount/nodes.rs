@@ -263,6 +263,13 @@ impl NodeTable {
         self.inner.read().nodes.get(&id).and_then(|node| node.open.upgrade())
     }
 
+    /// Whether the node's name still leads to what `pin` holds, as far as the table knows.
+    pub fn is_current(&self, id: NodeId, pin: &Arc<Pin>) -> bool {
+        let inner = self.inner.read();
+        let node = inner.nodes.get(&id);
+        node.is_some_and(|node| !node.detached && std::ptr::eq(node.open.as_ptr(), Arc::as_ptr(pin)))
+    }
+
     /// The node of an inode, if it has one.
     pub fn find(&self, identity: Identity) -> Option<NodeId> {
         self.inner.read().find(identity)

@@ -9,7 +9,7 @@ use rustix::fs::{OFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Coordination, Creation, Target, Writer};
+use super::coordinated::{Coordination, Creation, Reader, Target, Use, Writer};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::fs::{Fs, GENERATION};
@@ -18,6 +18,7 @@ use super::nodes::{Name, NodeId};
 use super::setattr::Changes;
 use super::tree::Caller;
 use crate::os::creds;
+use crate::session::{LockMode, LockOwner};
 
 /// A reply of copy_file_range(2) has 32 bits; a multiple of the page size keeps a clone aligned.
 const COPY_BYTES_MAX: u64 = 0x7fff_f000;
@@ -30,7 +31,7 @@ impl Fs {
     pub fn lookup_coordinated(&self, caller: Caller, target: &Target, reply: ReplyEntry) {
         match self.coordination.lookup(caller, target) {
             Ok(entry) => {
-                let shadow = self.coordination.stat_of_session(entry.id).is_some();
+                let shadow = self.coordination.stat_of_session(caller, entry.id).is_some();
                 let passing =
                     self.coordination.is_passing(entry.id) && self.coordination.stat_of_name(entry.id).is_ok();
                 let attr_ttl = if shadow || passing { Duration::ZERO } else { VERSION_TTL };
@@ -52,7 +53,8 @@ impl Fs {
         if flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC) {
             return match self.coordination.open_reader(caller, node, &target) {
                 Ok(file) => {
-                    let number = tree.handles.insert(Handle::Ordinary(file));
+                    let reader = Arc::new(Reader::new(file, target.name, caller.uid));
+                    let number = tree.handles.insert(Handle::Reader(reader));
                     reply.opened(
                         FileHandle(number),
                         FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
@@ -101,6 +103,7 @@ impl Fs {
     /// write(2) to a session's shadow, at the end of the file unless `at_offset`; one that `clears` takes set-id bits away. On a worker thread where something must be copied or waited for first.
     pub fn write_coordinated(
         &self,
+        caller: Caller,
         writer: Arc<Writer>,
         offset: u64,
         data: &[u8],
@@ -119,9 +122,48 @@ impl Fs {
             return answer(written(&writer, &self.coordination, offset, data));
         }
         let (coordination, data) = (Arc::clone(&self.coordination), data.to_vec());
-        self.tree
-            .workers
-            .run(move || answer(written(&writer, &coordination, offset, &data)));
+        let write = Arc::clone(&writer);
+        self.coordination.before_change(caller, &writer, move |ready| {
+            answer(ready.and_then(|()| written(&write, &coordination, offset, &data)));
+        });
+    }
+
+    /// The last descriptor of an open file description is closed. `owner` is what flock(2) knows it by, if it was ever called on it.
+    pub fn close_handle(&self, number: u64, owner: Option<LockOwner>) {
+        let handle = self.tree.handles.remove(number);
+        if let Some(Handle::Writer(writer)) = &handle {
+            self.coordination.close_writer(writer);
+        }
+        if let Some(owner) = owner {
+            self.coordination.release_lock(owner, handle.as_ref());
+        }
+        match handle {
+            Some(Handle::Ordinary(file)) => self.tree.close(file),
+            Some(Handle::Reader(reader)) => self.coordination.close_reader(reader),
+            Some(Handle::Writer(writer)) => self.coordination.forget_pin(writer),
+            None => {}
+        }
+    }
+
+    /// copy_file_range(2) from one handle to another, each with an offset.
+    pub fn copy_range(&self, caller: Caller, from: (u64, u64), to: (u64, u64), length: u64, reply: ReplyWrite) {
+        let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
+        let work = move |ready: Result<()>| {
+            let copied = ready.and_then(|()| tree.handles.get(from.0)).and_then(|source| {
+                let target = tree.handles.get(to.0)?;
+                creds::writing_as(caller.uid, || {
+                    copy(&coordination, caller, (&source, from.1), (&target, to.1), length)
+                })
+            });
+            match copied {
+                Ok(count) => reply.written(count),
+                Err(error) => reply.error(reply_errno(error)),
+            }
+        };
+        match self.tree.handles.get(to.0) {
+            Ok(Handle::Writer(writer)) => self.coordination.before_change(caller, &writer, work),
+            _ => self.tree.workers.run(move || work(Ok(()))),
+        }
     }
 
     /// mkdir(2), symlink(2), mknod(2), unless somebody is creating a coordinated file of that name.
@@ -156,15 +198,19 @@ impl Fs {
         };
         let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
         match (changes.size, handle.map(|number| self.tree.handles.get(number))) {
-            (Some(size), Some(Ok(Handle::Writer(writer)))) => self.tree.workers.run(move || {
-                let rest = Changes { size: None, ..changes };
-                let set = creds::writing_as(caller.uid, || writer.set_len(&coordination, size));
-                answer(set.and_then(|()| tree.set_attributes(caller, node, handle, &rest)));
-            }),
+            (Some(size), Some(Ok(Handle::Writer(writer)))) => {
+                let set_len = Arc::clone(&writer);
+                self.coordination.before_change(caller, &writer, move |ready| {
+                    let rest = Changes { size: None, ..changes };
+                    let set =
+                        ready.and_then(|()| creds::writing_as(caller.uid, || set_len.set_len(&coordination, size)));
+                    answer(set.and_then(|()| tree.set_attributes(caller, node, handle, &rest)));
+                });
+            }
             (Some(size), None) if let Some(target) = self.coordination.target_of(node) => {
                 self.coordination.truncate(caller, node, target, size, Box::new(answer));
             }
-            _ if self.coordination.stat_of_session(node).is_some() => self.tree.workers.run(move || {
+            _ if self.coordination.stat_of_session(caller, node).is_some() => self.tree.workers.run(move || {
                 answer(
                     coordination
                         .touch(node)
@@ -173,6 +219,15 @@ impl Fs {
             }),
             _ => answer(self.tree.set_attributes(caller, node, handle, &changes)),
         }
+    }
+}
+
+/// LOCK_SH, LOCK_EX; `None` for LOCK_UN. The kernel speaks of all locks as fcntl(2) does.
+pub fn lock_mode(kind: i32) -> Option<LockMode> {
+    match kind {
+        libc::F_RDLCK => Some(LockMode::Shared),
+        libc::F_WRLCK => Some(LockMode::Exclusive),
+        _ => None,
     }
 }
 
@@ -185,20 +240,31 @@ pub fn reply_uncached(result: Result<Entry>, reply: ReplyEntry) {
 }
 
 /// copy_file_range(2) between any two open files.
-pub fn copy(coordination: &Coordination, from: (&Handle, u64), to: (&Handle, u64), length: u64) -> Result<u32> {
+fn copy(
+    coordination: &Coordination,
+    caller: Caller,
+    from: (&Handle, u64),
+    to: (&Handle, u64),
+    length: u64,
+) -> Result<u32> {
     let length = length.min(COPY_BYTES_MAX);
-    match (from.0, to.0) {
-        (Handle::Ordinary(source), Handle::Ordinary(file)) => source.copy(from.1, file, to.1, length),
-        (Handle::Ordinary(source), Handle::Writer(writer)) => {
-            writer.copy_from(coordination, source.pin.reader()?, from.1, to.1, length as usize)
+    let own;
+    let pin;
+    let source = match from.0 {
+        Handle::Ordinary(file) => file.pin.reader()?,
+        Handle::Reader(reader) => {
+            pin = coordination.bound(caller, reader, Use::Measured);
+            pin.reader()?
         }
-        (Handle::Writer(source), Handle::Writer(writer)) => {
-            writer.copy_from(coordination, source.content()?.as_fd(), from.1, to.1, length as usize)
+        Handle::Writer(writer) => {
+            own = writer.content()?;
+            own.as_fd()
         }
-        (Handle::Writer(source), Handle::Ordinary(file)) => {
-            let content = source.content()?;
-            copy_into(content.as_fd(), from.1, file.pin.writer()?, to.1, length as usize)
-        }
+    };
+    match to.0 {
+        Handle::Writer(writer) => writer.copy_from(coordination, source, from.1, to.1, length as usize),
+        Handle::Ordinary(file) => copy_into(source, from.1, file.pin.writer()?, to.1, length as usize),
+        Handle::Reader(_) => Err(Errno::BADF),
     }
 }
 

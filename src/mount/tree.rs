@@ -133,6 +133,16 @@ impl Tree {
         }
     }
 
+    /// A node's attributes are others than the kernel has been told. Waits for nothing that a request can hold.
+    pub fn attributes_changed(&self, id: NodeId) {
+        // A negative offset: the attributes alone, no pages.
+        if let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.inval_inode(fuser::INodeNo(id.0), -1, 0)
+        {
+            log::debug!("the kernel was not told of new attributes: {error}");
+        }
+    }
+
     /// No name changes while this is held.
     pub fn hold_names(&self) -> NamesHeld<'_> {
         self.names.read()

@@ -101,7 +101,7 @@ impl Coordination {
     }
 
     /// Ends a session on a worker thread, once.
-    fn end(self: &Arc<Self>, session: &Arc<Session>, why: Ending) {
+    pub(super) fn end(self: &Arc<Self>, session: &Arc<Session>, why: Ending) {
         let Some(staged) = session.take() else { return };
         let (this, session) = (Arc::clone(self), Arc::clone(session));
         self.tree.workers.run(move || this.finish_taken(&session, staged, why));
@@ -115,7 +115,7 @@ impl Coordination {
         session.settle().map(|_| ())
     }
 
-    fn finish_taken(self: &Arc<Self>, session: &Arc<Session>, staged: Staged, why: Ending) {
+    pub(super) fn finish_taken(self: &Arc<Self>, session: &Arc<Session>, staged: Staged, why: Ending) {
         let outcome = self.finish(session, staged, why);
         self.over(Arc::clone(session), outcome);
     }

@@ -31,6 +31,21 @@ impl Writer {
         Arc::clone(&self.session.lock())
     }
 
+    /// Writes to `new` from now on, unless it does not write to `old` any more.
+    pub fn replace(&self, old: &Arc<Session>, new: &Arc<Session>) -> bool {
+        let mut session = self.session.lock();
+        let is_old = Arc::ptr_eq(&session, old);
+        if is_old {
+            *session = Arc::clone(new);
+        }
+        is_old
+    }
+
+    /// Whether its session is open, as far as can be said without waiting.
+    pub fn is_open_now(&self) -> bool {
+        self.session.try_lock().is_some_and(|session| session.is_open_now())
+    }
+
     /// Whether a change can be made at once, without waiting and without copying much.
     pub fn is_quick(&self) -> bool {
         self.session.try_lock().is_some_and(|session| session.is_quick())

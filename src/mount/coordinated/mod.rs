@@ -8,9 +8,12 @@ mod caller;
 mod close;
 mod counts;
 mod files;
+mod flock;
 mod handles;
+mod locks;
 mod names;
 mod open;
+mod reader;
 mod restore;
 mod session;
 mod status;
@@ -29,13 +32,17 @@ use rustix::io::Errno;
 
 pub use counts::Counted;
 pub use files::Creation;
+pub use flock::Wish;
 pub use handles::Writer;
+pub use reader::{Reader, Use};
 pub use session::RealStore;
 pub use status::{SessionStatus, WaiterStatus};
 
 use caller::Descriptions;
 use counts::Counts;
 use files::Files;
+use locks::Locks;
+use reader::MovedOn;
 
 use super::nodes::{Name, NodeId, ROOT};
 use super::tree::Tree;
@@ -64,6 +71,8 @@ pub struct Coordination {
     store: RealStore,
     rules: RwLock<Arc<Rules>>,
     files: Mutex<Files>,
+    locks: Mutex<Locks>,
+    moved_on: MovedOn,
     descriptions: Descriptions,
     counts: Counts,
     wakeup: wait::Wakeup,
@@ -98,6 +107,8 @@ impl Coordination {
             store,
             rules: RwLock::new(Arc::new(rules)),
             files: Mutex::new(Files::new(first)),
+            locks: Mutex::default(),
+            moved_on: MovedOn::default(),
             descriptions: Descriptions::default(),
             counts: Counts::default(),
             wakeup: wait::Wakeup::default(),

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
+use super::locks::Whose;
 use super::open::Beginning;
 use super::session::Session;
 use super::wait::Claim;
@@ -149,6 +150,7 @@ impl Coordination {
             .remove(&place(&dir, name, &path), &who, &info)
             .map_err(|error| self.failed(&error))?;
         self.tree.superseded(victim);
+        self.locks.lock().removed(&Whose::Name(name.clone()));
         self.published(&path);
         Ok(())
     }
@@ -269,6 +271,13 @@ impl Coordination {
                 self.tree.superseded(victim);
             }
             self.tree.renamed(old, new, &moved, None, moving.flags);
+            let by_inode = || Whose::Inode(attr::identity(&moved, false));
+            let whose = |name: &Name, is_coordinated: bool| match is_coordinated {
+                true => Whose::Name(name.clone()),
+                false => by_inode(),
+            };
+            let (from, to) = (whose(old, source.is_some()), whose(new, target.is_some()));
+            self.locks.lock().renamed(&from, to);
         }
         [&old_path, &new_path].into_iter().for_each(|path| self.published(path));
         Ok(())

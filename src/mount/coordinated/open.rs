@@ -117,8 +117,14 @@ impl Coordination {
     }
 
     /// fstat(2) and stat(2) of a node that stands for a session's shadow; `None` for all others.
-    pub fn stat_of_session(&self, node: NodeId) -> Option<Stat> {
+    pub fn stat_of_session(&self, caller: Caller, node: NodeId) -> Option<Stat> {
         let session = self.files.lock().session_on(node).cloned()?;
+        if let Some(pin) = session.shared() {
+            let opener = caller::opener(caller);
+            if opener.proc != session.about.process && !opener.ancestors.contains(&session.about.process) {
+                return rustix::fs::fstat(pin.fd()).ok();
+            }
+        }
         session.staged(|staged| staged.stat()).ok()
     }
 

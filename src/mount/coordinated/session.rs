@@ -2,7 +2,8 @@
 
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -54,6 +55,10 @@ pub struct Session {
     /// Holds the shadow's inode; the handles of its node share it.
     pub pin: Arc<Pin>,
     name: Mutex<Name>,
+    /// Its end was not its handles' end: each begins another session with its next lock or write (flock.rs).
+    resumable: AtomicBool,
+    /// Its node stands for a version too, which others have open through this pin.
+    shared: OnceLock<Arc<Pin>>,
     /// Held while the base is copied into the shadow and while the shadow is synced: an error of fsync(2) is told once, and must be noted before
     /// anybody can publish. So whoever asks for it may wait for the disk.
     stage: Mutex<Stage>,
@@ -141,6 +146,8 @@ impl Session {
             creates: staged.base.is_none(),
             pin,
             name: Mutex::new(name),
+            resumable: AtomicBool::new(false),
+            shared: OnceLock::new(),
             stage: Mutex::new(Stage::Open(Box::new(staged))),
             settled: Condvar::new(),
         }
@@ -171,8 +178,20 @@ impl Session {
 
     /// Takes what is staged in order to end the session; `None` when that is under way or done.
     pub fn take(&self) -> Option<Staged> {
+        self.take_if(|_| true)
+    }
+
+    /// The same, if there is nothing in it to publish.
+    pub fn take_unchanged(&self) -> Option<Staged> {
+        self.take_if(|staged| !staged.changed && !staged.unlinked)
+    }
+
+    fn take_if(&self, is_wanted: impl Fn(&Staged) -> bool) -> Option<Staged> {
         let mut stage = self.stage.lock();
         let Stage::Open(staged) = &*stage else { return None };
+        if !is_wanted(staged) {
+            return None;
+        }
         let ending = Stage::Ending {
             waiting: Vec::new(),
             content: Arc::clone(staged.content()),
@@ -212,6 +231,36 @@ impl Session {
             Stage::Ending { shown, .. } => Ok(*shown),
             Stage::Over(_) => Ok(false),
         }
+    }
+
+    /// The version that it shows, while it has changed nothing.
+    pub fn unchanged_base(&self) -> Option<Arc<std::fs::File>> {
+        match &*self.stage.lock() {
+            Stage::Open(staged) if !staged.changed && !staged.unlinked => staged.base.clone(),
+            _ => None,
+        }
+    }
+
+    /// Its handles outlive it and go on with another session.
+    pub fn set_resumable(&self) {
+        self.resumable.store(true, Ordering::Release);
+    }
+
+    /// Whether it ended, or is about to end, before its handles.
+    pub fn is_resumable(&self) -> bool {
+        self.resumable.load(Ordering::Acquire)
+    }
+
+    /// Others have its node open, for the version that it stood for.
+    pub fn share_node(&self, others: Option<Arc<Pin>>) {
+        if let Some(pin) = others {
+            let _ = self.shared.set(pin);
+        }
+    }
+
+    /// What others than its lineage have open by its node.
+    pub fn shared(&self) -> Option<&Arc<Pin>> {
+        self.shared.get()
     }
 
     /// `reply` is told how the session ended, as soon as it has.
@@ -289,6 +338,12 @@ impl Session {
     pub fn is_quick(&self) -> bool {
         let stage = self.stage.try_lock();
         stage.is_some_and(|stage| matches!(&*stage, Stage::Open(staged) if staged.to_copy() <= COPY_AT_ONCE_BYTES_MAX))
+    }
+
+    /// [`Session::is_open`] for who may not wait; `false` when it would have to.
+    pub fn is_open_now(&self) -> bool {
+        let stage = self.stage.try_lock();
+        stage.is_some_and(|stage| matches!(&*stage, Stage::Open(_)))
     }
 
     /// Whether it still can be written to.

@@ -15,7 +15,7 @@ use crate::os::proc;
 use crate::session::{Admission, FileKey, Intent, Millis, Opener, Patience, ProcId, Refusal, SessionId, Ticket, Wake};
 
 /// How often the waiting threads are asked whether a signal is pending. fuser refuses FUSE_INTERRUPT, so nobody tells us (kernel-facts, 10).
-const SIGNALS_EVERY: Duration = Duration::from_millis(40);
+pub(super) const SIGNALS_EVERY: Duration = Duration::from_millis(40);
 /// How long the thread sleeps when nobody waits.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -27,7 +27,7 @@ pub struct Wakeup {
 }
 
 impl Wakeup {
-    fn call(&self) {
+    pub(super) fn call(&self) {
         *self.called.lock() = true;
         self.changed.notify_one();
     }
@@ -197,13 +197,15 @@ impl Coordination {
         expired.into_iter().for_each(|node| self.tree.nodes.forget(node, 1));
         self.carry_out(wakes);
         self.end_interrupted();
+        let locks = self.watch_locks().unwrap_or(IDLE);
         let files = self.files.lock();
         let deadline = files
             .queue
             .next_deadline()
             .map(|at| Duration::from_millis(at.0.saturating_sub(self.now().0)));
         let signals = if files.waiting.is_empty() { IDLE } else { SIGNALS_EVERY };
-        deadline.map_or(signals, |deadline| deadline.max(Duration::from_millis(1)).min(signals))
+        let soonest = deadline.unwrap_or(IDLE).min(signals).min(locks);
+        soonest.max(Duration::from_millis(1))
     }
 
     /// Who asks: with its ancestors only where somebody has the file, because reading them costs.

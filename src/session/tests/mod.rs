@@ -1,6 +1,7 @@
 //! Sentences for the rules, a reference model, and what compares the two.
 
 mod exhaustive;
+mod flock;
 mod model;
 mod pair;
 mod random;

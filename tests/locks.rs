@@ -1,0 +1,409 @@
+//! W12 and R2: flock(2) between processes, and what a handle sees and leaves when it has a lock or lets go of it.
+
+mod support;
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::puppet::Puppet;
+use support::{Project, Running, eventually, run, succeed, wait, watchdog};
+
+const TRY: &str = "fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)";
+
+/// A project with an ordinary file and a coordinated one, and two processes that have opened one of them.
+fn two_with(name: &str, mode: &str) -> (Project, Puppet, Puppet) {
+    let project = Project::with(&[
+        ("concord.toml", "wait = '30s'\n"),
+        ("STATE.md", "v1"),
+        ("work.lock", ""),
+    ]);
+    let (mut a, mut b) = (Puppet::new(&project), Puppet::new(&project));
+    for puppet in [&mut a, &mut b] {
+        assert_eq!(puppet.does(&format!("f = open('{name}', '{mode}')")), "ok");
+    }
+    (project, a, b)
+}
+
+#[test]
+fn w12_locks_exclude_each_other_on_ordinary_and_on_coordinated_files() {
+    watchdog();
+    for name in ["work.lock", "STATE.md"] {
+        let (_project, mut a, mut b) = two_with(name, "r");
+        assert_eq!(a.does("fcntl.flock(f, fcntl.LOCK_SH)"), "None");
+        assert_eq!(b.does("fcntl.flock(f, fcntl.LOCK_SH)"), "None");
+        assert_eq!(a.does(TRY), "EAGAIN", "{name}: the other's shared lock");
+        assert_eq!(b.does(TRY), "None", "{name}: a failed conversion has let go");
+        b.does("fcntl.flock(f, fcntl.LOCK_SH)");
+        assert_eq!(
+            a.does("fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)"),
+            "None",
+            "{name}: downgraded"
+        );
+        b.does("fcntl.flock(f, fcntl.LOCK_UN)");
+        a.does(TRY);
+        b.starts("fcntl.flock(f, fcntl.LOCK_EX)");
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(a.does("fcntl.flock(f, fcntl.LOCK_UN)"), "None");
+        assert_eq!(b.says(), "None", "{name}");
+    }
+}
+
+#[test]
+fn w12_a_lock_belongs_to_the_open_file_description() {
+    watchdog();
+    for name in ["work.lock", "STATE.md"] {
+        let (_project, mut a, mut b) = two_with(name, "r");
+        a.does("fcntl.flock(f, fcntl.LOCK_EX)");
+        assert_eq!(
+            a.does("g = open(f.name); fcntl.flock(g, fcntl.LOCK_EX | fcntl.LOCK_NB)"),
+            "EAGAIN"
+        );
+        a.does("d = os.dup(f.fileno()); f.close()");
+        assert_eq!(b.does(TRY), "EAGAIN", "{name}: a duplicate is left");
+        a.does("child = subprocess.Popen(['sleep', '100'], pass_fds=[d]); os.close(d)");
+        assert_eq!(b.does(TRY), "EAGAIN", "{name}: a child has it");
+        a.does("child.kill()");
+        assert_eq!(a.does("child.wait()"), "-9");
+        assert_eq!(b.does(TRY), "None", "{name}");
+        assert_eq!(b.does("f.close()"), "None");
+        assert_eq!(
+            a.does("fcntl.flock(g, fcntl.LOCK_EX | fcntl.LOCK_NB)"),
+            "None",
+            "{name}: free when close(2) has returned"
+        );
+    }
+}
+
+#[test]
+fn w12_a_lock_is_free_when_close_has_returned() {
+    watchdog();
+    let (_project, mut a, _b) = two_with("work.lock", "r");
+    for (name, mode) in [("work.lock", "r"), ("STATE.md", "r"), ("STATE.md", "r+")] {
+        let program = format!(
+            "for _ in range(300):
+    f = open('{name}', '{mode}'); fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB); f.close()"
+        );
+        assert_eq!(a.does(&program), "ok", "{name} {mode}");
+    }
+}
+
+#[test]
+fn w12_a_killed_holders_lock_is_free() {
+    watchdog();
+    for (name, mode) in [("work.lock", "r+"), ("STATE.md", "r"), ("STATE.md", "r+")] {
+        let (project, mut a, mut b) = two_with("work.lock", "r");
+        assert_eq!(
+            a.does(&format!("h = open('{name}', '{mode}'); fcntl.flock(h, fcntl.LOCK_EX)")),
+            "ok"
+        );
+        b.does(&format!("h = open('{name}', 'r')"));
+        b.starts("fcntl.flock(h, fcntl.LOCK_EX)");
+        std::thread::sleep(Duration::from_millis(50));
+        a.0.signal(Signal::KILL);
+        assert_eq!(b.says(), "None");
+        drop(project);
+    }
+}
+
+#[test]
+fn w12_a_signal_ends_the_wait() {
+    watchdog();
+    let waits = "import ctypes, fcntl, os, signal, sys
+for s in (signal.SIGUSR1,): signal.signal(s, lambda *_: None); signal.siginterrupt(s, True)
+libc = ctypes.CDLL(None, use_errno=True)
+f = open(sys.argv[1], sys.argv[2])
+print('ready', flush=True)
+print(libc.flock(f.fileno(), 2), ctypes.get_errno(), flush=True)";
+    for (name, mode) in [("work.lock", "r"), ("STATE.md", "r"), ("STATE.md", "r+")] {
+        let (project, mut holder, mut third) = two_with(name, "r");
+        holder.does("fcntl.flock(f, fcntl.LOCK_EX)");
+        for signal in [Signal::USR1, Signal::INT, Signal::KILL] {
+            let mut command = project.python(waits);
+            command.args([name, mode]).stderr(Stdio::null());
+            let mut waiter = Running::start(command);
+            assert_eq!(waiter.hear(), "ready");
+            std::thread::sleep(Duration::from_millis(150));
+            let start = Instant::now();
+            waiter.signal(signal);
+            if signal == Signal::USR1 {
+                assert_eq!(waiter.hear(), "-1 4", "EINTR");
+            } else {
+                wait(&mut waiter.0, Duration::from_secs(5));
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(1),
+                "{name} {mode} {signal:?}: {:?}",
+                start.elapsed()
+            );
+        }
+        holder.does("fcntl.flock(f, fcntl.LOCK_UN)");
+        assert_eq!(
+            third.does(TRY),
+            "None",
+            "{name}: no lock stays with a wait that was given up"
+        );
+    }
+}
+
+#[test]
+fn w12_waiters_cost_no_thread_and_are_served_one_at_a_time() {
+    watchdog();
+    let project = Project::with(&[("work.lock", ""), ("STATE.md", "0")]);
+    let counts = "import fcntl, sys
+f = open(sys.argv[1]); print('ready', flush=True)
+fcntl.flock(f, fcntl.LOCK_EX)
+with open('count.txt', 'a') as c: c.write('+')
+fcntl.flock(f, fcntl.LOCK_UN)";
+    let mut holder = Puppet::new(&project);
+    holder.does("f = open('STATE.md'); fcntl.flock(f, fcntl.LOCK_EX)");
+    let mut waiters: Vec<Running> = Vec::new();
+    for _ in 0..30 {
+        let mut command = project.python(counts);
+        command.arg("STATE.md");
+        waiters.push(Running::start(command));
+    }
+    waiters.iter_mut().for_each(|waiter| assert_eq!(waiter.hear(), "ready"));
+    // The daemon still serves everybody else.
+    assert_eq!(succeed(project.sh("echo x > other.md; cat other.md")), "x\n");
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", project.status()["pid"].as_u64().unwrap())).unwrap();
+    let threads: u32 = status
+        .lines()
+        .find_map(|l| l.strip_prefix("Threads:"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(threads < 40, "{threads}");
+    holder.does("fcntl.flock(f, fcntl.LOCK_UN)");
+    for waiter in waiters {
+        assert!(waiter.finish().success());
+    }
+    assert_eq!(project.read("count.txt").len(), 30);
+}
+
+#[test]
+fn w12_a_rename_over_the_file_keeps_the_lock() {
+    watchdog();
+    let (project, mut a, mut b) = two_with("STATE.md", "r");
+    a.does("fcntl.flock(f, fcntl.LOCK_EX)");
+    succeed(project.sh("echo v2 > t.txt && mv t.txt STATE.md && echo v3 > STATE.md"));
+    b.does("f = open('STATE.md')");
+    assert_eq!(
+        b.does(TRY),
+        "EAGAIN",
+        "the lock is the file's, whatever version is opened"
+    );
+    succeed(project.sh("mv STATE.md ARCHIVE.md"));
+    b.does("f = open('ARCHIVE.md')");
+    assert_eq!(b.does(TRY), "EAGAIN", "it went with the file");
+    succeed(project.sh("echo new > STATE.md"));
+    b.does("f = open('STATE.md')");
+    assert_eq!(b.does(TRY), "None", "another file of that name");
+    b.does("f = open('ARCHIVE.md')");
+    a.does("f.close()");
+    assert_eq!(b.does(TRY), "None");
+}
+
+#[test]
+fn w12_letting_go_publishes_before_anybody_else_has_the_lock() {
+    watchdog();
+    let (project, mut reader, mut writer) = two_with("STATE.md", "r");
+    writer.does("f = open('STATE.md', 'r+'); fcntl.flock(f, fcntl.LOCK_EX)");
+    reader.starts("fcntl.flock(f, fcntl.LOCK_SH)");
+    writer.does("f.write('v2 and more'); f.flush()");
+    assert_eq!(project.read("STATE.md"), "v1", "not yet");
+    writer.does("fcntl.flock(f, fcntl.LOCK_UN)");
+    assert_eq!(
+        project.read("STATE.md"),
+        "v2 and more",
+        "published, although it is still open"
+    );
+    assert_eq!(reader.says(), "None");
+    assert_eq!(
+        reader.does("(os.fstat(f.fileno()).st_size, f.read())"),
+        "(11, 'v2 and more')",
+        "R2: its descriptor is older than what it reads"
+    );
+    writer.does("f.close()");
+    assert_eq!(project.history("STATE.md").len(), 2, "published once");
+}
+
+#[test]
+fn w12_a_handle_that_lives_on_works_on_what_is_current_each_time() {
+    watchdog();
+    let (project, mut a, mut b) = two_with("work.lock", "r");
+    let adds = "fcntl.flock(f, fcntl.LOCK_EX)
+f.seek(0); n = int(f.read()); f.seek(0); f.truncate(); f.write(str(n + 1)); f.flush()
+fcntl.flock(f, fcntl.LOCK_UN)";
+    succeed(project.sh("echo 7 > n.json"));
+    a.does("f = open('n.json', 'r+')");
+    assert_eq!(a.does(adds), "ok");
+    b.does("f = open('n.json', 'r+')");
+    for turn in 0..5 {
+        assert_eq!(b.does(adds), "ok", "{turn}");
+        assert_eq!(a.does(adds), "ok", "{turn}");
+    }
+    assert_eq!(project.read("n.json"), "18");
+    // Without a lock it is a writer like any other: it begins with what is current, and waits its turn.
+    succeed(project.sh("printf 100 > n.json"));
+    let mut third = Puppet::new(&project);
+    third.does("h = open('n.json', 'r+')");
+    a.starts("os.pwrite(f.fileno(), b'2', 0)");
+    std::thread::sleep(Duration::from_millis(100));
+    third.does("h.write('1234'); h.close()");
+    assert_eq!(a.says(), "1");
+    assert_eq!(a.does("f.close()"), "None");
+    assert_eq!(project.read("n.json"), "2234");
+    assert_eq!(project.status()["counts"]["stale"], 0, "{}", project.status());
+}
+
+#[test]
+fn w12_who_waits_for_the_lock_does_not_hold_up_who_has_it() {
+    watchdog();
+    for wait_mode in ["fcntl.LOCK_EX", "fcntl.LOCK_EX | fcntl.LOCK_NB"] {
+        let (project, mut waiter, mut holder) = two_with("STATE.md", "r");
+        holder.does("fcntl.flock(f, fcntl.LOCK_EX)");
+        waiter.does("f = open('STATE.md', 'r+')");
+        waiter.starts(&format!("fcntl.flock(f, {wait_mode})"));
+        if wait_mode.contains("NB") {
+            assert_eq!(waiter.says(), "EAGAIN");
+        } else {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let start = Instant::now();
+        assert_eq!(holder.does("put('STATE.md', 'by the holder')"), "None");
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        holder.does("fcntl.flock(f, fcntl.LOCK_UN)");
+        if wait_mode.contains("NB") {
+            assert_eq!(waiter.does(&format!("fcntl.flock(f, {wait_mode})")), "None");
+        } else {
+            assert_eq!(waiter.says(), "None");
+        }
+        assert_eq!(waiter.does("f.read()"), "by the holder");
+        assert_eq!(waiter.does("f.write('!'); f.close()"), "ok");
+        assert_eq!(project.read("STATE.md"), "by the holder!");
+        assert_eq!(project.status()["counts"]["stale"], 0);
+    }
+}
+
+#[test]
+fn w12_who_has_the_lock_already_publishes_nothing_by_asking_again() {
+    watchdog();
+    let (project, mut a, _b) = two_with("work.lock", "r");
+    a.does("f = open('STATE.md', 'r+'); fcntl.flock(f, fcntl.LOCK_EX); f.write('half'); f.flush(); fcntl.flock(f, fcntl.LOCK_EX)");
+    assert_eq!(project.read("STATE.md"), "v1");
+    a.does("f.write(' and half'); f.close()");
+    assert_eq!(project.read("STATE.md"), "half and half");
+    assert_eq!(project.history("STATE.md").len(), 2);
+}
+
+#[test]
+fn w12_a_lock_shows_what_its_own_process_has_published_meanwhile() {
+    watchdog();
+    let (_project, mut a, _b) = two_with("work.lock", "r");
+    a.does("f = open('STATE.md', 'r+')");
+    assert_eq!(
+        a.does("put('STATE.md', 'by another handle', os.O_WRONLY | os.O_TRUNC)"),
+        "None"
+    );
+    a.does("fcntl.flock(f, fcntl.LOCK_EX)");
+    assert_eq!(a.does("f.read()"), "by another handle");
+}
+
+#[test]
+fn w12_threads_that_share_a_session_take_turns() {
+    watchdog();
+    let (project, mut a, _b) = two_with("work.lock", "r");
+    succeed(project.sh("echo 0 > n.json"));
+    let program = "def add():
+    for _ in range(10):
+        with open('n.json', 'r+') as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            n = int(f.read()); f.seek(0); f.truncate(); f.write(str(n + 1)); f.flush()
+            fcntl.flock(f, fcntl.LOCK_UN)
+threads = [threading.Thread(target=add) for _ in range(4)]
+[t.start() for t in threads]; [t.join() for t in threads]";
+    assert_eq!(a.does(program), "ok");
+    assert_eq!(project.read("n.json"), "40");
+}
+
+#[test]
+fn w12_an_unlock_that_cannot_publish_says_so() {
+    watchdog();
+    let (project, mut a, mut b) = two_with("work.lock", "r");
+    succeed(project.sh("mkdir d && echo 1 > d/n.json"));
+    a.does("f = open('d/n.json', 'r+'); fcntl.flock(f, fcntl.LOCK_EX); f.write('2'); f.flush()");
+    b.does("f = open('d/n.json')");
+    if !run(project.sh("chattr +i d")).status.success() {
+        eprintln!("no chattr here: skipped");
+        return;
+    }
+    let unlocked = a.does("fcntl.flock(f, fcntl.LOCK_UN)");
+    succeed(project.sh("chattr -i d"));
+    assert_eq!(unlocked, "EPERM");
+    assert_eq!(b.does(TRY), "None", "free all the same");
+    assert_eq!(b.does("f.read()"), "1\n");
+    assert_eq!(project.recovered().len(), 1);
+}
+
+#[test]
+fn r2_a_version_is_bound_at_the_first_read() {
+    watchdog();
+    let (project, mut early, mut late) = two_with("STATE.md", "r");
+    assert_eq!(early.does("f.read(1)"), "v");
+    succeed(project.sh("printf 'version two' > STATE.md"));
+    assert_eq!(late.does("f.read()"), "version two");
+    assert_eq!(late.does("os.fstat(f.fileno()).st_size"), "11", "what it reads");
+    assert_eq!(early.does("f.seek(0), f.read()"), "(0, 'v1')");
+    assert_eq!(early.does("os.fstat(f.fileno()).st_size"), "2");
+    succeed(project.sh("printf v3 > STATE.md"));
+    assert_eq!(
+        late.does("f.seek(0), f.read()"),
+        "(0, 'version two')",
+        "R1 from there on"
+    );
+    // A lock releases the binding.
+    assert_eq!(early.does("fcntl.flock(f, fcntl.LOCK_SH)"), "None");
+    succeed(project.sh("printf 'the fourth' > STATE.md"));
+    assert_eq!(early.does("f.seek(0), f.read()"), "(0, 'the fourth')");
+    assert_eq!(early.does("os.fstat(f.fileno()).st_size"), "10");
+}
+
+#[test]
+fn r2_who_goes_by_the_size_sees_the_whole_of_one_version() {
+    watchdog();
+    let (project, mut sized, mut mapped) = two_with("STATE.md", "r");
+    assert_eq!(sized.does("n = os.fstat(f.fileno()).st_size"), "ok");
+    mapped.does("m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)");
+    succeed(project.sh("printf 'a much longer version' > STATE.md"));
+    assert_eq!(
+        sized.does("os.read(f.fileno(), n)"),
+        "b'v1'",
+        "not the beginning of the next"
+    );
+    assert_eq!(mapped.does("m[:]"), "b'v1'");
+    let copied = "import os\nf = os.open('STATE.md', os.O_RDONLY)\nos.system('printf short > STATE.md')\ng = os.open('copy.txt', os.O_WRONLY | os.O_CREAT)\nwhile os.copy_file_range(f, g, 1 << 20): pass\nprint(open('copy.txt').read())";
+    assert_eq!(succeed(project.python(copied)), "a much longer version\n");
+}
+
+#[test]
+fn w12_flock_of_util_linux_and_git_work() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "0\n"), ("n.txt", "0\n")]);
+    let script = "for i in 1 2 3 4 5 6 7 8; do
+  (for k in 1 2 3 4 5; do
+    flock n.txt sh -c 'n=$(cat n.txt); echo $((n + 1)) > n.txt'
+    flock STATE.md sh -c 'n=$(cat STATE.md); echo $((n + 1)) > STATE.md'
+  done) &
+done; wait; cat n.txt STATE.md";
+    assert_eq!(succeed(project.sh(script)), "40\n40\n");
+    let git = "git init -q . && git config user.email a@b && git config user.name n && git add -A && git commit -qm one && git gc -q && git status --porcelain && git fsck 2>/dev/null && echo fine";
+    assert_eq!(succeed(project.sh(git)), "fine\n");
+    let cargo = "cargo init -q --vcs none --name seed tool && (cargo build -q --offline --manifest-path tool/Cargo.toml & cargo build -q --offline --manifest-path tool/Cargo.toml; wait) && tool/target/debug/seed";
+    assert_eq!(succeed(project.sh(cargo)), "Hello, world!\n");
+    eventually("nothing is open", || {
+        project.status()["sessions"].as_array().unwrap().is_empty()
+    });
+}
