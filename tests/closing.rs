@@ -84,6 +84,31 @@ os.execvp('cat', ['cat', 'STATE.md'])";
     assert_eq!(project.history("STATE.md").len(), 3);
 }
 
+/// Each of them has a private session (W3), and nothing makes their closes wait for each other.
+#[test]
+fn w5_sessions_of_one_process_that_end_at_once_are_a_version_each() {
+    let project = project();
+    let threads = "import os, threading
+barrier = threading.Barrier(8)
+def save(i):
+    fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)
+    os.write(fd, b'%d' % i * 9999)
+    barrier.wait()
+    os.close(fd)
+threads = [threading.Thread(target=save, args=(i,)) for i in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()";
+    succeed(project.python(threads));
+    let history = project.history("STATE.md");
+    let numbers: Vec<u64> = history.iter().map(|v| v["version"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=9).rev().collect::<Vec<_>>());
+    let mut contents: Vec<Vec<u8>> = (2..=9).map(|version| project.show("STATE.md", version)).collect();
+    contents.sort();
+    let written: Vec<Vec<u8>> = (0..8).map(|i| i.to_string().repeat(9999).into_bytes()).collect();
+    assert!(contents == written, "each version is what one of them wrote");
+    assert_eq!(project.show("STATE.md", 9), project.read("STATE.md").into_bytes());
+}
+
 #[test]
 fn w5_a_session_that_wrote_nothing_publishes_nothing() {
     let project = project();

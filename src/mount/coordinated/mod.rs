@@ -14,6 +14,7 @@ mod open;
 mod restore;
 mod session;
 mod status;
+mod turns;
 mod wait;
 
 use std::ffi::OsStr;
@@ -64,6 +65,7 @@ pub struct Coordination {
     store: RealStore,
     rules: RwLock<Arc<Rules>>,
     files: Mutex<Files>,
+    turns: turns::Turns,
     descriptions: Descriptions,
     counts: Counts,
     wakeup: wait::Wakeup,
@@ -98,6 +100,7 @@ impl Coordination {
             store,
             rules: RwLock::new(Arc::new(rules)),
             files: Mutex::new(Files::new(first)),
+            turns: turns::Turns::default(),
             descriptions: Descriptions::default(),
             counts: Counts::default(),
             wakeup: wait::Wakeup::default(),

@@ -139,6 +139,7 @@ impl Coordination {
         target: &Target,
     ) -> Result<(), Errno> {
         let (dir, path) = self.located(name)?;
+        let _turn = self.turns.take(&[name]);
         if !is_coordinable(&self.stat(name)?) {
             return self.tree.remove(name.parent, &name.name, AtFlags::empty());
         }
@@ -201,6 +202,7 @@ impl Coordination {
 
     fn carry_out_rename(&self, caller: Caller, process: crate::session::ProcId, moving: &Move) -> Result<(), Errno> {
         let (old, new) = (&moving.old, &moving.new);
+        let _turn = self.turns.take(&[old, new]);
         let moved = self.stat(old)?;
         let replaced = match self.stat(new) {
             Ok(stat) => Some(stat),
