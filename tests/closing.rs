@@ -115,6 +115,13 @@ fn w5_a_session_that_wrote_nothing_publishes_nothing() {
     succeed(project.sh(": <> STATE.md; exec 3<>STATE.md; exec 3>&-"));
     assert!(project.history("STATE.md").len() <= 1);
     assert_eq!(project.read("STATE.md"), "v1\n");
+    let touched = "touch -d '2020-02-02 UTC' STATE.md; date -u -r STATE.md +%F; chmod 600 STATE.md; exec 3<>STATE.md; chmod 640 STATE.md
+touch STATE.md -d '2021-01-01 UTC'; date -u -r STATE.md +%F; exec 3>&-; stat -c %a STATE.md; date -u -r STATE.md +%F";
+    assert_eq!(
+        succeed(project.sh(touched)),
+        "2020-02-02\n2021-01-01\n640\n2021-01-01\n"
+    );
+    assert!(project.history("STATE.md").len() <= 1, "metadata is no content");
     succeed(project.sh(": > STATE.md"));
     assert_eq!(project.read("STATE.md"), "");
     assert_eq!(project.history("STATE.md").len(), 2, "a truncation is a change");

@@ -55,29 +55,27 @@ fn git_works_on_the_mount() {
 }
 
 #[test]
-fn git_checkouts_beside_each_other_leave_whole_files() {
+fn git_checkouts_leave_a_reader_whole_files() {
     if lacks("git") {
         return;
     }
     let twin = twin();
-    twin.same(
-        &format!(
-            "{GIT}git init -q -b main .; git add -A; git commit -qm first
+    // Only on the mount: in a plain directory a reader may come between git's creation of a file and its last write.
+    support::succeed(twin.project.sh(&format!(
+        "set -e\n{GIT}git init -q -b main .; git add -A; git commit -qm first
 git checkout -q -b topic; seq 20000 > README.md; git commit -qam long; git checkout -q main
-(for i in 1 2 3 4 5; do git checkout -q topic; git checkout -q main; done) &
-job=$!
+(for i in 1 2 3 4 5; do git checkout -q topic; git checkout -q main; done) & job=$!
 python3 - <<'EOF'
 import time
 end = time.time() + 1.0
 while time.time() < end:
     try: text = open('README.md').read()
     except FileNotFoundError: continue
-    assert len(text) in (17, 108894), len(text)
+    assert len(text) in (15, 108894), len(text)
 EOF
-wait $job; git status --short"
-        )
-        .as_str(),
-    );
+wait $job; test -z \"$(git status --porcelain | grep -v concord)\""
+    )));
+    twin.nothing_is_left("git checkout");
 }
 
 #[test]
@@ -154,12 +152,12 @@ fn node_saves() {
         return;
     }
     let twin = twin();
-    let node = |times, program: &str| {
-        let script = format!(
-            "cat > $OUT/p.mjs <<'EOF'\nimport fs from 'node:fs';\nimport {{promises as fsp}} from 'node:fs';\n{program}\nEOF\nnode $OUT/p.mjs"
-        );
-        twin.saves("data.json", times, &script);
+    let program = |text: &str| {
+        format!(
+            "cat > $OUT/p.mjs <<'EOF'\nimport fs from 'node:fs';\nimport {{promises as fsp}} from 'node:fs';\n{text}\nEOF\nnode $OUT/p.mjs"
+        )
     };
+    let node = |times, text: &str| twin.saves("data.json", times, &program(text));
     node(1, "await fsp.writeFile('data.json', JSON.stringify({n: 2}));");
     node(1, "fs.writeFileSync('data.json', 'sync'.repeat(50000));");
     node(1, "await fsp.appendFile('data.json', 'appended\\n');");
@@ -187,10 +185,8 @@ fn node_saves() {
         8,
         "await Promise.all([...Array(8).keys()].map(i => fsp.writeFile('data.json', 'same'.repeat(20000))));",
     );
-    node(
-        9,
-        "await fsp.writeFile('data.json', '0'); await Promise.all([...Array(8).keys()].map(() => fsp.appendFile('data.json', '1'))).catch(() => {}); console.log(fs.readFileSync('data.json', 'utf8'));",
-    );
+    // Appends of one process: each is there. How many versions they are is W10's affair.
+    twin.same(&program("await fsp.writeFile('data.json', '0'); await Promise.all([...Array(8).keys()].map(() => fsp.appendFile('data.json', '1'))); console.log(fs.readFileSync('data.json', 'utf8'));"));
     node(
         8,
         "await Promise.all([...Array(8).keys()].map(async i => { await fsp.writeFile(`data.json.${i}`, 'r'.repeat(9000)); await fsp.rename(`data.json.${i}`, 'data.json'); }));",
@@ -232,6 +228,6 @@ fn npm_installs_a_local_package() {
 echo '{\"name\": \"app\", \"version\": \"1.0.0\"}' > package.json
 npm install --offline --silent --no-audit --no-fund --no-update-notifier ./dep; cat package.json package-lock.json; node -p 'require(\"dep\")'",
     );
-    twin.same("npm pkg set scripts.hi='echo hi'; npm run --silent hi; npm version --silent --no-git-tag-version patch; cat package.json");
+    twin.same("export npm_config_update_notifier=false; npm pkg set scripts.hi='echo hi'; npm run --silent hi; npm version --silent --no-git-tag-version patch; cat package.json");
     twin.nothing_is_left("npm");
 }

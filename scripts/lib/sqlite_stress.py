@@ -18,7 +18,7 @@ import time
 BUSY_SECONDS = 30
 REFUSALS = ("readonly", "unable to open", "disk I/O error", "no such table")
 # Any program must be ready for these on any filesystem: SQLite does not wait while somebody rolls a killed writer's journal back.
-BUSY = ("database is locked", "database is busy")
+BUSY = ("database is locked", "database is busy", "journal to roll back")
 
 
 def connect(path, mode):
@@ -80,7 +80,8 @@ def read(path, until, reopen):
                 sys.exit(f"a reader saw {count} commits after it had seen {last}")
             last = count
         except sqlite3.OperationalError as error:
-            word = refused(error)
+            # A killed writer left a journal, which a connection that only reads must not roll back: SQLITE_READONLY_ROLLBACK.
+            word = refused(error).replace("readonly", "journal to roll back")
             denied[word] = denied.get(word, 0) + 1
             base = None
         if reopen:

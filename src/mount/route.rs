@@ -165,11 +165,14 @@ impl Fs {
                 self.coordination.truncate(caller, node, target, size, Box::new(answer));
             }
             _ if self.coordination.stat_of_session(node).is_some() => self.tree.workers.run(move || {
-                answer(
-                    coordination
-                        .touch(node)
-                        .and_then(|()| tree.set_attributes(caller, node, handle, &changes)),
-                );
+                let set = || tree.set_attributes(caller, node, handle, &changes);
+                answer(match coordination.unchanged_base(node) {
+                    Some(base) => changes
+                        .set_metadata(base.as_fd())
+                        .and_then(|()| set())
+                        .map(|stat| coordination.stat_of_session(node).unwrap_or(stat)),
+                    None => coordination.touch(node).and_then(|()| set()),
+                });
             }),
             _ => answer(self.tree.set_attributes(caller, node, handle, &changes)),
         }
