@@ -146,6 +146,33 @@ fn sqlite_databases_are_right_under_several_processes() {
     twin.same("python3 - <<'EOF'\nimport sqlite3\nfor mode in ('delete', 'wal'):\n    c = sqlite3.connect(f'{mode}.db'); print(c.execute(f'pragma journal_mode={mode}').fetchone())\n    c.execute('create table t(x)'); c.executemany('insert into t values (?)', [(i,) for i in range(1000)]); c.commit()\n    print(c.execute('select sum(x) from t').fetchone(), c.execute('pragma integrity_check').fetchone()); c.close()\nEOF\nrm delete.db wal.db; ls *.db* 2>/dev/null || echo gone");
 }
 
+/// A rule of the user's may take databases in. A commit must then not be acknowledged that a kill of its writer, or another reader's moment, loses.
+#[test]
+fn a_coordinated_sqlite_database_can_be_read_and_is_refused_for_writing() {
+    let everything = "[[rule]]\npaths = [\"**\"]\n";
+    let mut project = support::Project::unmounted(&[("concord.toml", everything), ("notes-journal", "no database\n")]);
+    let make = "import sqlite3
+for mode in ('delete', 'wal'):
+    c = sqlite3.connect(mode + '.db'); c.execute('pragma journal_mode=' + mode)
+    c.execute('create table t(x)'); c.execute('insert into t values (7)'); c.commit(); c.close()";
+    support::succeed(project.python(make));
+    project.mount();
+    let reads = "import sqlite3; print(sqlite3.connect('delete.db').execute('select x from t').fetchall())";
+    assert_eq!(support::succeed(project.python(reads)), "[(7,)]\n");
+    for mode in ["delete", "wal", "new"] {
+        let writes =
+            format!("import sqlite3\nc = sqlite3.connect('{mode}.db'); c.execute('create table u(x)'); c.commit()");
+        let refused = support::run(project.python(&writes));
+        assert!(!refused.status.success());
+        let said = support::text(&refused.stderr);
+        assert!(said.contains("unable to open database file"), "{said}");
+    }
+    support::succeed(
+        project.sh("echo more >> notes-journal; echo new > other-wal; rm *.db; echo alone > delete.db-wal"),
+    );
+    assert_eq!(project.read("delete.db-wal"), "alone\n");
+}
+
 #[test]
 fn node_saves() {
     if lacks("node") {

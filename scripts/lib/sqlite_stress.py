@@ -94,13 +94,21 @@ def start(*arguments, out):
     return subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stdout=out, stderr=subprocess.PIPE, text=True)
 
 
-def run(options):
-    path = os.path.join(options.dir, "base.db")
-    base = connect(path, options.mode)
+def make(path, mode):
+    base = connect(path, mode)
     base.execute("CREATE TABLE counter(n INTEGER)")
     base.execute("CREATE TABLE log(writer TEXT, number INTEGER, filler TEXT)")
     base.execute("INSERT INTO counter VALUES (0)")
     base.close()
+
+
+def run(options):
+    path = os.path.join(options.dir, "base.db")
+    try:
+        make(path, options.mode)
+    except sqlite3.OperationalError as error:
+        print(f"refused from the beginning: {refused(error)}; wrong: nothing")
+        return 3
     until = time.time() + options.seconds
     notes = []
 

@@ -43,7 +43,6 @@ run() {
     done
     one psync-fsync --ioengine=psync --rw=randwrite --bs=4k --fsync=64 --io_size=4M
     one libaio-direct --ioengine=libaio --direct=1 --iodepth=8 --rw=randwrite --bs=4k
-    one psync-holes --ioengine=psync --rw=randtrimwrite --bs=4k
     one psync-append --ioengine=psync --rw=write --bs=4k --file_append=1
 }
 

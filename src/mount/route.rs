@@ -61,6 +61,9 @@ impl Fs {
                 Err(error) => reply.error(reply_errno(error)),
             };
         }
+        if self.coordination.is_journal(&target) {
+            return reply.error(reply_errno(Errno::PERM));
+        }
         let answer = Box::new(move |opened: Result<Arc<Writer>>| match opened {
             Ok(writer) => {
                 let number = tree.handles.insert(Handle::Writer(writer));
@@ -80,6 +83,9 @@ impl Fs {
         flags: OFlags,
         reply: ReplyCreate,
     ) {
+        if self.coordination.is_journal(&target) {
+            return reply.error(reply_errno(Errno::PERM));
+        }
         let tree = Arc::clone(&self.tree);
         let answer = Box::new(move |created: Result<(Entry, Arc<Writer>)>| match created {
             Ok((entry, writer)) => {

@@ -7,6 +7,7 @@
 mod caller;
 mod close;
 mod counts;
+mod databases;
 mod files;
 mod handles;
 mod names;
