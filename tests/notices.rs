@@ -59,7 +59,7 @@ fn inotify_tells_of_a_publish_what_it_tells_of_a_plain_save() {
     }
 }
 
-/// A watch on the file itself follows the inode, which such a publish replaces without a word (docs/SEMANTICS.md, R4); the directory's hears of it.
+/// A watch on the file itself follows the inode, which such a publish replaces without a word (docs/SEMANTICS.md, Notices); the directory's hears of it.
 #[test]
 fn inotify_on_the_directory_tells_of_a_publish_while_others_have_the_file_open() {
     let twin = twin();
