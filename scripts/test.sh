@@ -68,7 +68,8 @@ have cargo || [ ! -r "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
 have cargo || die "cargo is missing: install Rust 1.95 or later from https://rustup.rs"
 if [ $quick = no ]; then
     title "== what is missing"
-    install_missing fusermount3=fuse3 setfacl=acl setfattr=attr python3=python3 git=git ps=procps node=nodejs mkfs.ext4=e2fsprogs strace=strace
+    install_missing fusermount3=fuse3 setfacl=acl setfattr=attr python3=python3 git=git ps=procps node=nodejs mkfs.ext4=e2fsprogs strace=strace \
+        sponge=moreutils jq=jq rsync=rsync vim=vim nano=nano make=make patch=patch
     [ -e /dev/fuse ] || modprobe fuse 2>/dev/null || true
 fi
 
@@ -93,6 +94,13 @@ step "cargo test" 1200 bash -o pipefail -c '"${@:2}" 2>&1 | tee "$1"' tests "$lo
 if [ $quick = no ]; then
     step "quickstart" 240 "$REPO/scripts/quickstart.sh" --seconds 3
     step "soak" 120 "$REPO/scripts/soak.sh" --writers 20 --readers 5 5
+    # The short ones of scripts/suites; docs/CONFORMANCE.md has the results of all. Building their tools may take minutes.
+    if [ "$(id -u)" = 0 ]; then
+        step "pjdfstest" 600 "$REPO/scripts/suites/pjdfstest.sh" --quick
+    else
+        not_run "pjdfstest" "it changes its user, which only root can"
+    fi
+    step "fsx" 600 "$REPO/scripts/suites/fsx.sh" --quick
 fi
 
 title "== cargo test's results"

@@ -86,12 +86,44 @@ os.execvp('cat', ['cat', 'STATE.md'])";
     assert_eq!(project.history("STATE.md").len(), 3);
 }
 
+/// Each of them has a private session (W3), and nothing makes their closes wait for each other.
+#[test]
+fn w5_sessions_of_one_process_that_end_at_once_are_a_version_each() {
+    let project = project();
+    let threads = "import os, threading
+barrier = threading.Barrier(8)
+def save(i):
+    fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)
+    os.write(fd, b'%d' % i * 9999)
+    barrier.wait()
+    os.close(fd)
+threads = [threading.Thread(target=save, args=(i,)) for i in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()";
+    succeed(project.python(threads));
+    let history = project.history("STATE.md");
+    let numbers: Vec<u64> = history.iter().map(|v| v["version"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=9).rev().collect::<Vec<_>>());
+    let mut contents: Vec<Vec<u8>> = (2..=9).map(|version| project.show("STATE.md", version)).collect();
+    contents.sort();
+    let written: Vec<Vec<u8>> = (0..8).map(|i| i.to_string().repeat(9999).into_bytes()).collect();
+    assert!(contents == written, "each version is what one of them wrote");
+    assert_eq!(project.show("STATE.md", 9), project.read("STATE.md").into_bytes());
+}
+
 #[test]
 fn w5_a_session_that_wrote_nothing_publishes_nothing() {
     let project = project();
     succeed(project.sh(": <> STATE.md; exec 3<>STATE.md; exec 3>&-"));
     assert!(project.history("STATE.md").len() <= 1);
     assert_eq!(project.read("STATE.md"), "v1\n");
+    let touched = "touch -d '2020-02-02 UTC' STATE.md; date -u -r STATE.md +%F; chmod 600 STATE.md; exec 3<>STATE.md; chmod 640 STATE.md
+touch STATE.md -d '2021-01-01 UTC'; date -u -r STATE.md +%F; exec 3>&-; stat -c %a STATE.md; date -u -r STATE.md +%F";
+    assert_eq!(
+        succeed(project.sh(touched)),
+        "2020-02-02\n2021-01-01\n640\n2021-01-01\n"
+    );
+    assert!(project.history("STATE.md").len() <= 1, "metadata is no content");
     succeed(project.sh(": > STATE.md"));
     assert_eq!(project.read("STATE.md"), "");
     assert_eq!(project.history("STATE.md").len(), 2, "a truncation is a change");

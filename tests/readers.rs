@@ -320,3 +320,33 @@ fn r3_a_reader_by_path_descriptor_gets_the_current_version() {
     assert_eq!(writer.does("os.close(fd)"), "None");
     assert_eq!(reader.does("get('STATE.md')"), "half");
 }
+
+/// git maps what is longer than 32 KiB, grep and cmp read it; a mapping that is read page by page must not change under them.
+#[test]
+fn r1_programs_that_map_a_file_see_whole_versions() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", &"a".repeat(100_000))]);
+    // It ends with the test.
+    let writer = "while :; do
+    head -c 300000 /dev/zero | tr '\\0' b > t; mv t STATE.md
+    head -c 100000 /dev/zero | tr '\\0' a > STATE.md
+done";
+    let _writing = Running::start(project.sh(writer));
+    let reader = "import mmap, os, subprocess, hashlib
+def git(text): return hashlib.sha1(b'blob %d\\0' % len(text) + text).hexdigest()
+whole = [b'a' * 100000, b'b' * 300000]
+seen = set()
+for i in range(25):
+    said = subprocess.run(['git', 'hash-object', 'STATE.md'], capture_output=True, text=True, check=True).stdout.strip()
+    assert said in map(git, whole), said
+    seen.add(said)
+    for flags in (mmap.MAP_PRIVATE, mmap.MAP_SHARED):
+        with open('STATE.md', 'rb') as f:
+            m = mmap.mmap(f.fileno(), 0, flags, mmap.PROT_READ)
+            first = m[:4096]
+            os.sched_yield()
+            assert m[:] in whole and m[:4096] == first
+    assert subprocess.run(['grep', '-c', 'ab', 'STATE.md'], capture_output=True).stdout == b'0\\n'
+print(len(seen))";
+    assert_eq!(succeed(project.python(reader)), "2\n", "both contents were met");
+}

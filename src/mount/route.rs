@@ -63,6 +63,9 @@ impl Fs {
                 Err(error) => reply.error(reply_errno(error)),
             };
         }
+        if self.coordination.is_journal(&target) {
+            return reply.error(reply_errno(Errno::PERM));
+        }
         let answer = Box::new(move |opened: Result<Arc<Writer>>| match opened {
             Ok(writer) => {
                 let number = tree.handles.insert(Handle::Writer(writer));
@@ -82,6 +85,9 @@ impl Fs {
         flags: OFlags,
         reply: ReplyCreate,
     ) {
+        if self.coordination.is_journal(&target) {
+            return reply.error(reply_errno(Errno::PERM));
+        }
         let tree = Arc::clone(&self.tree);
         let answer = Box::new(move |created: Result<(Entry, Arc<Writer>)>| match created {
             Ok((entry, writer)) => {
@@ -211,11 +217,14 @@ impl Fs {
                 self.coordination.truncate(caller, node, target, size, Box::new(answer));
             }
             _ if self.coordination.stat_of_session(caller, node).is_some() => self.tree.workers.run(move || {
-                answer(
-                    coordination
-                        .touch(node)
-                        .and_then(|()| tree.set_attributes(caller, node, handle, &changes)),
-                );
+                let set = || tree.set_attributes(caller, node, handle, &changes);
+                answer(match coordination.unchanged_base(node) {
+                    Some(base) => changes
+                        .set_metadata(base.as_fd())
+                        .and_then(|()| set())
+                        .map(|stat| coordination.stat_of_session(caller, node).unwrap_or(stat)),
+                    None => coordination.touch(node).and_then(|()| set()),
+                });
             }),
             _ => answer(self.tree.set_attributes(caller, node, handle, &changes)),
         }

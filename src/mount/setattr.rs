@@ -43,22 +43,43 @@ impl Tree {
             Some(Handle::Writer(file)) => Anchor::Pinned(Arc::clone(&file.session().pin)),
             None => self.anchor(id)?,
         };
-        if changes.uid.is_some() || changes.gid.is_some() {
-            let (uid, gid) = (changes.uid.map(Uid::from_raw), changes.gid.map(Gid::from_raw));
-            rustix::fs::chownat(&anchor, "", uid, gid, AtFlags::EMPTY_PATH)?;
-        }
+        // The owner first: then the size is changed, which clears set-user-id for users and leaves it for root.
+        changes.set_owner(anchor.as_fd())?;
         if let Some(size) = changes.size {
-            // Clears set-user-id for users and leaves it for root.
             creds::writing_as(caller.uid, || truncate(&anchor, size))?;
         }
-        // After the owner and the size, which clear set-user-id.
-        if let Some(mode) = changes.mode {
-            rustix::fs::chmod(pin::proc_path(anchor.as_fd()), Mode::from_raw_mode(mode & 0o7777))?;
-        }
-        if changes.atime.is_some() || changes.mtime.is_some() {
-            set_times(anchor.as_fd(), changes)?;
-        }
+        changes.set_mode_and_times(anchor.as_fd())?;
         rustix::fs::fstat(&anchor)
+    }
+}
+
+impl Changes {
+    /// Makes them to an open file, but for its size.
+    ///
+    /// # Errors
+    /// Those of fchownat(2), chmod(2) and utimensat(2).
+    pub fn set_metadata(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        self.set_owner(fd)?;
+        self.set_mode_and_times(fd)
+    }
+
+    fn set_owner(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        if self.uid.is_none() && self.gid.is_none() {
+            return Ok(());
+        }
+        let (uid, gid) = (self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw));
+        rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH)
+    }
+
+    /// After the owner and the size, which clear set-user-id.
+    fn set_mode_and_times(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        if let Some(mode) = self.mode {
+            rustix::fs::chmod(pin::proc_path(fd), Mode::from_raw_mode(mode & 0o7777))?;
+        }
+        if self.atime.is_some() || self.mtime.is_some() {
+            set_times(fd, self)?;
+        }
+        Ok(())
     }
 }
 

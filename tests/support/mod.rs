@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod puppet;
+pub mod twin;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

@@ -24,6 +24,8 @@ use crate::store::{RealDisk, Store};
 
 /// How often an unmount looks whether the sessions have ended.
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
+/// How long the kernel may find the mount in use after the last session has ended.
+const LETTING_GO_TIME_MAX: Duration = Duration::from_millis(300);
 /// How long publishes that are under way may take after the mount has gone.
 const REST_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -204,7 +206,17 @@ impl Service for Shared {
             }
             std::thread::sleep(DRAIN_EVERY);
         }
-        match self.unmounter.unmount() {
+        let drained = Instant::now();
+        let unmounted = loop {
+            match self.unmounter.unmount() {
+                // Who closed the last file has been answered, and may not have returned from close(2) yet.
+                Err(_) if !self.is_over() && drained.elapsed() < LETTING_GO_TIME_MAX => {
+                    std::thread::sleep(DRAIN_EVERY);
+                }
+                result => break result,
+            }
+        };
+        match unmounted {
             Ok(()) => Ok(()),
             Err(_) if self.is_over() => Ok(()),
             Err(_) if self.forced.load(Ordering::Acquire) => match self.unmounter.detach() {

@@ -199,6 +199,7 @@ impl Coordination {
 
     fn publish(&self, session: &Session, staged: Staged) -> Outcome {
         let name = session.name();
+        let _turn = self.turns.take(&[&name]);
         let content = Arc::clone(&staged.shadow.file);
         let replaced = self.replaced_by(&name);
         let result = self

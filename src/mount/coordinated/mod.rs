@@ -7,6 +7,7 @@
 mod caller;
 mod close;
 mod counts;
+mod databases;
 mod files;
 mod flock;
 mod handles;
@@ -17,6 +18,7 @@ mod reader;
 mod restore;
 mod session;
 mod status;
+mod turns;
 mod wait;
 
 use std::ffi::OsStr;
@@ -73,6 +75,7 @@ pub struct Coordination {
     files: Mutex<Files>,
     locks: Mutex<Locks>,
     moved_on: MovedOn,
+    turns: turns::Turns,
     descriptions: Descriptions,
     counts: Counts,
     wakeup: wait::Wakeup,
@@ -109,6 +112,7 @@ impl Coordination {
             files: Mutex::new(Files::new(first)),
             locks: Mutex::default(),
             moved_on: MovedOn::default(),
+            turns: turns::Turns::default(),
             descriptions: Descriptions::default(),
             counts: Counts::default(),
             wakeup: wait::Wakeup::default(),

@@ -13,7 +13,7 @@ use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
 use super::locks::Whose;
 use super::open::Beginning;
-use super::session::Session;
+use super::session::{Session, Staged};
 use super::wait::Claim;
 use super::{Answer, Coordination, Counted, Target, caller, is_coordinable, place, publish_info};
 use crate::mount::attr;
@@ -140,6 +140,7 @@ impl Coordination {
         target: &Target,
     ) -> Result<(), Errno> {
         let (dir, path) = self.located(name)?;
+        let _turn = self.turns.take(&[name]);
         if !is_coordinable(&self.stat(name)?) {
             return self.tree.remove(name.parent, &name.name, AtFlags::empty());
         }
@@ -208,6 +209,7 @@ impl Coordination {
 
     fn carry_out_rename(&self, caller: Caller, process: crate::session::ProcId, moving: &Move) -> Result<(), Errno> {
         let (old, new) = (&moving.old, &moving.new);
+        let _turn = self.turns.take(&[old, new]);
         let moved = self.stat(old)?;
         let replaced = match self.stat(new) {
             Ok(stat) => Some(stat),
@@ -379,6 +381,16 @@ impl Coordination {
             Err(Errno::BUSY | Errno::STALE) => Ok(()),
             result => result,
         }
+    }
+
+    /// The current version's file, when a session has it open and changed nothing yet. A change of its metadata is made to both, as without a
+    /// session, and is nothing to publish: touch(1) makes no version.
+    pub fn unchanged_base(&self, node: NodeId) -> Option<Arc<std::fs::File>> {
+        let session = self.files.lock().session_on(node).cloned()?;
+        let unchanged = |staged: &mut Staged| Ok(staged.base.clone().filter(|_| !staged.changed && !staged.unlinked));
+        let base = session.staged(unchanged).ok().flatten()?;
+        let (held, current) = (rustix::fs::fstat(&base).ok()?, self.stat(&session.name()).ok()?);
+        ((held.st_dev, held.st_ino) == (current.st_dev, current.st_ino)).then_some(base)
     }
 
     /// Whether a name is taken by a file that exists only as a session's shadow, so that nothing else can be made there (EEXIST).

@@ -1,0 +1,149 @@
+//! Watchers: inotify and fanotify tell of a publish what they tell of a plain write or rename, and who looks then finds it.
+
+mod support;
+
+use support::twin::Twin;
+use support::{Project, Running, eventually, succeed};
+
+/// `watch(names)`, and `events()`: what has come since, as `name KIND`, repetitions left out.
+const INOTIFY: &str = r#"
+import ctypes, os, select, struct, subprocess, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+KINDS = {2: 'MODIFY', 4: 'ATTRIB', 8: 'CLOSE_WRITE', 64: 'MOVED_FROM', 128: 'MOVED_TO', 256: 'CREATE', 512: 'DELETE', 1024: 'DELETE_SELF', 2048: 'MOVE_SELF'}
+fd, watched = libc.inotify_init(), {}
+def watch(name): watched[libc.inotify_add_watch(fd, name.encode(), sum(KINDS))] = name
+def raw(timeout):
+    while select.select([fd], [], [], timeout)[0]:
+        buffer, at = os.read(fd, 65536), 0
+        while at < len(buffer):
+            number, mask, _, length = struct.unpack_from('iIII', buffer, at)
+            name = buffer[at + 16:at + 16 + length].rstrip(b'\0').decode()
+            at += 16 + length
+            for bit, kind in KINDS.items():
+                if mask & bit and number in watched: yield watched[number], name, kind
+def events():
+    seen = []
+    for where, name, kind in raw(0.2):
+        if 'sed' in name: name = 'temp'
+        if (where, name, kind) not in seen[-2:]: seen.append((where, name, kind))
+    return [f'{where}/{name} {kind}'.replace('/ ', ' ') for where, name, kind in seen]
+"#;
+
+fn twin() -> Twin {
+    Twin::with(&[("STATE.md", "one\n"), ("notes.txt", "ordinary\n")])
+}
+
+#[test]
+fn inotify_tells_of_a_publish_what_it_tells_of_a_plain_save() {
+    let twin = twin();
+    for save in [
+        "echo b > STATE.md",
+        "echo c >> STATE.md",
+        "sed -i s/b/x/ STATE.md",
+        "echo n > temp; mv temp STATE.md",
+        "echo n > NEW.md",
+        "rm NEW.md",
+        "truncate -s 1 STATE.md",
+        "chmod 600 STATE.md",
+        "touch STATE.md",
+        "ln -s STATE.md LINK.md; rm LINK.md",
+        "cat STATE.md",
+        "{ /bin/echo a; /bin/echo b; } > STATE.md",
+    ] {
+        let program = format!(
+            "{INOTIFY}\nwatch('.'); watch('STATE.md')\nsubprocess.run(['sh', '-c', sys.argv[1]])\nprint('\\n'.join(events()))"
+        );
+        twin.same(&format!(
+            "cat > $OUT/w.py <<'EOF'\n{program}\nEOF\npython3 $OUT/w.py '{save}'"
+        ));
+    }
+}
+
+/// A watch on the file itself follows the inode, which such a publish replaces without a word (docs/SEMANTICS.md, Notices); the directory's hears of it.
+#[test]
+fn inotify_on_the_directory_tells_of_a_publish_while_others_have_the_file_open() {
+    let twin = twin();
+    let program = format!(
+        "{INOTIFY}\nheld = open('STATE.md'); watch('.')\nfor i in range(3):\n    subprocess.run(['sh', '-c', 'echo b > STATE.md'])\n    print(events())"
+    );
+    twin.same(&format!("cat > $OUT/w.py <<'EOF'\n{program}\nEOF\npython3 $OUT/w.py"));
+}
+
+/// Whoever reads when he is told finds what he was told of.
+#[test]
+fn what_is_read_at_a_notice_is_the_version_it_tells_of() {
+    let project = Project::with(&[("STATE.md", "0")]);
+    let program = format!(
+        "{INOTIFY}
+watch('.')
+print('ready', flush=True)
+for where, name, kind in raw(60):
+    if name == 'STATE.md' and kind in ('CLOSE_WRITE', 'MOVED_TO'):
+        print(open('STATE.md').read(), flush=True)"
+    );
+    let mut watcher = Running::start(project.python(&program));
+    assert_eq!(watcher.hear(), "ready");
+    for number in 1..=60 {
+        let save = match number % 3 {
+            0 => format!("printf {number} > STATE.md"),
+            1 => format!("printf {number} > t; mv t STATE.md"),
+            _ => format!("exec 3< STATE.md; printf {number} > STATE.md"),
+        };
+        succeed(project.sh(&save));
+        assert_eq!(watcher.hear(), number.to_string());
+    }
+}
+
+#[test]
+fn fanotify_hands_out_the_version_that_was_published() {
+    let project = Project::with(&[("STATE.md", "0")]);
+    let program = "import ctypes, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+fan = libc.fanotify_init(0, os.O_RDONLY)
+CLOSE_WRITE, MOUNT = 8, 0x10
+if fan < 0 or libc.fanotify_mark(fan, 1 | MOUNT, ctypes.c_uint64(CLOSE_WRITE), -100, b'.'):
+    print('none', flush=True)
+else:
+    print('ready', flush=True)
+    for _ in range(20):
+        event = os.read(fan, 24)
+        _, _, _, _, _, fd, _ = struct.unpack('IBBHQii', event)
+        print(os.pread(fd, 99, 0).decode(), flush=True)
+        os.close(fd)";
+    let mut watcher = Running::start(project.python(program));
+    if watcher.hear() == "none" {
+        eprintln!("fanotify is not to be had here: not tested");
+        return;
+    }
+    for number in 1..=20 {
+        succeed(project.sh(&format!("printf {number} > STATE.md")));
+        assert_eq!(watcher.hear(), number.to_string());
+    }
+    assert!(watcher.finish().success());
+}
+
+#[test]
+fn tail_follows_a_file_from_version_to_version() {
+    let project = Project::with(&[("STATE.md", "first\n")]);
+    let mut command = project.sh("exec 2> /dev/null; exec tail -n +1 -F -s 0.1 STATE.md > \"$OUT\"");
+    let out = project.outside().join("followed");
+    command.env("OUT", &out);
+    let _tail = Running::start(command);
+    let shows = |line: &str| {
+        eventually(line, || {
+            std::fs::read_to_string(&out).is_ok_and(|text| text.lines().any(|l| l == line))
+        });
+    };
+    shows("first");
+    for number in 0..12 {
+        let line = format!("line {number}");
+        let save = match number % 4 {
+            0 => format!("echo {line} >> STATE.md"),
+            1 => format!("echo {line} > STATE.md"),
+            2 => format!("echo {line} > t; mv t STATE.md"),
+            _ => format!("sed -i '$a {line}' STATE.md"),
+        };
+        succeed(project.sh(&save));
+        shows(&line);
+    }
+}
