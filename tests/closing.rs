@@ -366,10 +366,9 @@ fn w5_each_way_to_change_a_session_is_a_change_by_itself() {
         "os.posix_fallocate(fd, 0, 100)",
         "os.ftruncate(fd, 3)",
         "os.pwrite(fd, b'x', 1)",
-        "os.fchmod(fd, 0o604)",
         "os.setxattr(fd, 'user.note', b'value')",
     ];
-    for (number, change) in changes.into_iter().enumerate() {
+    for (number, change) in changes.iter().enumerate() {
         writer.does("fd = os.open('STATE.md', os.O_RDWR)");
         let done = writer.does(change);
         assert!(["None", "5", "1"].contains(&done.as_str()), "{change}: {done}");
@@ -377,6 +376,14 @@ fn w5_each_way_to_change_a_session_is_a_change_by_itself() {
         assert_eq!(project.history("STATE.md").len(), number + 2, "{change}");
     }
     assert_eq!(project.read("STATE.md"), "0x2");
+    writer.does("fd = os.open('STATE.md', os.O_RDWR)");
+    assert_eq!(writer.does("os.fchmod(fd, 0o604), os.close(fd)"), "(None, None)");
+    assert_eq!(
+        project.history("STATE.md").len(),
+        changes.len() + 1,
+        "as chmod(1) of the name"
+    );
+    assert_eq!(writer.does("oct(os.stat('STATE.md').st_mode)"), "'0o100604'");
 }
 
 #[test]

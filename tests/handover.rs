@@ -4,14 +4,19 @@ mod support;
 
 use std::fs::File;
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 
 use support::{Project, Running, watchdog};
 
 const ROUNDS: usize = 300;
 
+/// A child that one test starts has the descriptors of the other's until it is in execve(2): a close by the one would not be the last.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn w8_a_name_that_was_unlinked_is_free_at_once() {
     watchdog();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let project = Project::with(&[]);
     let path = project.path("a.md");
     for round in 0..ROUNDS {
@@ -25,6 +30,7 @@ fn w8_a_name_that_was_unlinked_is_free_at_once() {
 #[test]
 fn w2_who_does_not_wait_gets_a_file_that_was_just_closed() {
     watchdog();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let project = Project::with(&[("a.md", "v1\n")]);
     let mut writer = Running::start(project.python(
         "import sys\nprint('ready',flush=True)\nfor line in sys.stdin:\n f=open('a.md','w'); f.write(line); f.close(); print('closed',flush=True)",

@@ -185,6 +185,7 @@ impl Tree {
         if let Some(id) = self.nodes.find(attr::identity(&victim.stat, false)) {
             self.nodes
                 .supersede(id, Some(Arc::new(Pin::new(victim.fd, Access::Path, None))));
+            self.attributes_changed(id);
         }
     }
 

@@ -266,6 +266,8 @@ impl Coordination {
             && old != session.about.node
         {
             self.tree.nodes.supersede(old, Some(pin));
+            // It has lost its last link in the mounted tree.
+            self.tree.attributes_changed(old);
         }
     }
 
