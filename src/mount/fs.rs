@@ -191,7 +191,7 @@ impl fuser::Filesystem for Fs {
                     stat.st_nlink = 0;
                 }
                 let passing = self.coordination.is_passing(id);
-                let ttl = if passing {
+                let ttl = if self.growing(id, &mut stat) || passing {
                     Duration::ZERO
                 } else {
                     self.tree.attr_ttl(private, &stat)
@@ -391,8 +391,14 @@ impl fuser::Filesystem for Fs {
         reply: ReplyData,
     ) {
         let read = self.tree.handles.get(fh.0).and_then(|handle| match handle {
-            Handle::Ordinary(file) => file.read(offset, size),
+            Handle::Ordinary(file) => {
+                // Lines that are just being written are nobody's to see.
+                let committed = self.coordination.growing(file.node);
+                let left = committed.map_or(size.into(), |committed| committed.saturating_sub(offset));
+                file.read(offset, size.min(u32::try_from(left).unwrap_or(u32::MAX)))
+            }
             Handle::Writer(writer) => writer.read(offset, size),
+            Handle::Appender(_) => Err(Errno::BADF),
         });
         match read {
             Ok(data) => reply.data(&data),
@@ -415,8 +421,12 @@ impl fuser::Filesystem for Fs {
         let mut flags = open_flags(flags.0);
         let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let clears = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        if let Ok(Handle::Writer(writer)) = self.tree.handles.get(fh.0) {
-            return self.write_coordinated(writer, offset, data, (from_mapping, clears), reply);
+        match self.tree.handles.get(fh.0) {
+            Ok(Handle::Writer(writer)) => {
+                return self.write_coordinated(writer, offset, data, (from_mapping, clears), reply);
+            }
+            Ok(Handle::Appender(appender)) => return self.write_appended(appender, data, clears, reply),
+            _ => {}
         }
         if from_mapping {
             // Pages of a mapping go where they belong, whatever handle the kernel chose for them.
@@ -439,6 +449,10 @@ impl fuser::Filesystem for Fs {
                 let answer = Box::new(move |result| reply_empty(result, reply));
                 self.coordination.flush(caller(request), &writer, answer);
             }
+            Ok(Handle::Appender(appender)) => {
+                let answer = Box::new(move |result| reply_empty(result, reply));
+                self.coordination.flush_append(caller(request), appender, answer);
+            }
             // Only kernels without FOPEN_NOFLUSH (before 5.16) ask; nothing is held back.
             other => reply_empty(other.map(drop), reply),
         }
@@ -460,6 +474,7 @@ impl fuser::Filesystem for Fs {
                 self.coordination.close_writer(&writer);
                 self.coordination.forget_pin(writer);
             }
+            Some(Handle::Appender(appender)) => self.coordination.close_append(appender),
             None => {}
         }
         reply.ok();
@@ -469,6 +484,10 @@ impl fuser::Filesystem for Fs {
         match self.tree.handles.get(fh.0) {
             Ok(Handle::Ordinary(file)) => self.later(reply, move || file.sync(datasync)),
             Ok(Handle::Writer(writer)) => self.later(reply, move || writer.sync(datasync)),
+            Ok(Handle::Appender(appender)) => {
+                let coordination = Arc::clone(&self.coordination);
+                self.later(reply, move || coordination.sync_append(&appender));
+            }
             Err(error) => reply.error(reply_errno(error)),
         }
     }
@@ -618,6 +637,8 @@ impl fuser::Filesystem for Fs {
                     creds::writing_as(uid, || writer.allocate(&coordination, offset, length, mode))
                 });
             }
+            // There is nothing to make room in but the lines that others see.
+            Ok(Handle::Appender(_)) => reply.error(reply_errno(Errno::OPNOTSUPP)),
             Err(error) => reply.error(reply_errno(error)),
         }
     }
@@ -626,6 +647,7 @@ impl fuser::Filesystem for Fs {
         let found = self.tree.handles.get(fh.0).and_then(|handle| match handle {
             Handle::Ordinary(file) => file.seek(offset, whence),
             Handle::Writer(writer) => writer.seek(offset, whence),
+            Handle::Appender(appender) => appender.file.seek(offset, whence),
         });
         match found {
             Ok(offset) => reply.offset(offset),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
 
-use super::coordinated::Writer;
+use super::coordinated::{Appender, Writer};
 use super::nodes::NodeId;
 use super::pin::Pin;
 
@@ -18,6 +18,8 @@ pub enum Handle {
     Ordinary(Arc<Ordinary>),
     /// A coordinated file, open for writing.
     Writer(Arc<Writer>),
+    /// A coordinated file, open for appending only.
+    Appender(Arc<Appender>),
 }
 
 /// An open ordinary file.
@@ -53,8 +55,17 @@ impl Handles {
     pub fn ordinary(&self, number: u64) -> Result<Arc<Ordinary>> {
         match self.get(number)? {
             Handle::Ordinary(file) => Ok(file),
-            Handle::Writer(_) => Err(Errno::BADF),
+            Handle::Writer(_) | Handle::Appender(_) => Err(Errno::BADF),
         }
+    }
+
+    /// All handles that append.
+    pub fn appenders(&self) -> Vec<Arc<Appender>> {
+        let appender = |handle: &Handle| match handle {
+            Handle::Appender(appender) => Some(Arc::clone(appender)),
+            _ => None,
+        };
+        self.table.read().values().filter_map(appender).collect()
     }
 
     /// Takes a handle out: it is closed when the last request that uses it is answered.

@@ -9,7 +9,7 @@ use rustix::fs::{OFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Coordination, Creation, Target, Writer};
+use super::coordinated::{Appender, Coordination, Creation, Target, Writer};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::fs::{Fs, GENERATION};
@@ -29,11 +29,12 @@ impl Fs {
     /// The kernel asks for a coordinated name at each walk; what it then learns of a version's attributes stays true.
     pub fn lookup_coordinated(&self, caller: Caller, target: &Target, reply: ReplyEntry) {
         match self.coordination.lookup(caller, target) {
-            Ok(entry) => {
+            Ok(mut entry) => {
                 let shadow = self.coordination.stat_of_session(entry.id).is_some();
+                let growing = !shadow && self.growing(entry.id, &mut entry.stat);
                 let passing =
                     self.coordination.is_passing(entry.id) && self.coordination.stat_of_name(entry.id).is_ok();
-                let attr_ttl = if shadow || passing { Duration::ZERO } else { VERSION_TTL };
+                let attr_ttl = if shadow || passing || growing { Duration::ZERO } else { VERSION_TTL };
                 reply.entry_with_ttls(
                     &attr_ttl,
                     &Duration::ZERO,
@@ -60,6 +61,16 @@ impl Fs {
                 }
                 Err(error) => reply.error(reply_errno(error)),
             };
+        }
+        if flags & OFlags::RWMODE == OFlags::WRONLY && flags.contains(OFlags::APPEND) && !flags.contains(OFlags::TRUNC) {
+            let answer = Box::new(move |opened: Result<Handle>| match opened {
+                Ok(handle) => {
+                    let number = tree.handles.insert(handle);
+                    reply.opened(FileHandle(number), FopenFlags::FOPEN_DIRECT_IO);
+                }
+                Err(error) => reply.error(reply_errno(error)),
+            });
+            return self.coordination.open_append(caller, node, target, flags, answer);
         }
         let answer = Box::new(move |opened: Result<Arc<Writer>>| match opened {
             Ok(writer) => {
@@ -122,6 +133,30 @@ impl Fs {
         self.tree
             .workers
             .run(move || answer(written(&writer, &coordination, offset, &data)));
+    }
+
+    /// write(2) to a handle that appends. On a worker thread where it is the first since a while, or others are at it.
+    pub fn write_appended(&self, appender: Arc<Appender>, data: &[u8], clears: bool, reply: ReplyWrite) {
+        let answer = move |written: Result<u32>| match written {
+            Ok(count) => reply.written(count),
+            Err(error) => reply.error(reply_errno(error)),
+        };
+        if appender.is_quick() {
+            return answer(self.coordination.append(&appender, data, clears));
+        }
+        let (coordination, data) = (Arc::clone(&self.coordination), data.to_vec());
+        self.tree
+            .workers
+            .run(move || answer(coordination.append(&appender, &data, clears)));
+    }
+
+    /// The attributes of a file that grows are those of its whole lines, and change without the kernel.
+    pub fn growing(&self, node: NodeId, stat: &mut Stat) -> bool {
+        let committed = self.coordination.growing(node);
+        if let Some(committed) = committed {
+            stat.st_size = stat.st_size.min(committed as i64);
+        }
+        committed.is_some()
     }
 
     /// mkdir(2), symlink(2), mknod(2), unless somebody is creating a coordinated file of that name.
@@ -188,6 +223,8 @@ pub fn reply_uncached(result: Result<Entry>, reply: ReplyEntry) {
 pub fn copy(coordination: &Coordination, from: (&Handle, u64), to: (&Handle, u64), length: u64) -> Result<u32> {
     let length = length.min(COPY_BYTES_MAX);
     match (from.0, to.0) {
+        // Open for writing only, or with O_APPEND: the kernel refuses that itself.
+        (Handle::Appender(_), _) | (_, Handle::Appender(_)) => Err(Errno::BADF),
         (Handle::Ordinary(source), Handle::Ordinary(file)) => source.copy(from.1, file, to.1, length),
         (Handle::Ordinary(source), Handle::Writer(writer)) => {
             writer.copy_from(coordination, source.pin.reader()?, from.1, to.1, length as usize)

@@ -133,6 +133,18 @@ impl Tree {
         }
     }
 
+    /// A file grows without the kernel, through another node or none: it forgets the file's attributes. Waits for nothing.
+    pub fn grows_behind(&self, id: NodeId) {
+        let told = self
+            .notifier
+            .get()
+            .map(|notifier| notifier.inval_inode(fuser::INodeNo(id.0), -1, 0));
+        if let Some(Err(error)) = told {
+            // ENOENT: the kernel does not know the file.
+            log::debug!("the kernel was not told of a growing file: {error}");
+        }
+    }
+
     /// No name changes while this is held.
     pub fn hold_names(&self) -> NamesHeld<'_> {
         self.names.read()

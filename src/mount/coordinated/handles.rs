@@ -140,6 +140,8 @@ impl Writer {
     /// EIO.
     pub fn read(&self, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
         let session = self.session();
+        let left = session.left_bytes().saturating_sub(offset);
+        let size = size.min(u32::try_from(left).unwrap_or(u32::MAX));
         match session.left() {
             Some(content) => read_at(content.as_fd(), offset, size as usize),
             None => read_at(session.pin.fd(), offset, size as usize),

@@ -4,6 +4,8 @@
 //! finds out whether a close was the last one and ends the session. `names.rs` does what changes a name without a handle. The rules of the
 //! game are in [`crate::session`], the disk is [`crate::store`]'s.
 
+mod append;
+mod append_log;
 mod caller;
 mod close;
 mod counts;
@@ -27,6 +29,7 @@ use parking_lot::{Mutex, RwLock};
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
+pub use append::Appender;
 pub use counts::Counted;
 pub use files::Creation;
 pub use handles::Writer;
@@ -64,6 +67,7 @@ pub struct Coordination {
     store: RealStore,
     rules: RwLock<Arc<Rules>>,
     files: Mutex<Files>,
+    logs: append_log::Logs,
     descriptions: Descriptions,
     counts: Counts,
     wakeup: wait::Wakeup,
@@ -98,6 +102,7 @@ impl Coordination {
             store,
             rules: RwLock::new(Arc::new(rules)),
             files: Mutex::new(Files::new(first)),
+            logs: append_log::Logs::default(),
             descriptions: Descriptions::default(),
             counts: Counts::default(),
             wakeup: wait::Wakeup::default(),

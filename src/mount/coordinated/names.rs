@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
+use super::append_log::lock_both;
 use super::open::Beginning;
 use super::session::Session;
 use super::wait::Claim;
@@ -145,9 +146,13 @@ impl Coordination {
         let who = self.descriptions.of(process, caller.uid);
         let victim = Victim::hold(&dir, &name.name)?;
         let info = publish_info(How::Unlink, &target.policy);
+        let log = self.logs.of(name);
+        let mut log = log.lock();
+        self.settle_growth(&mut log);
         self.store
             .remove(&place(&dir, name, &path), &who, &info)
             .map_err(|error| self.failed(&error))?;
+        self.removed(&mut log);
         self.tree.superseded(victim);
         self.published(&path);
         Ok(())
@@ -231,6 +236,10 @@ impl Coordination {
             .is_some()
             .then(|| Victim::hold(&new_dir, &new.name))
             .transpose()?;
+        let (from_log, to_log) = (self.logs.of(old), self.logs.of(new));
+        let mut locked = lock_both(&from_log, &to_log);
+        self.settle_growth(&mut locked.0);
+        self.settle_growth(&mut locked.1);
         if moving.flags.contains(RenameFlags::EXCHANGE) {
             let policy = target.or(source).map(|found| found.policy.clone()).unwrap_or_default();
             let info = publish_info(How::Exchange, &policy);
@@ -257,6 +266,13 @@ impl Coordination {
                 .move_away(&from, to, moving.flags.contains(RenameFlags::NOREPLACE), &who, &info)
                 .map_err(|error| self.failed(&error))?;
         }
+        if moving.flags.contains(RenameFlags::EXCHANGE) {
+            self.replaced(&mut locked.0);
+            self.replaced(&mut locked.1);
+        } else {
+            self.renamed_log(&mut locked.0, (&to_log, &mut locked.1));
+        }
+        drop(locked);
         if moving.flags.contains(RenameFlags::EXCHANGE) {
             self.tree.renamed(old, new, &moved, victim, moving.flags);
         } else {

@@ -1,0 +1,494 @@
+//! O_APPEND handles (W10): they ask no queue. Whole lines go to the current version at once; the beginning of a line is held back until
+//! it is finished or the handle is closed.
+
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::close::is_held;
+use super::files::{Creation, Finds, Granted, InHand};
+use super::append_log::Log;
+use super::open::Beginning;
+use super::session::EndReply;
+use super::wait::Claim;
+use super::{Answer, Coordination, Counted, Target, Writer, caller, described, nanos_now};
+use crate::content::lines::{self, LINE_BYTES_MAX};
+use crate::mount::attr;
+use crate::mount::errno::from_io;
+use crate::mount::handles::{Handle, Ordinary};
+use crate::mount::nodes::{Name, NodeId};
+use crate::mount::tree::Caller;
+use crate::os::creds;
+use crate::os::proc::{self, Doing, Exit};
+use crate::rules::{Append, Durability, Policy};
+use crate::session::{FileKey, Intent, ProcId};
+use crate::store::record::{How, Who};
+use crate::store::{RealDisk, Shadow};
+
+const KILLED: &str = "its writer was killed before it finished the line";
+const REMOVED: &str = "its file was removed while it was appended to";
+const FORCED: &str = "the mount was taken away by force before the line was finished";
+
+/// An open file description that appends.
+pub struct Appender {
+    /// Its node, and what keeps that open.
+    pub file: Arc<Ordinary>,
+    /// Who opened it.
+    pub who: Who,
+    /// Since when.
+    pub since: Instant,
+    /// The name it was opened by.
+    pub name: Name,
+    policy: Policy,
+    /// O_SYNC or O_DSYNC.
+    sync: bool,
+    held: Mutex<Held>,
+}
+
+impl std::fmt::Debug for Appender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "appender to {:?} by process {}", self.name, self.who.pid)
+    }
+}
+
+/// What a handle has not given to its log yet.
+struct Held {
+    log: Arc<Log>,
+    /// The log counts it.
+    attached: bool,
+    /// The beginning of a line.
+    tail: Vec<u8>,
+    /// Holds the tail too, so that a crash does not take it away; or all that was written, with `whole`.
+    kept: Option<Shadow<RealDisk>>,
+    /// Bytes in it.
+    kept_bytes: u64,
+    /// Nothing is seen before the close.
+    whole: bool,
+    removed: bool,
+    /// Something of it may not be on disk.
+    unsynced: bool,
+    lost: Option<Errno>,
+    processes: Vec<u32>,
+    last_exit: Exit,
+}
+
+impl Appender {
+    /// Whether it is open, as far as one can tell.
+    pub fn is_open(&self) -> bool {
+        self.held.lock().attached
+    }
+
+    /// Whether a write can be served at once.
+    pub fn is_quick(&self) -> bool {
+        let held = self.held.try_lock();
+        !self.sync && held.is_some_and(|held| held.attached && !held.whole && held.log.is_quick())
+    }
+}
+
+impl Coordination {
+    /// open(2) with O_APPEND and O_WRONLY of a coordinated file that is there. A lineage that holds a session joins it (W3).
+    pub fn open_append(
+        self: &Arc<Self>,
+        caller: Caller,
+        node: NodeId,
+        target: Target,
+        flags: OFlags,
+        answer: Answer<Handle>,
+    ) {
+        let key = self.files.lock().key_of(&target.name);
+        let busy = key.filter(|key| !self.files.lock().queue.is_idle(*key));
+        let by_session = |answer: Answer<Handle>| {
+            let answer = move |writer: Result<Arc<Writer>, Errno>| answer(writer.map(Handle::Writer));
+            self.open_writer(caller, node, target.clone(), flags, Box::new(answer));
+        };
+        if busy.is_some_and(|key| self.nearest_of(key, &caller::opener(caller)).is_some()) {
+            return by_session(answer);
+        }
+        match self.stat(&target.name) {
+            Err(Errno::NOENT) if busy.is_some() => return self.await_creator(caller, node, target, flags, answer),
+            Err(_) => return by_session(answer),
+            Ok(_) if self.is_closing() => return answer(Err(Errno::BUSY)),
+            Ok(_) => {}
+        }
+        match self.start_appender(caller, node, &target, flags) {
+            // It may be replaced, if not written to.
+            Err(Errno::PERM) => by_session(answer),
+            result => answer(result.map(|appender| Handle::Appender(Arc::new(appender)))),
+        }
+    }
+
+    fn start_appender(&self, caller: Caller, node: NodeId, target: &Target, flags: OFlags) -> Result<Appender, Errno> {
+        let file = self.open_reader(caller, node, target)?;
+        let started = self.logs_attached(&target.name).map(|log| (log, caller::process(caller)));
+        let (log, process) = match started {
+            Ok(found) => found,
+            Err(errno) => {
+                self.tree.close(file);
+                return Err(errno);
+            }
+        };
+        self.adopt_node(node, &file, &target.name);
+        Ok(self.appender(file, caller, process, target, flags, log))
+    }
+
+    fn logs_attached(&self, name: &Name) -> Result<Arc<Log>, Errno> {
+        self.attach(self.logs.of(name))
+    }
+
+    fn appender(
+        &self,
+        file: Arc<Ordinary>,
+        caller: Caller,
+        process: ProcId,
+        target: &Target,
+        flags: OFlags,
+        log: Arc<Log>,
+    ) -> Appender {
+        Appender {
+            file,
+            who: self.descriptions.of(process, caller.uid),
+            since: Instant::now(),
+            name: target.name.clone(),
+            policy: target.policy.clone(),
+            sync: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
+            held: Mutex::new(Held {
+                log,
+                attached: true,
+                tail: Vec::new(),
+                kept: None,
+                kept_bytes: 0,
+                whole: target.policy.append == Append::Close,
+                removed: false,
+                unsynced: false,
+                lost: None,
+                processes: vec![process.tgid],
+                last_exit: Exit::Not,
+            }),
+        }
+    }
+
+    /// A node that was made for one thread is the current version's as any other is, now that this thread has it open.
+    fn adopt_node(&self, node: NodeId, file: &Ordinary, name: &Name) {
+        if let (true, Ok(own), Ok(live)) = (
+            self.tree.nodes.is_unlinked(node),
+            rustix::fs::fstat(file.pin.fd()),
+            self.stat(name),
+        ) && attr::identity(&own, false) == attr::identity(&live, false)
+        {
+            self.tree
+                .nodes
+                .rebind(node, attr::identity(&own, false), Some(&file.pin));
+        }
+    }
+
+    /// There is only a session that creates the file: its end is waited for, once. Whoever finds the file then appends to it.
+    fn await_creator(
+        self: &Arc<Self>,
+        caller: Caller,
+        node: NodeId,
+        target: Target,
+        flags: OFlags,
+        answer: Answer<Handle>,
+    ) {
+        let in_hand = InHand::take(&self.files, &target.name);
+        let file = in_hand.key();
+        let Some(reroute) = self.arrived(caller, file) else {
+            self.files.lock().send_round(caller.tid, file, Finds::Own(None), None);
+            return answer(Err(Errno::STALE));
+        };
+        let opener = self.opener_for(caller, file);
+        let process = opener.proc;
+        let claim = Claim {
+            file,
+            caller,
+            opener,
+            intent: Intent::Modify,
+            nonblock: flags.contains(OFlags::NONBLOCK),
+        };
+        let this = Arc::clone(self);
+        let awaited = target.clone();
+        let resume = move |granted: Result<Granted, Errno>| {
+            let id = match granted {
+                Ok(Granted::New(id)) => id,
+                Ok(Granted::Join(_)) => return answer(Err(Errno::BUSY)),
+                Err(errno) => return answer(Err(errno)),
+            };
+            if this.stat(&awaited.name).is_ok() {
+                this.release(id, file);
+                let started = this.start_appender(caller, node, &awaited, flags);
+                return answer(started.map(|appender| Handle::Appender(Arc::new(appender))));
+            }
+            let beginning = first_of(id, file, node, caller, process, reroute.creates);
+            let session = this.begin(&awaited, beginning);
+            answer(session.map(|session| Handle::Writer(Arc::new(Writer::new(session, true)))));
+        };
+        self.acquire(&target, claim, Box::new(resume));
+    }
+
+    /// write(2). The offset that the kernel thinks of is nobody's business.
+    ///
+    /// # Errors
+    /// ENOSPC, EDQUOT, EFBIG, EIO, and nothing was written; ESTALE after a forced unmount.
+    pub fn append(&self, appender: &Appender, data: &[u8], clears: bool) -> Result<u32, Errno> {
+        let mut held = appender.held.lock();
+        if let Some(errno) = held.lost {
+            return Err(errno);
+        }
+        if !held.attached {
+            // A descriptor that nobody knew of has outlived the close of the last known one.
+            held.log = self.attach(self.followed(Arc::clone(&held.log)))?;
+            held.attached = true;
+        }
+        let (finished, rest) = if held.whole { (&[][..], data) } else { lines::split(data) };
+        if !finished.is_empty() {
+            held.log = self.followed(Arc::clone(&held.log));
+            let log = Arc::clone(&held.log);
+            let parts: &[&[u8]] = &[&held.tail, finished];
+            let parts = if held.tail.is_empty() { &parts[1..] } else { parts };
+            let commit = || self.commit((&log, &mut log.lock()), parts, &appender.who);
+            match if clears { creds::without_fsetid(commit) } else { commit() } {
+                Ok(()) => held.unsynced = true,
+                Err(Errno::NOENT) => return self.keep_all(&mut held, appender, data, true),
+                Err(errno) => return Err(errno),
+            }
+            held.tail.clear();
+        }
+        if held.whole || held.tail.len() + rest.len() > LINE_BYTES_MAX {
+            return self.keep_all(&mut held, appender, rest, false).map(|_| data.len() as u32);
+        }
+        let at = held.tail.len();
+        if let Err(errno) = self.keep(&mut held, appender, rest, at as u64) {
+            return if finished.is_empty() { Err(errno) } else { Ok(finished.len() as u32) };
+        }
+        held.tail.extend_from_slice(rest);
+        if appender.sync && held.unsynced {
+            self.sync_log(&held.log)?;
+        }
+        Ok(data.len() as u32)
+    }
+
+    /// What is written is no lines, or has no file any more: it is kept together until the close.
+    fn keep_all(&self, held: &mut Held, appender: &Appender, data: &[u8], removed: bool) -> Result<u32, Errno> {
+        let at = if held.whole { held.kept_bytes } else { held.tail.len() as u64 };
+        self.keep(held, appender, data, at)?;
+        held.whole = true;
+        held.removed |= removed;
+        held.tail = Vec::new();
+        Ok(data.len() as u32)
+    }
+
+    /// Makes `data`, from offset `at` on, the end of what is kept.
+    fn keep(&self, held: &mut Held, appender: &Appender, data: &[u8], at: u64) -> Result<(), Errno> {
+        if held.kept.is_none() && data.is_empty() {
+            return Ok(());
+        }
+        if held.kept.is_none() {
+            held.kept = Some(self.begin_kept(appender)?);
+        }
+        let Some(kept) = &held.kept else { return Ok(()) };
+        let end = at + data.len() as u64;
+        kept.file.write_all_at(data, at).map_err(|error| from_io(&error))?;
+        if end < held.kept_bytes {
+            rustix::fs::ftruncate(&kept.file, end)?;
+        }
+        held.kept_bytes = end;
+        Ok(())
+    }
+
+    fn begin_kept(&self, appender: &Appender) -> Result<Shadow<RealDisk>, Errno> {
+        let id = self.files.lock().queue.number();
+        let path = self.path_of(&appender.name)?;
+        let begun = self
+            .store
+            .begin(id, &path, None, appender.who.clone(), None, nanos_now());
+        begun.map_err(|error| from_io(&error))
+    }
+
+    /// A descriptor of the handle was closed. When it was the last, what is held back is published first; with full durability what the
+    /// handle wrote is on disk then.
+    pub fn flush_append(self: &Arc<Self>, caller: Caller, appender: Arc<Appender>, reply: EndReply) {
+        let doing = proc::doing(caller.tid);
+        if doing == Doing::Exec {
+            // As for a session, see [`Coordination::flush`].
+            return reply(Ok(()));
+        }
+        let this = Arc::clone(self);
+        self.tree.workers.run(move || {
+            let exit = match doing {
+                Doing::Exit => proc::exit_of(caller.tid),
+                Doing::Call | Doing::Exec => Exit::Not,
+            };
+            let flusher = caller::process(caller);
+            let processes = {
+                let mut held = appender.held.lock();
+                held.last_exit = exit;
+                if flusher.is_known() && !held.processes.contains(&flusher.tgid) {
+                    held.processes.push(flusher.tgid);
+                }
+                held.processes.clone()
+            };
+            if is_held(&processes, appender.file.node.0) {
+                reply(this.settle_on_disk(&appender));
+            } else {
+                reply(this.finish_append(&appender, exit));
+            }
+        });
+    }
+
+    /// The handle is gone.
+    pub fn close_append(self: &Arc<Self>, appender: Arc<Appender>) {
+        let this = Arc::clone(self);
+        let end = move || {
+            let exit = appender.held.lock().last_exit;
+            // How it ended nobody is left to be told; the log says it.
+            let _ = this.finish_append(&appender, exit);
+            this.tree.close(Arc::clone(&appender.file));
+        };
+        self.tree.workers.run(end);
+    }
+
+    fn settle_on_disk(&self, appender: &Appender) -> Result<(), Errno> {
+        let mut held = appender.held.lock();
+        if !held.unsynced || appender.policy.durability != Durability::Full {
+            return Ok(());
+        }
+        self.sync_log(&held.log)?;
+        held.unsynced = false;
+        Ok(())
+    }
+
+    /// fsync(2): what others can see is on disk.
+    ///
+    /// # Errors
+    /// EIO, ENOSPC, EDQUOT.
+    pub fn sync_append(&self, appender: &Appender) -> Result<(), Errno> {
+        let log = Arc::clone(&appender.held.lock().log);
+        self.sync_log(&self.followed(log))
+    }
+
+    fn finish_append(&self, appender: &Appender, exit: Exit) -> Result<(), Errno> {
+        let mut held = appender.held.lock();
+        if !held.attached {
+            return held.lost.map_or(Ok(()), Err);
+        }
+        held.log = self.followed(Arc::clone(&held.log));
+        let result = if exit == Exit::Killed {
+            self.counts.add(Counted::Killed);
+            self.set_aside(&mut held, appender, KILLED);
+            Ok(())
+        } else if held.removed {
+            self.set_aside(&mut held, appender, REMOVED);
+            Ok(())
+        } else {
+            self.publish_rest(&mut held, appender)
+        };
+        let result = match held.unsynced && appender.policy.durability == Durability::Full {
+            true => result.and(self.sync_log(&held.log)),
+            false => result,
+        };
+        held.unsynced = false;
+        self.let_go_of_log(&mut held);
+        result
+    }
+
+    fn let_go_of_log(&self, held: &mut Held) {
+        held.attached = false;
+        held.whole = false;
+        self.detach(&held.log);
+    }
+
+    /// What was held back is the last thing the handle has to say.
+    fn publish_rest(&self, held: &mut Held, appender: &Appender) -> Result<(), Errno> {
+        let log = Arc::clone(&held.log);
+        let committed = match (&held.kept, held.whole, held.tail.is_empty()) {
+            (Some(kept), true, _) if held.kept_bytes > 0 => {
+                self.commit_file((&log, &mut log.lock()), &kept.file, &appender.who)
+            }
+            (_, false, false) => self.commit((&log, &mut log.lock()), &[&held.tail], &appender.who),
+            _ => {
+                self.drop_kept(held);
+                return Ok(());
+            }
+        };
+        match committed {
+            Ok(()) => {
+                held.unsynced = true;
+                held.tail.clear();
+                self.drop_kept(held);
+                Ok(())
+            }
+            Err(Errno::NOENT) => {
+                self.set_aside(held, appender, REMOVED);
+                Ok(())
+            }
+            Err(errno) => {
+                self.counts.add(Counted::Failed);
+                self.set_aside(held, appender, &format!("appending it failed: {errno}"));
+                Err(errno)
+            }
+        }
+    }
+
+    fn drop_kept(&self, held: &mut Held) {
+        held.kept_bytes = 0;
+        if let Some(kept) = held.kept.take()
+            && let Err(error) = self.store.drop_unwritten(kept)
+        {
+            log::warn!("a shadow stays in .concord/shadows until the next start: {error}");
+        }
+    }
+
+    /// What was held back goes to `recovered/`.
+    fn set_aside(&self, held: &mut Held, appender: &Appender, reason: &str) {
+        held.tail.clear();
+        held.kept_bytes = 0;
+        let Some(kept) = held.kept.take() else { return };
+        let name = appender.name.name.to_string_lossy();
+        match self.store.discard(kept, reason, nanos_now()) {
+            Ok(Some(kept)) => log::warn!(
+                "what {} began to append to {name} was not published: {reason}; it is kept in .concord/recovered/{kept}",
+                described(&appender.who)
+            ),
+            Ok(None) => {}
+            Err(error) => log::error!("what was appended to {name} stays in .concord/shadows until the next start: {error}"),
+        }
+    }
+
+    /// The mount goes away and does not wait: what is finished stays, the rest is set aside.
+    pub(super) fn end_appenders(&self) {
+        for appender in self.tree.handles.appenders() {
+            let mut held = appender.held.lock();
+            if held.attached {
+                held.log = self.followed(Arc::clone(&held.log));
+                self.set_aside(&mut held, &appender, FORCED);
+                held.lost = Some(Errno::STALE);
+                self.let_go_of_log(&mut held);
+            }
+        }
+    }
+}
+
+fn first_of(
+    id: crate::session::SessionId,
+    file: FileKey,
+    node: NodeId,
+    caller: Caller,
+    process: ProcId,
+    creates: Option<Creation>,
+) -> Beginning {
+    Beginning {
+        id,
+        file,
+        node: Some(node),
+        caller,
+        process,
+        how: How::Close,
+        truncate: false,
+        creates,
+        own_node: true,
+    }
+}
