@@ -337,7 +337,7 @@ fn check(scenario: &Scenario, disk: &SimDisk, outcome: &Outcome, crashed: bool, 
         let versions = store.history().versions(Path::new("f")).unwrap();
         let kept = versions.iter().filter(|v| !v.current && !v.gone).any(|v| {
             let kept = store.history().open_version(Path::new("f"), v.record.version).unwrap();
-            disk.tree_content(kept.file)[..kept.bytes as usize] == before
+            disk.tree_content(kept.file)[..kept.bytes as usize] == *before
         });
         assert!(
             kept,
