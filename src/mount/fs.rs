@@ -423,7 +423,7 @@ impl fuser::Filesystem for Fs {
         let clears = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         match self.tree.handles.get(fh.0) {
             Ok(Handle::Writer(writer)) => {
-                return self.write_coordinated(writer, offset, data, (from_mapping, clears), reply);
+                return self.write_coordinated((fh.0, writer), offset, data, (from_mapping, clears), reply);
             }
             Ok(Handle::Appender(appender)) => return self.write_appended(appender, data, clears, reply),
             _ => {}

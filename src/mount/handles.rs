@@ -68,6 +68,13 @@ impl Handles {
         self.table.read().values().filter_map(appender).collect()
     }
 
+    /// The handle with this number is another from now on.
+    pub fn replace(&self, number: u64, handle: Handle) {
+        if let Some(known) = self.table.write().get_mut(&number) {
+            *known = handle;
+        }
+    }
+
     /// Takes a handle out: it is closed when the last request that uses it is answered.
     pub fn remove(&self, number: u64) -> Option<Handle> {
         self.table.write().remove(&number)

@@ -112,7 +112,7 @@ impl Fs {
     /// write(2) to a session's shadow, at the end of the file unless `at_offset`; one that `clears` takes set-id bits away. On a worker thread where something must be copied or waited for first.
     pub fn write_coordinated(
         &self,
-        writer: Arc<Writer>,
+        (number, writer): (u64, Arc<Writer>),
         offset: u64,
         data: &[u8],
         (at_offset, clears): (bool, bool),
@@ -126,13 +126,18 @@ impl Fs {
             let write = || writer.write(coordination, offset, data, at_offset);
             if clears { creds::without_fsetid(write) } else { write() }
         };
-        if writer.is_quick() {
+        let begins_log = writer.begins_log(data);
+        if writer.is_quick() && !begins_log {
             return answer(written(&writer, &self.coordination, offset, data));
         }
         let (coordination, data) = (Arc::clone(&self.coordination), data.to_vec());
-        self.tree
-            .workers
-            .run(move || answer(written(&writer, &coordination, offset, &data)));
+        self.tree.workers.run(move || {
+            let mut result = written(&writer, &coordination, offset, &data);
+            if begins_log && result.is_ok() {
+                result = coordination.promote(number, &writer).and(result);
+            }
+            answer(result);
+        });
     }
 
     /// write(2) to a handle that appends. On a worker thread where it is the first since a while, or others are at it.
@@ -196,6 +201,10 @@ impl Fs {
                 let set = creds::writing_as(caller.uid, || writer.set_len(&coordination, size));
                 answer(set.and_then(|()| tree.set_attributes(caller, node, handle, &rest)));
             }),
+            (Some(size), Some(Ok(Handle::Appender(appender)))) => {
+                self.coordination
+                    .truncate_appended(caller, &appender, size, Box::new(answer));
+            }
             (Some(size), None) if let Some(target) = self.coordination.target_of(node) => {
                 self.coordination.truncate(caller, node, target, size, Box::new(answer));
             }

@@ -1,15 +1,17 @@
 //! O_APPEND handles (W10): they ask no queue. Whole lines go to the current version at once; the beginning of a line is held back until
 //! it is finished or the handle is closed.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 
-use super::close::is_held;
+use super::close::{Ending, is_held};
 use super::files::{Creation, Finds, Granted, InHand};
 use super::append_log::Log;
 use super::open::Beginning;
@@ -20,13 +22,13 @@ use crate::content::lines::{self, LINE_BYTES_MAX};
 use crate::mount::attr;
 use crate::mount::errno::from_io;
 use crate::mount::handles::{Handle, Ordinary};
-use crate::mount::nodes::{Name, NodeId};
+use crate::mount::nodes::{Name, NodeId, ROOT};
 use crate::mount::tree::Caller;
 use crate::os::creds;
 use crate::os::proc::{self, Doing, Exit};
 use crate::rules::{Append, Durability, Policy};
 use crate::session::{FileKey, Intent, ProcId};
-use crate::store::record::{How, Who};
+use crate::store::record::{How, RecoveredKind, Who};
 use crate::store::{RealDisk, Shadow};
 
 const KILLED: &str = "its writer was killed before it finished the line";
@@ -76,6 +78,24 @@ struct Held {
     last_exit: Exit,
 }
 
+impl Held {
+    fn new(log: Arc<Log>, processes: Vec<u32>, whole: bool) -> Held {
+        Held {
+            log,
+            attached: true,
+            tail: Vec::new(),
+            kept: None,
+            kept_bytes: 0,
+            whole,
+            removed: false,
+            unsynced: false,
+            lost: None,
+            processes,
+            last_exit: Exit::Not,
+        }
+    }
+}
+
 impl Appender {
     /// Whether it is open, as far as one can tell.
     pub fn is_open(&self) -> bool {
@@ -86,6 +106,18 @@ impl Appender {
     pub fn is_quick(&self) -> bool {
         let held = self.held.try_lock();
         !self.sync && held.is_some_and(|held| held.attached && !held.whole && held.log.is_quick())
+    }
+
+    /// A descriptor was closed. Returns the processes that may have another, where it matters whether it was the last: RELEASE comes soon,
+    /// and is early enough for who has held nothing back and is not the only one that appends.
+    fn closed_by(&self, flusher: ProcId, exit: Exit) -> Option<Vec<u32>> {
+        let mut held = self.held.lock();
+        held.last_exit = exit;
+        if flusher.is_known() && !held.processes.contains(&flusher.tgid) {
+            held.processes.push(flusher.tgid);
+        }
+        let matters = !held.tail.is_empty() || held.kept_bytes > 0 || held.log.has_one();
+        matters.then(|| held.processes.clone())
     }
 }
 
@@ -155,19 +187,7 @@ impl Coordination {
             name: target.name.clone(),
             policy: target.policy.clone(),
             sync: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
-            held: Mutex::new(Held {
-                log,
-                attached: true,
-                tail: Vec::new(),
-                kept: None,
-                kept_bytes: 0,
-                whole: target.policy.append == Append::Close,
-                removed: false,
-                unsynced: false,
-                lost: None,
-                processes: vec![process.tgid],
-                last_exit: Exit::Not,
-            }),
+            held: Mutex::new(Held::new(log, vec![process.tgid], target.policy.append == Append::Close)),
         }
     }
 
@@ -224,7 +244,7 @@ impl Coordination {
             }
             let beginning = first_of(id, file, node, caller, process, reroute.creates);
             let session = this.begin(&awaited, beginning);
-            answer(session.map(|session| Handle::Writer(Arc::new(Writer::new(session, true)))));
+            answer(session.map(|session| Handle::Writer(Arc::new(Writer::creating(session, flags)))));
         };
         self.acquire(&target, claim, Box::new(resume));
     }
@@ -322,19 +342,12 @@ impl Coordination {
                 Doing::Exit => proc::exit_of(caller.tid),
                 Doing::Call | Doing::Exec => Exit::Not,
             };
-            let flusher = caller::process(caller);
-            let processes = {
-                let mut held = appender.held.lock();
-                held.last_exit = exit;
-                if flusher.is_known() && !held.processes.contains(&flusher.tgid) {
-                    held.processes.push(flusher.tgid);
-                }
-                held.processes.clone()
-            };
-            if is_held(&processes, appender.file.node.0) {
+            let processes = appender.closed_by(caller::process(caller), exit);
+            if processes.is_none_or(|processes| is_held(&processes, appender.file.node.0)) {
                 reply(this.settle_on_disk(&appender));
             } else {
                 reply(this.finish_append(&appender, exit));
+                this.store.sweep();
             }
         });
     }
@@ -346,6 +359,7 @@ impl Coordination {
             let exit = appender.held.lock().last_exit;
             // How it ended nobody is left to be told; the log says it.
             let _ = this.finish_append(&appender, exit);
+            this.store.sweep();
             this.tree.close(Arc::clone(&appender.file));
         };
         self.tree.workers.run(end);
@@ -378,10 +392,10 @@ impl Coordination {
         held.log = self.followed(Arc::clone(&held.log));
         let result = if exit == Exit::Killed {
             self.counts.add(Counted::Killed);
-            self.set_aside(&mut held, appender, KILLED);
+            self.set_aside(&mut held, appender, RecoveredKind::Staged, KILLED);
             Ok(())
         } else if held.removed {
-            self.set_aside(&mut held, appender, REMOVED);
+            self.set_aside(&mut held, appender, RecoveredKind::Staged, REMOVED);
             Ok(())
         } else {
             self.publish_rest(&mut held, appender)
@@ -393,6 +407,82 @@ impl Coordination {
         held.unsynced = false;
         self.let_go_of_log(&mut held);
         result
+    }
+
+    /// A handle that creates its file has finished a line: the file appears, and the handle goes on as one that appends. Nothing happens to a
+    /// session that others share.
+    ///
+    /// # Errors
+    /// Those of a publish; what was written is in `recovered/` then.
+    pub fn promote(self: &Arc<Self>, number: u64, writer: &Writer) -> Result<(), Errno> {
+        let session = writer.session();
+        let ready = session.staged(|staged| {
+            let intact = !staged.unlinked && staged.failed.is_none() && staged.refused.is_none();
+            Ok((intact && staged.handles == 1).then(|| staged.processes.clone()))
+        });
+        let Ok(Some(processes)) = ready else { return Ok(()) };
+        let Some(staged) = session.take() else { return Ok(()) };
+        let tail = take_tail(&staged.shadow.file);
+        self.finish_taken(&session, staged, Ending::Closed);
+        session.settle()?;
+        let (tail, log) = (tail?, self.logs_attached(&session.name())?);
+        let appender = Appender {
+            file: Arc::new(Ordinary {
+                node: session.about.node,
+                pin: Arc::clone(&session.pin),
+            }),
+            who: session.about.who.clone(),
+            since: session.since,
+            name: session.name(),
+            policy: session.about.policy.clone(),
+            sync: false,
+            held: Mutex::new(Held::new(log, processes, false)),
+        };
+        {
+            let mut held = appender.held.lock();
+            self.keep(&mut held, &appender, &tail, 0)?;
+            held.tail = tail;
+        }
+        self.tree.handles.replace(number, Handle::Appender(Arc::new(appender)));
+        Ok(())
+    }
+
+    /// ftruncate(2) of a handle that appends: a version of its own, as truncate(2) makes.
+    pub fn truncate_appended(self: &Arc<Self>, caller: Caller, appender: &Appender, len: u64, answer: Answer<Stat>) {
+        let Some(target) = self.target(appender.name.parent, &appender.name.name) else {
+            return answer(Err(Errno::INVAL));
+        };
+        let in_hand = InHand::take(&self.files, &target.name);
+        let file = in_hand.key();
+        let opener = self.opener_for(caller, file);
+        let process = opener.proc;
+        let claim = Claim {
+            file,
+            caller,
+            opener,
+            intent: Intent::Truncate,
+            nonblock: false,
+        };
+        let (this, truncated) = (Arc::clone(self), target.clone());
+        let resume = move |granted: Result<Granted, Errno>| {
+            let that = Arc::clone(&this);
+            this.tree.workers.run(move || {
+                answer(granted.and_then(|granted| {
+                    let (Granted::New(id) | Granted::Join(id)) = granted;
+                    let beginning = Beginning {
+                        node: None,
+                        how: How::Truncate,
+                        truncate: len == 0,
+                        ..first_of(id, file, ROOT, caller, process, None)
+                    };
+                    let session = that.begin(&truncated, beginning)?;
+                    let done = that.truncate_now(&session, len);
+                    that.tree.nodes.forget(session.about.node, 1);
+                    done
+                }));
+            });
+        };
+        self.acquire(&target, claim, Box::new(resume));
     }
 
     fn let_go_of_log(&self, held: &mut Held) {
@@ -422,12 +512,12 @@ impl Coordination {
                 Ok(())
             }
             Err(Errno::NOENT) => {
-                self.set_aside(held, appender, REMOVED);
+                self.set_aside(held, appender, RecoveredKind::Staged, REMOVED);
                 Ok(())
             }
             Err(errno) => {
                 self.counts.add(Counted::Failed);
-                self.set_aside(held, appender, &format!("appending it failed: {errno}"));
+                self.set_aside(held, appender, RecoveredKind::Refused, &format!("appending it failed: {errno}"));
                 Err(errno)
             }
         }
@@ -443,12 +533,12 @@ impl Coordination {
     }
 
     /// What was held back goes to `recovered/`.
-    fn set_aside(&self, held: &mut Held, appender: &Appender, reason: &str) {
+    fn set_aside(&self, held: &mut Held, appender: &Appender, kind: RecoveredKind, reason: &str) {
         held.tail.clear();
         held.kept_bytes = 0;
         let Some(kept) = held.kept.take() else { return };
         let name = appender.name.name.to_string_lossy();
-        match self.store.discard(kept, reason, nanos_now()) {
+        match self.store.discard(kept, kind, reason, nanos_now()) {
             Ok(Some(kept)) => log::warn!(
                 "what {} began to append to {name} was not published: {reason}; it is kept in .concord/recovered/{kept}",
                 described(&appender.who)
@@ -464,12 +554,22 @@ impl Coordination {
             let mut held = appender.held.lock();
             if held.attached {
                 held.log = self.followed(Arc::clone(&held.log));
-                self.set_aside(&mut held, &appender, FORCED);
+                self.set_aside(&mut held, &appender, RecoveredKind::Staged, FORCED);
                 held.lost = Some(Errno::STALE);
                 self.let_go_of_log(&mut held);
             }
         }
     }
+}
+
+/// Cuts off what follows the last newline of a file.
+fn take_tail(file: &File) -> Result<Vec<u8>, Errno> {
+    let length = rustix::fs::fstat(file)?.st_size.max(0) as u64;
+    let from = length.saturating_sub(LINE_BYTES_MAX as u64);
+    let end = super::session::read_at(file.as_fd(), from, LINE_BYTES_MAX)?;
+    let (_, tail) = lines::split(&end);
+    rustix::fs::ftruncate(file, length - tail.len() as u64)?;
+    Ok(tail.to_vec())
 }
 
 fn first_of(

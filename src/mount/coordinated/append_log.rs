@@ -138,6 +138,11 @@ impl Log {
         state.is_some_and(|state| matches!(&state.live, Live::Open(current) if current.growth.is_some()))
     }
 
+    /// Whether no more than one handle appends.
+    pub(super) fn has_one(&self) -> bool {
+        self.state.lock().appenders < 2
+    }
+
     /// Remembers how far the log is, and how long the file `base` was then; a session that is just beginning has opened it.
     pub(super) fn mark(self: &Arc<Log>, base: Option<&File>) -> Result<(Mark, u64), Errno> {
         let state = self.state.lock();

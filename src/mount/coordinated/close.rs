@@ -115,7 +115,7 @@ impl Coordination {
         session.settle().map(|_| ())
     }
 
-    fn finish_taken(self: &Arc<Self>, session: &Arc<Session>, staged: Staged, why: Ending) {
+    pub(super) fn finish_taken(self: &Arc<Self>, session: &Arc<Session>, staged: Staged, why: Ending) {
         let outcome = self.finish(session, staged, why);
         self.over(Arc::clone(session), outcome);
     }
@@ -217,7 +217,7 @@ impl Coordination {
         let mut log = log.lock();
         if let Err(errno) = self.take_along(&mut log, &mut staged) {
             self.counts.add(Counted::Failed);
-            self.discard(session, staged, "what was appended meanwhile could not be added");
+            self.discard(session, staged, Counted::Failed, "what was appended meanwhile could not be added");
             return Outcome::Lost(errno);
         }
         let info = publish_info(session.about.how, &session.about.policy);

@@ -358,7 +358,7 @@ impl Coordination {
         );
     }
 
-    fn truncate_now(self: &Arc<Self>, session: &Arc<Session>, len: u64) -> Result<Stat, Errno> {
+    pub(super) fn truncate_now(self: &Arc<Self>, session: &Arc<Session>, len: u64) -> Result<Stat, Errno> {
         let set = session.staged(|staged| staged.set_len(&self.store, len));
         let why = if set.is_ok() { Ending::Closed } else { Ending::Killed };
         let ended = self.end_now(session, why);

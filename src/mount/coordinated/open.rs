@@ -348,7 +348,6 @@ impl Coordination {
         };
         let this = Arc::clone(self);
         let created = target.clone();
-        let append = flags.contains(OFlags::APPEND);
         self.acquire(
             &target,
             claim,
@@ -373,7 +372,7 @@ impl Coordination {
                         stat: rustix::fs::fstat(session.pin.fd())?,
                         private: false,
                     };
-                    Ok((entry, Arc::new(Writer::new(session, append))))
+                    Ok((entry, Arc::new(Writer::creating(session, flags))))
                 }));
             }),
         );
