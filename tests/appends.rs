@@ -19,7 +19,11 @@ fn project() -> Project {
 
 /// Each line of `text`, which must be whole.
 fn lines(text: &str) -> Vec<&str> {
-    assert!(text.is_empty() || text.ends_with('\n'), "a torn line: {:?}", text.lines().last());
+    assert!(
+        text.is_empty() || text.ends_with('\n'),
+        "a torn line: {:?}",
+        text.lines().last()
+    );
     text.lines().collect()
 }
 
@@ -27,9 +31,7 @@ fn lines(text: &str) -> Vec<&str> {
 fn recovered(project: &Project) -> Vec<String> {
     let found = project.recovered().into_iter();
     found
-        .map(|entry| {
-            String::from_utf8(std::fs::read(project.path(entry["kept"].as_str().unwrap())).unwrap()).unwrap()
-        })
+        .map(|entry| String::from_utf8(std::fs::read(project.path(entry["kept"].as_str().unwrap())).unwrap()).unwrap())
         .collect()
 }
 
@@ -139,13 +141,20 @@ fn w10_a_logger_that_stays_open_shows_each_line_at_once_and_holds_nobody_up() {
         assert_eq!(size, project.read("log.jsonl").len() as u64);
         assert_eq!(reader.does("os.stat('log.jsonl').st_size"), size.to_string());
         let start = Instant::now();
-        assert_eq!(other.does(&format!("put('log.jsonl', 'o{number}\\n', os.O_WRONLY | os.O_APPEND)")), "None");
+        assert_eq!(
+            other.does(&format!("put('log.jsonl', 'o{number}\\n', os.O_WRONLY | os.O_APPEND)")),
+            "None"
+        );
         assert!(start.elapsed() < Duration::from_secs(2));
         assert_eq!(reader.does("seen.read()"), format!("o{number}"));
         reader.0.hear();
     }
     assert_eq!(project.read("log.jsonl").lines().count(), 101);
-    assert_eq!(project.status()["sessions"].as_array().unwrap().len(), 1, "the logger is shown");
+    assert_eq!(
+        project.status()["sessions"].as_array().unwrap().len(),
+        1,
+        "the logger is shown"
+    );
 }
 
 #[test]
@@ -203,11 +212,17 @@ fn w10_what_is_appended_during_a_session_comes_after_what_it_wrote() {
     writer.does("os.write(new, b'rewritten')");
     logger.does("os.write(fd, b'during 1\\nduring 2\\nhel')");
     succeed(project.sh("echo another >> log.jsonl"));
-    assert_eq!(project.read("log.jsonl"), "first\nbefore\nduring 1\nduring 2\nanother\n");
+    assert_eq!(
+        project.read("log.jsonl"),
+        "first\nbefore\nduring 1\nduring 2\nanother\n"
+    );
     assert_eq!(writer.does("os.close(new)"), "None");
     assert_eq!(project.read("log.jsonl"), "rewritten\nduring 1\nduring 2\nanother\n");
     logger.does("os.write(fd, b'd back\\n')");
-    assert_eq!(project.read("log.jsonl"), "rewritten\nduring 1\nduring 2\nanother\nheld back\n");
+    assert_eq!(
+        project.read("log.jsonl"),
+        "rewritten\nduring 1\nduring 2\nanother\nheld back\n"
+    );
     // One that only changes a part began with what was there when it was opened.
     writer.does("new = os.open('log.jsonl', os.O_RDWR)");
     logger.does("os.write(fd, b'later\\n')");
@@ -217,7 +232,11 @@ fn w10_what_is_appended_during_a_session_comes_after_what_it_wrote() {
     assert_eq!(project.read("log.jsonl"), text);
     logger.does("os.close(fd)");
     assert_eq!(project.read("log.jsonl"), text);
-    let stale = project.history("log.jsonl").iter().filter(|v| v["stale"] == true).count();
+    let stale = project
+        .history("log.jsonl")
+        .iter()
+        .filter(|v| v["stale"] == true)
+        .count();
     assert_eq!(stale, 0);
 }
 
@@ -237,11 +256,17 @@ for number in range(30):
             new.write('rewritten %d\\n' % number)
             time.sleep(0.003)";
     std::fs::write(project.path("concord.toml"), "keep = 1000\n").unwrap();
-    let mut both = [Running::start(project.python(logger)), Running::start(project.python(writer))];
+    let mut both = [
+        Running::start(project.python(logger)),
+        Running::start(project.python(writer)),
+    ];
     for one in &mut both {
         assert!(wait(&mut one.0, Duration::from_secs(60)).success());
     }
-    let mut everywhere: BTreeSet<String> = lines(&project.read("log.jsonl")).iter().map(|l| (*l).to_owned()).collect();
+    let mut everywhere: BTreeSet<String> = lines(&project.read("log.jsonl"))
+        .iter()
+        .map(|l| (*l).to_owned())
+        .collect();
     for version in project.history("log.jsonl") {
         let content = project.show("log.jsonl", version["version"].as_u64().unwrap());
         everywhere.extend(lines(&support::text(&content)).iter().map(|l| (*l).to_owned()));
@@ -255,7 +280,11 @@ for number in range(30):
 fn w10_an_append_costs_the_same_on_a_small_and_on_a_large_file() {
     watchdog();
     let mut project = Project::unmounted(&[("small.jsonl", "first\n")]);
-    std::fs::write(project.path("large.jsonl"), "a line of a file that is not small\n".repeat(1 << 21)).unwrap();
+    std::fs::write(
+        project.path("large.jsonl"),
+        "a line of a file that is not small\n".repeat(1 << 21),
+    )
+    .unwrap();
     let daemon = project.mount();
     let io = || -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{daemon}/io")).unwrap();
@@ -268,16 +297,24 @@ fn w10_an_append_costs_the_same_on_a_small_and_on_a_large_file() {
     let cost = |name: &str| {
         let (before, start) = (io(), project.path(".concord"));
         succeed(project.sh(&format!("for n in 1 2 3 4 5; do echo line $n >> {name}; done")));
-        let used = |path| support::text(&run({
-            let mut du = std::process::Command::new("du");
-            du.arg("-sk").arg(path);
-            du
-        }).stdout);
+        let used = |path| {
+            support::text(
+                &run({
+                    let mut du = std::process::Command::new("du");
+                    du.arg("-sk").arg(path);
+                    du
+                })
+                .stdout,
+            )
+        };
         (io() - before, used(start))
     };
     let (small, _) = cost("small.jsonl");
     let (large, kept) = cost("large.jsonl");
-    assert!(large < small + (64 << 10), "{large} bytes read and written, {small} for the small file");
+    assert!(
+        large < small + (64 << 10),
+        "{large} bytes read and written, {small} for the small file"
+    );
     let kept: u64 = kept.split_whitespace().next().unwrap().parse().unwrap();
     assert!(kept < 4 << 10, "{kept} KiB in .concord");
     assert_eq!(project.history("large.jsonl").len(), 6);
@@ -382,7 +419,10 @@ for number in range(100000):
     for (who, last) in acknowledged.iter().enumerate() {
         for number in 0..=last.unwrap() {
             let line = format!("{who} {number} {}", "x".repeat(number as usize % 5000));
-            assert!(found.contains(line.as_str()), "line {number} of {who} is lost; {report}");
+            assert!(
+                found.contains(line.as_str()),
+                "line {number} of {who} is lost; {report}"
+            );
         }
     }
     for line in &found {
@@ -418,7 +458,10 @@ fn w10_with_append_close_nothing_is_seen_before_the_close() {
     let (mut one, mut two) = (Puppet::new(&project), Puppet::new(&project));
     for (writer, name) in [(&mut one, "one"), (&mut two, "two")] {
         writer.does(OPEN);
-        assert_ne!(writer.does(&format!("os.write(fd, b'{name} a\\n'), os.write(fd, b'{name} b\\n')")), "EBUSY");
+        assert_ne!(
+            writer.does(&format!("os.write(fd, b'{name} a\\n'), os.write(fd, b'{name} b\\n')")),
+            "EBUSY"
+        );
     }
     assert_eq!(project.read("log.jsonl"), "first\n");
     assert_eq!(two.does("os.close(fd)"), "None");

@@ -203,5 +203,8 @@ os.close(fd)";
     let text = project.read("a.jsonl");
     assert_eq!(text.lines().map(str::len).collect::<Vec<_>>(), [5, 6, 700_000, 4]);
     let behind = std::fs::read(small.at("small/a.jsonl")).unwrap();
-    assert!(behind == text.as_bytes(), "no part of the refused line is left behind the readers' end");
+    assert!(
+        behind == text.as_bytes(),
+        "no part of the refused line is left behind the readers' end"
+    );
 }

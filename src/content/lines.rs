@@ -62,7 +62,11 @@ mod tests {
             ("a\nb", "a\n", "b"),
             ("a\n\nb\n", "a\n\nb\n", ""),
         ] {
-            assert_eq!(split(data.as_bytes()), (finished.as_bytes(), rest.as_bytes()), "{data:?}");
+            assert_eq!(
+                split(data.as_bytes()),
+                (finished.as_bytes(), rest.as_bytes()),
+                "{data:?}"
+            );
         }
     }
 

@@ -34,7 +34,11 @@ impl Fs {
                 let growing = !shadow && self.growing(entry.id, &mut entry.stat);
                 let passing =
                     self.coordination.is_passing(entry.id) && self.coordination.stat_of_name(entry.id).is_ok();
-                let attr_ttl = if shadow || passing || growing { Duration::ZERO } else { VERSION_TTL };
+                let attr_ttl = if shadow || passing || growing {
+                    Duration::ZERO
+                } else {
+                    VERSION_TTL
+                };
                 reply.entry_with_ttls(
                     &attr_ttl,
                     &Duration::ZERO,
@@ -62,7 +66,8 @@ impl Fs {
                 Err(error) => reply.error(reply_errno(error)),
             };
         }
-        if flags & OFlags::RWMODE == OFlags::WRONLY && flags.contains(OFlags::APPEND) && !flags.contains(OFlags::TRUNC) {
+        if flags & OFlags::RWMODE == OFlags::WRONLY && flags.contains(OFlags::APPEND) && !flags.contains(OFlags::TRUNC)
+        {
             let answer = Box::new(move |opened: Result<Handle>| match opened {
                 Ok(handle) => {
                     let number = tree.handles.insert(handle);

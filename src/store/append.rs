@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use super::disk::{Disk, if_there, read_small};
 use super::history::Key;
 use super::record::{
-    How, Identity, JournalLine, RECORD_BYTES_MAX, RecoveredKind, RecoveredRecord, VersionRecord, Who, clip_who, encode_path, seal,
-    unseal,
+    How, Identity, JournalLine, RECORD_BYTES_MAX, RecoveredKind, RecoveredRecord, VersionRecord, Who, clip_who,
+    encode_path, seal, unseal,
 };
 use super::recover::{Action, RecoveryItem};
 use super::{Place, PublishInfo, Store};
 use crate::content::lines::WholeLines;
 use crate::os::boot;
+use crate::rules::Durability;
 use crate::session::SessionId;
 
 const COPY_CHUNK_BYTES: usize = 64 * 1024;
@@ -71,6 +72,7 @@ impl GrowthName {
 
 impl<D: Disk> Store<D> {
     /// Lines are about to be appended to `file`, which is the current version of `place`: that version is now the beginning of one more.
+    /// Waits for the disk, once for all lines until [`Store::end_append`], unless durability is `Fast`.
     ///
     /// # Errors
     /// ESTALE when the place leads to another file; ENOSPC, EDQUOT, EIO, EROFS.
@@ -80,11 +82,14 @@ impl<D: Disk> Store<D> {
         place: &Place<'_, D>,
         file: &D::File,
         who: &Who,
-        now: u64,
+        (durability, now): (Durability, u64),
     ) -> io::Result<Growth<D>> {
         let stale = || io::Error::from_raw_os_error(libc::ESTALE);
         let own = self.disk().stat(file)?;
-        let live = self.stat_place(place)?.filter(|live| live.ino == own.ino).ok_or_else(stale)?;
+        let live = self
+            .stat_place(place)?
+            .filter(|live| live.ino == own.ino)
+            .ok_or_else(stale)?;
         let (held, mut history) = self.take(place, Some(&live), now)?;
         let line = JournalLine {
             id: id.0,
@@ -102,6 +107,11 @@ impl<D: Disk> Store<D> {
         };
         let entry = name.text();
         let begun = self.disk().create(&self.shadows, &entry).and_then(|progress| {
+            if durability != Durability::Fast {
+                // Else a power failure could take the entry, or the way to the file, and leave a torn line.
+                self.root_history(&mut history)?;
+                self.disk().sync_dir(&self.shadows)?;
+            }
             let extended = self.record_current(&mut history, place, &live)?;
             let record = VersionRecord {
                 version: history.next,
@@ -148,7 +158,11 @@ impl<D: Disk> Store<D> {
         };
         let bytes = seal(&progress).map_err(io::Error::other)?;
         self.disk().write_at(&growth.file, &bytes, 0)?;
-        if durably { self.disk().sync_file(&growth.file) } else { Ok(()) }
+        if durably {
+            self.disk().sync_file(&growth.file)
+        } else {
+            Ok(())
+        }
     }
 
     /// The stay of the appenders is over: what the file holds is the version's content.
@@ -162,7 +176,9 @@ impl<D: Disk> Store<D> {
     }
 
     fn settle_growth(&self, place: &Place<'_, D>, info: &PublishInfo) -> io::Result<()> {
-        let Some(live) = self.stat_place(place)? else { return Ok(()) };
+        let Some(live) = self.stat_place(place)? else {
+            return Ok(());
+        };
         let (held, mut history) = self.take(place, Some(&live), info.now)?;
         self.record_current(&mut history, place, &live)?;
         self.prune(&mut history, &info.retain, info.now);
@@ -235,7 +251,9 @@ impl<D: Disk> Store<D> {
             .ok()
             .and_then(|bytes| serde_json::from_slice(unseal(&bytes).ok()?).ok());
         match progress {
-            Some(progress) if progress.boot == boot::id() => return Ok(progress.committed.clamp(name.length.min(size), size)),
+            Some(progress) if progress.boot == boot::id() => {
+                return Ok(progress.committed.clamp(name.length.min(size), size));
+            }
             // Nothing was committed yet.
             None if size == name.length => return Ok(size),
             _ => {}
@@ -299,3 +317,7 @@ impl<D: Disk> Store<D> {
 }
 
 const CUT_OFF: &str = "it was being appended to the file when concordfs or the machine stopped, and was not complete";
+
+#[cfg(test)]
+#[path = "tests_append.rs"]
+mod tests;

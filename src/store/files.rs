@@ -421,12 +421,7 @@ impl<D: Disk> Store<D> {
 
     /// A tombstone is worth as long as a version before it, and there are no more of them than versions.
     fn prune_tombstones(&self, history: &mut FileHistory<D>, retain: &Retain) {
-        let oldest = history
-            .kept()
-            .first()
-            .copied()
-            .or(history.current)
-            .unwrap_or(u64::MAX);
+        let oldest = history.kept().first().copied().or(history.current).unwrap_or(u64::MAX);
         let stones: Vec<u64> = history
             .records
             .values()

@@ -151,7 +151,8 @@ impl<D: Disk> History<D> {
         for number in numbers.into_iter().rev() {
             let is_current = current == Some(number);
             let content = scan.contents.get(&number);
-            let in_longer = || prefix::host(&scan.records, |v| scan.contents.contains_key(&v), current, number).is_some();
+            let in_longer =
+                || prefix::host(&scan.records, |v| scan.contents.contains_key(&v), current, number).is_some();
             let mut record = match (scan.records.get(&number), content, &dir) {
                 (Some(record), _, _) if record.is_tombstone() => record.clone(),
                 (Some(record), content, _) if is_current || content.is_some() || in_longer() => record.clone(),
@@ -199,7 +200,11 @@ impl<D: Disk> History<D> {
         };
         let holds = |v: u64| scan.contents.contains_key(&v);
         let host = prefix::host(&scan.records, holds, current, version).ok_or_else(missing)?;
-        let bytes = scan.records.get(&version).map(|record| record.bytes).filter(|_| host != version);
+        let bytes = scan
+            .records
+            .get(&version)
+            .map(|record| record.bytes)
+            .filter(|_| host != version);
         let (file, wanted) = match (&live, self.open_key(&Key::of(path))?) {
             (Some((dir, name, stat)), _) if current == Some(host) => (self.disk.open(dir, name)?, Some(stat.ino)),
             (_, Some(dir)) => (self.disk.open(&dir, OsStr::new(&host.to_string()))?, None),

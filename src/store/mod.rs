@@ -61,7 +61,7 @@ use record::How;
 /// The store's directory in the project's root.
 pub const STORE_DIR: &str = ".concord";
 /// The number in `.concord/format` that this program reads and writes.
-pub const FORMAT_NUMBER: u32 = 1;
+pub const FORMAT_NUMBER: u32 = 2;
 /// Contents up to this size are hashed before they are published; [`Store::complete_hash`] does the others.
 pub const HASH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Files whose history directory stays open (one descriptor each) and whose records stay in memory.

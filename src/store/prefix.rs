@@ -25,8 +25,8 @@ pub(super) fn host(
 
 #[cfg(test)]
 mod tests {
-    use super::super::history::found;
     use super::super::disk::{Kind, Stat};
+    use super::super::history::found;
     use super::*;
 
     fn record(version: u64, extends: Option<u64>) -> (u64, VersionRecord) {

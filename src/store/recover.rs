@@ -84,7 +84,9 @@ impl<D: Disk> Store<D> {
         for name in grown {
             let line = lines.get(&name.id);
             let path = self.path_of(&name.key, line);
-            report.items.extend(self.recover_growth(&name, path.as_ref(), line, now)?);
+            report
+                .items
+                .extend(self.recover_growth(&name, path.as_ref(), line, now)?);
         }
         for (key, path) in &touched {
             self.settle_touched(key, path, now)?;

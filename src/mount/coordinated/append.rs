@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 
+use super::append_log::Log;
 use super::close::{Ending, is_held};
 use super::files::{Creation, Finds, Granted, InHand};
-use super::append_log::Log;
 use super::open::Beginning;
 use super::session::EndReply;
 use super::wait::Claim;
@@ -155,7 +155,9 @@ impl Coordination {
 
     fn start_appender(&self, caller: Caller, node: NodeId, target: &Target, flags: OFlags) -> Result<Appender, Errno> {
         let file = self.open_reader(caller, node, target)?;
-        let started = self.logs_attached(&target.name).map(|log| (log, caller::process(caller)));
+        let started = self
+            .logs_attached(&target.name)
+            .map(|log| (log, caller::process(caller)));
         let (log, process) = match started {
             Ok(found) => found,
             Err(errno) => {
@@ -187,7 +189,11 @@ impl Coordination {
             name: target.name.clone(),
             policy: target.policy.clone(),
             sync: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
-            held: Mutex::new(Held::new(log, vec![process.tgid], target.policy.append == Append::Close)),
+            held: Mutex::new(Held::new(
+                log,
+                vec![process.tgid],
+                target.policy.append == Append::Close,
+            )),
         }
     }
 
@@ -263,14 +269,22 @@ impl Coordination {
             held.log = self.attach(self.followed(Arc::clone(&held.log)))?;
             held.attached = true;
         }
-        let (finished, rest) = if held.whole { (&[][..], data) } else { lines::split(data) };
+        let (finished, rest) = if held.whole {
+            (&[][..], data)
+        } else {
+            lines::split(data)
+        };
         if !finished.is_empty() {
             held.log = self.followed(Arc::clone(&held.log));
             let log = Arc::clone(&held.log);
             let parts: &[&[u8]] = &[&held.tail, finished];
             let parts = if held.tail.is_empty() { &parts[1..] } else { parts };
             let commit = || self.commit((&log, &mut log.lock()), parts, &appender.who);
-            match if clears { creds::without_fsetid(commit) } else { commit() } {
+            match if clears {
+                creds::without_fsetid(commit)
+            } else {
+                commit()
+            } {
                 Ok(()) => held.unsynced = true,
                 Err(Errno::NOENT) => return self.keep_all(&mut held, appender, data, true),
                 Err(errno) => return Err(errno),
@@ -278,11 +292,17 @@ impl Coordination {
             held.tail.clear();
         }
         if held.whole || held.tail.len() + rest.len() > LINE_BYTES_MAX {
-            return self.keep_all(&mut held, appender, rest, false).map(|_| data.len() as u32);
+            return self
+                .keep_all(&mut held, appender, rest, false)
+                .map(|_| data.len() as u32);
         }
         let at = held.tail.len();
         if let Err(errno) = self.keep(&mut held, appender, rest, at as u64) {
-            return if finished.is_empty() { Err(errno) } else { Ok(finished.len() as u32) };
+            return if finished.is_empty() {
+                Err(errno)
+            } else {
+                Ok(finished.len() as u32)
+            };
         }
         held.tail.extend_from_slice(rest);
         if appender.sync && held.unsynced {
@@ -293,7 +313,11 @@ impl Coordination {
 
     /// What is written is no lines, or has no file any more: it is kept together until the close.
     fn keep_all(&self, held: &mut Held, appender: &Appender, data: &[u8], removed: bool) -> Result<u32, Errno> {
-        let at = if held.whole { held.kept_bytes } else { held.tail.len() as u64 };
+        let at = if held.whole {
+            held.kept_bytes
+        } else {
+            held.tail.len() as u64
+        };
         self.keep(held, appender, data, at)?;
         held.whole = true;
         held.removed |= removed;
@@ -517,7 +541,12 @@ impl Coordination {
             }
             Err(errno) => {
                 self.counts.add(Counted::Failed);
-                self.set_aside(held, appender, RecoveredKind::Refused, &format!("appending it failed: {errno}"));
+                self.set_aside(
+                    held,
+                    appender,
+                    RecoveredKind::Refused,
+                    &format!("appending it failed: {errno}"),
+                );
                 Err(errno)
             }
         }
@@ -544,7 +573,9 @@ impl Coordination {
                 described(&appender.who)
             ),
             Ok(None) => {}
-            Err(error) => log::error!("what was appended to {name} stays in .concord/shadows until the next start: {error}"),
+            Err(error) => {
+                log::error!("what was appended to {name} stays in .concord/shadows until the next start: {error}")
+            }
         }
     }
 

@@ -273,7 +273,10 @@ impl Coordination {
             (Ok((dir, path)), Some(target)) => {
                 let info = publish_info(How::Append, &target.policy);
                 if let Err(error) = self.store.end_append(growth, &place(&dir, name, &path), &info) {
-                    log::error!("the version of the lines appended to {} is not recorded: {error}", path.display());
+                    log::error!(
+                        "the version of the lines appended to {} is not recorded: {error}",
+                        path.display()
+                    );
                 }
                 self.published(&path);
             }
@@ -305,7 +308,10 @@ impl Coordination {
             failed: None,
             file: Arc::new(file),
         };
-        self.logs.growing.write().insert(identity, Arc::clone(&current.committed));
+        self.logs
+            .growing
+            .write()
+            .insert(identity, Arc::clone(&current.committed));
         if let Some(node) = self.tree.nodes.find(identity) {
             self.tree.grows_behind(node);
         }
@@ -321,12 +327,7 @@ impl Coordination {
     ///
     /// # Errors
     /// ENOSPC, EDQUOT, EFBIG, EIO: the file is as it was. ENOENT: it was removed.
-    pub(super) fn commit(
-        &self,
-        (log, state): (&Log, &mut State),
-        parts: &[&[u8]],
-        who: &Who,
-    ) -> Result<(), Errno> {
+    pub(super) fn commit(&self, (log, state): (&Log, &mut State), parts: &[&[u8]], who: &Who) -> Result<(), Errno> {
         let bytes: Vec<u8>;
         let data = match parts {
             [one] => *one,
@@ -395,14 +396,19 @@ impl Coordination {
         let Live::Open(current) = &mut state.live else {
             return Err(Errno::NOENT);
         };
-        if current.growth.is_some() || self.target(name.parent, &name.name).is_none() {
+        if current.growth.is_some() {
             return Ok(());
         }
+        // A file that is not coordinated under the name it has now has no versions.
+        let Some(target) = self.target(name.parent, &name.name) else {
+            return Ok(());
+        };
+        let when = (target.policy.durability, nanos_now());
         let (dir, path) = (self.directory(name.parent)?, self.path_of(&name)?);
         let id = self.files.lock().queue.number();
         let growth = self
             .store
-            .begin_append(id, &place(&dir, &name, &path), &current.file, who, nanos_now())
+            .begin_append(id, &place(&dir, &name, &path), &current.file, who, when)
             .map_err(|error| from_io(&error))?;
         current.growth = Some(growth);
         Ok(())
@@ -415,7 +421,9 @@ impl Coordination {
     pub(super) fn sync_log(&self, log: &Log) -> Result<(), Errno> {
         let (file, length) = {
             let state = log.lock();
-            let Live::Open(current) = &state.live else { return Ok(()) };
+            let Live::Open(current) = &state.live else {
+                return Ok(());
+            };
             if let Some(errno) = current.failed {
                 return Err(errno);
             }
@@ -489,7 +497,10 @@ impl Coordination {
             .open_to_append(&name)
             .and_then(|file| self.continue_on(state, file));
         if let Err(errno) = continued {
-            log::error!("what is appended to {} is kept in recovered/ from now on: {errno}", name.name.to_string_lossy());
+            log::error!(
+                "what is appended to {} is kept in recovered/ from now on: {errno}",
+                name.name.to_string_lossy()
+            );
             self.removed(state);
         }
     }
@@ -505,7 +516,10 @@ impl Coordination {
     /// The file has another name now, whose log `to` is; its appenders follow it. What had that name before was replaced.
     pub(super) fn renamed_log(&self, state: &mut State, (to, target): (&Arc<Log>, &mut State)) {
         self.logs.forget(&state.name);
-        let (moving, staying) = (matches!(state.live, Live::Open(_)), matches!(target.live, Live::Open(_)));
+        let (moving, staying) = (
+            matches!(state.live, Live::Open(_)),
+            matches!(target.live, Live::Open(_)),
+        );
         if let Live::Open(current) = std::mem::replace(&mut state.live, Live::Moved(Arc::clone(to)))
             && !staying
         {

@@ -217,7 +217,12 @@ impl Coordination {
         let mut log = log.lock();
         if let Err(errno) = self.take_along(&mut log, &mut staged) {
             self.counts.add(Counted::Failed);
-            self.discard(session, staged, Counted::Failed, "what was appended meanwhile could not be added");
+            self.discard(
+                session,
+                staged,
+                Counted::Failed,
+                "what was appended meanwhile could not be added",
+            );
             return Outcome::Lost(errno);
         }
         let info = publish_info(session.about.how, &session.about.policy);

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, RenameFlags, Stat};
 use rustix::io::Errno;
 
+use super::append_log::lock_both;
 use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
-use super::append_log::lock_both;
 use super::open::Beginning;
 use super::session::Session;
 use super::wait::Claim;
