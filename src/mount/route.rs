@@ -193,7 +193,8 @@ impl Fs {
         changes: Changes,
         reply: ReplyAttr,
     ) {
-        let ttl = self.tree.ttl(false);
+        let growing = self.coordination.growing(node).is_some();
+        let ttl = if growing { Duration::ZERO } else { self.tree.ttl(false) };
         let answer = move |result: Result<Stat>| match result {
             Ok(stat) if attr::has_set_id(&stat) => reply.attr(&Duration::ZERO, &attr::attributes(node, &stat)),
             Ok(stat) => reply.attr(&ttl, &attr::attributes(node, &stat)),
