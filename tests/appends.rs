@@ -39,10 +39,11 @@ fn recovered(project: &Project) -> Vec<String> {
 fn w10_a_hundred_appenders_lose_tear_and_glue_no_line() {
     let project = project();
     let python = "import sys
-with open('log.jsonl', 'a') as log:
+with open('log.jsonl', 'ab', buffering=512) as log:
     for number in range(40):
-        log.write('%s-%d-%s\\n' % (sys.argv[1], number, 'x' * (number * 37 % 900)))
-        if number % 5 == 0: log.flush()";
+        line = b'%s-%d-%s\\n' % (sys.argv[1].encode(), number, b'x' * (number * 37 % 900))
+        log.write(line[:len(line) // 3])
+        log.write(line[len(line) // 3:])";
     let shell = "for number in 0 1 2 3; do echo $0-$number >> log.jsonl; done";
     let mut running: Vec<Running> = (0..100)
         .map(|who| {
