@@ -120,6 +120,28 @@ fn w10_a_killed_appender_leaves_no_part_of_a_line() {
 }
 
 #[test]
+fn w10_the_size_is_that_of_what_can_be_read() {
+    let project = project();
+    let (mut writer, mut reader) = (Puppet::new(&project), Puppet::new(&project));
+    writer.does(OPEN);
+    for (step, size) in [
+        ("os.write(fd, b'sec')", 6),
+        ("os.write(fd, b'ond\\nthird')", 13),
+        ("os.close(fd)", 18),
+    ] {
+        writer.does(step);
+        for _ in 0..2 {
+            assert_eq!(
+                reader.does("os.stat('log.jsonl').st_size"),
+                size.to_string(),
+                "after {step}"
+            );
+        }
+        assert_eq!(project.read("log.jsonl").len(), size, "after {step}");
+    }
+}
+
+#[test]
 fn w10_a_line_that_ends_without_newline_is_not_glued_to_the_next() {
     let project = project();
     succeed(project.sh("printf one >> log.jsonl"));
