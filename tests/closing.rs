@@ -95,20 +95,6 @@ fn w5_a_session_that_wrote_nothing_publishes_nothing() {
     assert_eq!(project.history("STATE.md").len(), 2, "a truncation is a change");
 }
 
-/// A mapping keeps the handle alive after the close, and with it the shadow.
-#[test]
-fn w5_who_reads_after_a_session_that_wrote_nothing_reads_the_version() {
-    let project = project();
-    let mut writer = Puppet::new(&project);
-    writer.does("fd = os.open('STATE.md', os.O_RDWR)");
-    assert_ne!(writer.does("ctypes.CDLL(None).mmap(None, 4096, 1, 1, fd, 0)"), "-1");
-    assert_eq!(writer.does("os.close(fd)"), "None");
-    assert_eq!(project.read("STATE.md"), "v1\n");
-    assert_eq!(project.read("STATE.md"), "v1\n");
-    succeed(project.sh("echo v2 > STATE.md"));
-    assert_eq!(project.read("STATE.md"), "v2\n");
-}
-
 #[test]
 fn w6_after_close_every_process_sees_it_at_once() {
     let project = project();

@@ -288,9 +288,7 @@ impl Coordination {
         if let Ok(stat) = self.stat(&session.name()) {
             let identity = attr::identity(&stat, false);
             if self.tree.nodes.identity(session.about.node) != Some(identity) {
-                // The handle that is about to go still holds the shadow: nobody may share that.
-                let version = self.replaced_by(&session.name());
-                self.tree.nodes.rebind(session.about.node, identity, version.as_ref());
+                self.tree.nodes.rebind(session.about.node, identity, None);
             }
         }
     }
