@@ -25,7 +25,7 @@ use crate::mount::handles::{Handle, Ordinary};
 use crate::mount::nodes::{Name, NodeId, ROOT};
 use crate::mount::tree::Caller;
 use crate::os::creds;
-use crate::os::proc::{self, Doing, Exit};
+use crate::os::proc::{self, Closing};
 use crate::rules::{Append, Durability, Policy};
 use crate::session::{FileKey, Intent, ProcId};
 use crate::store::record::{How, RecoveredKind, Who};
@@ -75,7 +75,7 @@ struct Held {
     unsynced: bool,
     lost: Option<Errno>,
     processes: Vec<u32>,
-    last_exit: Exit,
+    last_close: Closing,
 }
 
 impl Held {
@@ -91,7 +91,7 @@ impl Held {
             unsynced: false,
             lost: None,
             processes,
-            last_exit: Exit::Not,
+            last_close: Closing::Call,
         }
     }
 }
@@ -110,9 +110,9 @@ impl Appender {
 
     /// A descriptor was closed. Returns the processes that may have another, where it matters whether it was the last: RELEASE comes soon,
     /// and is early enough for who has held nothing back and is not the only one that appends.
-    fn closed_by(&self, flusher: ProcId, exit: Exit) -> Option<Vec<u32>> {
+    fn closed_by(&self, flusher: ProcId, closing: Closing) -> Option<Vec<u32>> {
         let mut held = self.held.lock();
-        held.last_exit = exit;
+        held.last_close = closing;
         if flusher.is_known() && !held.processes.contains(&flusher.tgid) {
             held.processes.push(flusher.tgid);
         }
@@ -355,22 +355,19 @@ impl Coordination {
     /// A descriptor of the handle was closed. When it was the last, what is held back is published first; with full durability what the
     /// handle wrote is on disk then.
     pub fn flush_append(self: &Arc<Self>, caller: Caller, appender: Arc<Appender>, reply: EndReply) {
-        let doing = proc::doing(caller.tid);
-        if doing == Doing::Exec {
+        let closing = proc::closing(caller.tid);
+        if closing == Closing::Exec {
             // As for a session, see [`Coordination::flush`].
             return reply(Ok(()));
         }
         let this = Arc::clone(self);
+        let process = caller::process(caller);
         self.tree.workers.run(move || {
-            let exit = match doing {
-                Doing::Exit => proc::exit_of(caller.tid),
-                Doing::Call | Doing::Exec => Exit::Not,
-            };
-            let processes = appender.closed_by(caller::process(caller), exit);
+            let processes = appender.closed_by(process, closing);
             if processes.is_none_or(|processes| is_held(&processes, appender.file.node.0)) {
                 reply(this.settle_on_disk(&appender));
             } else {
-                reply(this.finish_append(&appender, exit));
+                reply(this.finish_append(&appender, closing));
                 this.store.sweep();
             }
         });
@@ -380,9 +377,9 @@ impl Coordination {
     pub fn close_append(self: &Arc<Self>, appender: Arc<Appender>) {
         let this = Arc::clone(self);
         let end = move || {
-            let exit = appender.held.lock().last_exit;
+            let closing = appender.held.lock().last_close;
             // How it ended nobody is left to be told; the log says it.
-            let _ = this.finish_append(&appender, exit);
+            let _ = this.finish_append(&appender, closing);
             this.store.sweep();
             this.tree.close(Arc::clone(&appender.file));
         };
@@ -408,13 +405,13 @@ impl Coordination {
         self.sync_log(&self.followed(log))
     }
 
-    fn finish_append(&self, appender: &Appender, exit: Exit) -> Result<(), Errno> {
+    fn finish_append(&self, appender: &Appender, closing: Closing) -> Result<(), Errno> {
         let mut held = appender.held.lock();
         if !held.attached {
             return held.lost.map_or(Ok(()), Err);
         }
         held.log = self.followed(Arc::clone(&held.log));
-        let result = if exit == Exit::Killed {
+        let result = if closing == Closing::Killed {
             self.counts.add(Counted::Killed);
             self.set_aside(&mut held, appender, RecoveredKind::Staged, KILLED);
             Ok(())

@@ -1,6 +1,6 @@
 //! One writer's stay: what it has staged, and what reading and writing through its handles does.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
