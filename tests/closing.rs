@@ -383,7 +383,7 @@ fn w5_each_way_to_change_a_session_is_a_change_by_itself() {
         changes.len() + 1,
         "as chmod(1) of the name"
     );
-    assert_eq!(writer.does("oct(os.stat('STATE.md').st_mode)"), "'0o100604'");
+    assert_eq!(writer.does("oct(os.stat('STATE.md').st_mode)"), "0o100604");
 }
 
 #[test]

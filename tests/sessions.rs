@@ -72,8 +72,8 @@ fn w1_an_appender_that_waited_writes_after_what_it_waited_for() {
     watchdog();
     let project = Project::with(&[("STATE.md", "one\n")]);
     let (mut first, mut second) = (Puppet::new(&project), Puppet::new(&project));
-    first.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_APPEND)");
-    second.starts("put('STATE.md', 'three\\n', os.O_WRONLY | os.O_APPEND)");
+    first.does("fd = os.open('STATE.md', os.O_RDWR | os.O_APPEND)");
+    second.starts("put('STATE.md', 'three\\n', os.O_RDWR | os.O_APPEND)");
     project.await_sessions(1, 1);
     assert_eq!(first.does("os.write(fd, b'two\\n'), os.close(fd)"), "(4, None)");
     assert_eq!(second.says(), "None");

@@ -207,3 +207,27 @@ fn o2_with_shared_backing_what_others_change_is_seen_within_a_second() {
         sees("a file removed below", None);
     }
 }
+
+#[test]
+fn w10_a_line_that_does_not_fit_is_refused_and_the_file_keeps_whole_ones() {
+    watchdog();
+    let Some(small) = Small::on("small") else { return };
+    let project = mounted(&small, "small");
+    std::fs::write(project.path("a.jsonl"), "first\n").unwrap();
+    let program = "import os,errno
+fd = os.open('a.jsonl', os.O_WRONLY | os.O_APPEND)
+os.write(fd, b'second\\n')
+def tell(text):
+    try: print(os.write(fd, text))
+    except OSError as e: print(errno.errorcode[e.errno])
+for text in [b'x' * 700000 + b'\\n', b'y' * 700000 + b'\\n', b'last\\n']: tell(text)
+os.close(fd)";
+    assert_eq!(support::succeed(project.python(program)), "700001\nENOSPC\n5\n");
+    let text = project.read("a.jsonl");
+    assert_eq!(text.lines().map(str::len).collect::<Vec<_>>(), [5, 6, 700_000, 4]);
+    let behind = std::fs::read(small.at("small/a.jsonl")).unwrap();
+    assert!(
+        behind == text.as_bytes(),
+        "no part of the refused line is left behind the readers' end"
+    );
+}

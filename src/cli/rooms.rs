@@ -1,7 +1,7 @@
 //! What the command line needs of the store, the rules and the mount. The real ones are in `wiring.rs`; the tests
 //! of the commands use their own.
 
-use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub trait HistorySource {
     fn versions(&self, file: &Path) -> anyhow::Result<Vec<Version>>;
 
     /// The content of one of them. An error says that it is not kept (any more), or why it may not be read (H4).
-    fn open_version(&self, file: &Path, version: u64) -> anyhow::Result<File>;
+    fn open_version(&self, file: &Path, version: u64) -> anyhow::Result<Box<dyn Read>>;
 }
 
 /// One version, as `concord history --json` prints it: the first ten keys in this order are a promise.

@@ -55,7 +55,7 @@ pub fn open(wanted: &Versioned, rooms: &dyn Rooms) -> anyhow::Result<(std::path:
         let content = history
             .open_version(&relative, version)
             .with_context(|| format!("{}@{version}", printable(&relative)))?;
-        return Ok((relative, Box::new(content)));
+        return Ok((relative, content));
     }
     let content: Box<dyn Read> = match File::open(project.root.join(&relative)) {
         Ok(file) if file.metadata()?.is_file() => Box::new(file),

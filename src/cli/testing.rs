@@ -1,7 +1,7 @@
 //! Rooms for the tests of the commands: one project, one file `a.md` with two versions.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::output::{Answer, Out};
@@ -68,9 +68,11 @@ impl HistorySource for FakeHistory {
         })
     }
 
-    fn open_version(&self, _: &Path, version: u64) -> anyhow::Result<File> {
-        File::open(self.0.join(format!(".concord/{version}")))
-            .map_err(|_| anyhow::anyhow!("version {version} is not kept"))
+    fn open_version(&self, _: &Path, version: u64) -> anyhow::Result<Box<dyn Read>> {
+        match File::open(self.0.join(format!(".concord/{version}"))) {
+            Ok(file) => Ok(Box::new(file)),
+            Err(_) => anyhow::bail!("version {version} is not kept"),
+        }
     }
 }
 

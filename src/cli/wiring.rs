@@ -1,6 +1,6 @@
 //! The real rooms behind the command line.
 
-use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -42,8 +42,9 @@ impl HistorySource for History<RealDisk> {
         Ok(History::versions(self, file)?.into_iter().map(version).collect())
     }
 
-    fn open_version(&self, file: &Path, version: u64) -> anyhow::Result<File> {
-        Ok(History::open_version(self, file, version)?)
+    fn open_version(&self, file: &Path, version: u64) -> anyhow::Result<Box<dyn Read>> {
+        let kept = History::open_version(self, file, version)?;
+        Ok(Box::new(kept.file.take(kept.bytes)))
     }
 }
 

@@ -1,1 +1,3 @@
-//! See docs/ARCHITECTURE.md.
+//! Functions over bytes. Pure.
+
+pub mod lines;

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Coordination, Creation, Use, Wish};
+use super::coordinated::{Coordination, Creation, Wish};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
@@ -25,7 +25,6 @@ use super::route::{self, reply_uncached};
 use super::setattr::Changes;
 use super::tree::{Caller, Tree};
 use super::xattr::Answer;
-use crate::os::creds;
 use crate::session::LockOwner as LockOwnerId;
 
 /// The filesystem as fuser sees it.
@@ -198,7 +197,7 @@ impl fuser::Filesystem for Fs {
                     stat.st_nlink = 0;
                 }
                 let passing = self.coordination.is_passing(id) || self.coordination.has_readers_elsewhere(id);
-                let ttl = if passing {
+                let ttl = if self.growing(id, &mut stat) || passing {
                     Duration::ZERO
                 } else {
                     self.tree.attr_ttl(private, &stat)
@@ -405,6 +404,7 @@ impl fuser::Filesystem for Fs {
                     .read(caller(request), &reader, (offset, size), lock_owner.is_none())
             }
             Handle::Writer(writer) => writer.read(offset, size),
+            Handle::Appender(_) => Err(Errno::BADF),
         });
         match read {
             Ok(data) => reply.data(&data),
@@ -427,8 +427,13 @@ impl fuser::Filesystem for Fs {
         let mut flags = open_flags(flags.0);
         let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let clears = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        if let Ok(Handle::Writer(writer)) = self.tree.handles.get(fh.0) {
-            return self.write_coordinated(caller(request), writer, offset, data, (from_mapping, clears), reply);
+        match self.tree.handles.get(fh.0) {
+            Ok(Handle::Writer(writer)) => {
+                let at_offset = (from_mapping, clears);
+                return self.write_coordinated(caller(request), (fh.0, writer), offset, data, at_offset, reply);
+            }
+            Ok(Handle::Appender(appender)) => return self.write_appended(appender, data, clears, reply),
+            _ => {}
         }
         if from_mapping {
             // Pages of a mapping go where they belong, whatever handle the kernel chose for them.
@@ -450,6 +455,10 @@ impl fuser::Filesystem for Fs {
             Ok(Handle::Writer(writer)) => {
                 let answer = Box::new(move |result| reply_empty(result, reply));
                 self.coordination.flush(caller(request), &writer, answer);
+            }
+            Ok(Handle::Appender(appender)) => {
+                let answer = Box::new(move |result| reply_empty(result, reply));
+                self.coordination.flush_append(caller(request), appender, answer);
             }
             // Only kernels without FOPEN_NOFLUSH (before 5.16) ask; nothing is held back.
             other => reply_empty(other.map(drop), reply),
@@ -475,6 +484,10 @@ impl fuser::Filesystem for Fs {
             Ok(Handle::Ordinary(file)) => self.later(reply, move || file.sync(datasync)),
             Ok(Handle::Reader(reader)) => self.later(reply, move || reader.opened.sync(datasync)),
             Ok(Handle::Writer(writer)) => self.later(reply, move || writer.sync(datasync)),
+            Ok(Handle::Appender(appender)) => {
+                let coordination = Arc::clone(&self.coordination);
+                self.later(reply, move || coordination.sync_append(&appender));
+            }
             Err(error) => reply.error(reply_errno(error)),
         }
     }
@@ -613,35 +626,11 @@ impl fuser::Filesystem for Fs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let uid = request.uid();
-        match self.tree.handles.get(fh.0) {
-            Ok(Handle::Ordinary(file)) => self.later(reply, move || {
-                creds::writing_as(uid, || file.allocate(offset, length, mode))
-            }),
-            Ok(Handle::Reader(_)) => reply.error(reply_errno(Errno::BADF)),
-            Ok(Handle::Writer(writer)) => {
-                let (coordination, file) = (Arc::clone(&self.coordination), Arc::clone(&writer));
-                self.coordination.before_change(caller(request), &writer, move |ready| {
-                    let allocate = || file.allocate(&coordination, offset, length, mode);
-                    reply_empty(ready.and_then(|()| creds::writing_as(uid, allocate)), reply);
-                });
-            }
-            Err(error) => reply.error(reply_errno(error)),
-        }
+        self.allocate(caller(request), fh.0, (offset, length), mode, reply);
     }
 
     fn lseek(&self, request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let found = self.tree.handles.get(fh.0).and_then(|handle| match handle {
-            Handle::Ordinary(file) => file.seek(offset, whence),
-            Handle::Reader(reader) => file::seek(
-                self.coordination
-                    .bound(caller(request), &reader, Use::Measured)
-                    .reader()?,
-                offset,
-                whence,
-            ),
-            Handle::Writer(writer) => writer.seek(offset, whence),
-        });
+        let found = self.seek(caller(request), fh.0, offset, whence);
         match found {
             Ok(offset) => reply.offset(offset),
             Err(error) => reply.error(reply_errno(error)),

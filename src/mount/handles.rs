@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
 
-use super::coordinated::{Reader, Writer};
+use super::coordinated::{Appender, Reader, Writer};
 use super::nodes::NodeId;
 use super::pin::Pin;
 
@@ -20,6 +20,8 @@ pub enum Handle {
     Reader(Arc<Reader>),
     /// A coordinated file, open for writing.
     Writer(Arc<Writer>),
+    /// A coordinated file, open for appending only.
+    Appender(Arc<Appender>),
 }
 
 /// An open ordinary file.
@@ -55,7 +57,23 @@ impl Handles {
     pub fn ordinary(&self, number: u64) -> Result<Arc<Ordinary>> {
         match self.get(number)? {
             Handle::Ordinary(file) => Ok(file),
-            Handle::Reader(_) | Handle::Writer(_) => Err(Errno::BADF),
+            Handle::Reader(_) | Handle::Writer(_) | Handle::Appender(_) => Err(Errno::BADF),
+        }
+    }
+
+    /// All handles that append.
+    pub fn appenders(&self) -> Vec<Arc<Appender>> {
+        let appender = |handle: &Handle| match handle {
+            Handle::Appender(appender) => Some(Arc::clone(appender)),
+            _ => None,
+        };
+        self.table.read().values().filter_map(appender).collect()
+    }
+
+    /// The handle with this number is another from now on.
+    pub fn replace(&self, number: u64, handle: Handle) {
+        if let Some(known) = self.table.write().get_mut(&number) {
+            *known = handle;
         }
     }
 

@@ -4,15 +4,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{FileHandle, FopenFlags, ReplyAttr, ReplyCreate, ReplyEntry, ReplyOpen, ReplyWrite};
+use fuser::{FileHandle, FopenFlags, ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite};
 use rustix::fs::{OFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Coordination, Creation, Reader, Target, Use, Writer};
+use super::coordinated::{Appender, Coordination, Creation, Reader, Target, Use, Writer};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
-use super::fs::{Fs, GENERATION};
+use super::file;
+use super::fs::{Fs, GENERATION, reply_empty};
 use super::handles::Handle;
 use super::nodes::{Name, NodeId};
 use super::setattr::Changes;
@@ -30,11 +31,16 @@ impl Fs {
     /// The kernel asks for a coordinated name at each walk; what it then learns of a version's attributes stays true.
     pub fn lookup_coordinated(&self, caller: Caller, target: &Target, reply: ReplyEntry) {
         match self.coordination.lookup(caller, target) {
-            Ok(entry) => {
+            Ok(mut entry) => {
                 let shadow = self.coordination.stat_of_session(caller, entry.id).is_some();
+                let growing = !shadow && self.growing(entry.id, &mut entry.stat);
                 let passing =
                     self.coordination.is_passing(entry.id) && self.coordination.stat_of_name(entry.id).is_ok();
-                let attr_ttl = if shadow || passing { Duration::ZERO } else { VERSION_TTL };
+                let attr_ttl = if shadow || passing || growing {
+                    Duration::ZERO
+                } else {
+                    VERSION_TTL
+                };
                 reply.entry_with_ttls(
                     &attr_ttl,
                     &Duration::ZERO,
@@ -65,6 +71,17 @@ impl Fs {
         }
         if self.coordination.is_journal(&target) {
             return reply.error(reply_errno(Errno::PERM));
+        }
+        if flags & OFlags::RWMODE == OFlags::WRONLY && flags.contains(OFlags::APPEND) && !flags.contains(OFlags::TRUNC)
+        {
+            let answer = Box::new(move |opened: Result<Handle>| match opened {
+                Ok(handle) => {
+                    let number = tree.handles.insert(handle);
+                    reply.opened(FileHandle(number), FopenFlags::FOPEN_DIRECT_IO);
+                }
+                Err(error) => reply.error(reply_errno(error)),
+            });
+            return self.coordination.open_append(caller, node, target, flags, answer);
         }
         let answer = Box::new(move |opened: Result<Arc<Writer>>| match opened {
             Ok(writer) => {
@@ -110,7 +127,7 @@ impl Fs {
     pub fn write_coordinated(
         &self,
         caller: Caller,
-        writer: Arc<Writer>,
+        (number, writer): (u64, Arc<Writer>),
         offset: u64,
         data: &[u8],
         (at_offset, clears): (bool, bool),
@@ -124,13 +141,18 @@ impl Fs {
             let write = || writer.write(coordination, offset, data, at_offset);
             if clears { creds::without_fsetid(write) } else { write() }
         };
-        if writer.is_quick() {
+        let begins_log = writer.begins_log(data);
+        if writer.is_quick() && !begins_log {
             return answer(written(&writer, &self.coordination, offset, data));
         }
         let (coordination, data) = (Arc::clone(&self.coordination), data.to_vec());
         let write = Arc::clone(&writer);
         self.coordination.before_change(caller, &writer, move |ready| {
-            answer(ready.and_then(|()| written(&write, &coordination, offset, &data)));
+            let mut result = ready.and_then(|()| written(&write, &coordination, offset, &data));
+            if begins_log && result.is_ok() {
+                result = coordination.promote(number, &write).and(result);
+            }
+            answer(result);
         });
     }
 
@@ -147,6 +169,7 @@ impl Fs {
             Some(Handle::Ordinary(file)) => self.tree.close(file),
             Some(Handle::Reader(reader)) => self.coordination.close_reader(reader),
             Some(Handle::Writer(writer)) => self.coordination.forget_pin(writer),
+            Some(Handle::Appender(appender)) => self.coordination.close_append(appender),
             None => {}
         }
     }
@@ -170,6 +193,64 @@ impl Fs {
             Ok(Handle::Writer(writer)) => self.coordination.before_change(caller, &writer, work),
             _ => self.tree.workers.run(move || work(Ok(()))),
         }
+    }
+
+    /// write(2) to a handle that appends. On a worker thread where it is the first since a while, or others are at it.
+    pub fn write_appended(&self, appender: Arc<Appender>, data: &[u8], clears: bool, reply: ReplyWrite) {
+        let answer = move |written: Result<u32>| match written {
+            Ok(count) => reply.written(count),
+            Err(error) => reply.error(reply_errno(error)),
+        };
+        if appender.is_quick() {
+            return answer(self.coordination.append(&appender, data, clears));
+        }
+        let (coordination, data) = (Arc::clone(&self.coordination), data.to_vec());
+        self.tree
+            .workers
+            .run(move || answer(coordination.append(&appender, &data, clears)));
+    }
+
+    /// fallocate(2) of (offset, length).
+    pub fn allocate(&self, caller: Caller, number: u64, (offset, length): (u64, u64), mode: i32, reply: ReplyEmpty) {
+        match self.tree.handles.get(number) {
+            Ok(Handle::Ordinary(file)) => self.later(reply, move || {
+                creds::writing_as(caller.uid, || file.allocate(offset, length, mode))
+            }),
+            Ok(Handle::Reader(_)) => reply.error(reply_errno(Errno::BADF)),
+            Ok(Handle::Writer(writer)) => {
+                let (coordination, file) = (Arc::clone(&self.coordination), Arc::clone(&writer));
+                self.coordination.before_change(caller, &writer, move |ready| {
+                    let allocate = || file.allocate(&coordination, offset, length, mode);
+                    reply_empty(ready.and_then(|()| creds::writing_as(caller.uid, allocate)), reply);
+                });
+            }
+            // There is nothing to make room in but the lines that others see.
+            Ok(Handle::Appender(_)) => reply.error(reply_errno(Errno::OPNOTSUPP)),
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    /// lseek(2) with SEEK_DATA or SEEK_HOLE.
+    pub fn seek(&self, caller: Caller, number: u64, offset: i64, whence: i32) -> Result<i64> {
+        self.tree.handles.get(number).and_then(|handle| match handle {
+            Handle::Ordinary(file) => file.seek(offset, whence),
+            Handle::Reader(reader) => file::seek(
+                self.coordination.bound(caller, &reader, Use::Measured).reader()?,
+                offset,
+                whence,
+            ),
+            Handle::Writer(writer) => writer.seek(offset, whence),
+            Handle::Appender(appender) => appender.file.seek(offset, whence),
+        })
+    }
+
+    /// The attributes of a file that grows are those of its whole lines, and change without the kernel.
+    pub fn growing(&self, node: NodeId, stat: &mut Stat) -> bool {
+        let committed = self.coordination.growing(node);
+        if let Some(committed) = committed {
+            stat.st_size = stat.st_size.min(committed as i64);
+        }
+        committed.is_some()
     }
 
     /// mkdir(2), symlink(2), mknod(2), unless somebody is creating a coordinated file of that name.
@@ -196,7 +277,8 @@ impl Fs {
         changes: Changes,
         reply: ReplyAttr,
     ) {
-        let ttl = self.tree.ttl(false);
+        let growing = self.coordination.growing(node).is_some();
+        let ttl = if growing { Duration::ZERO } else { self.tree.ttl(false) };
         let answer = move |result: Result<Stat>| match result {
             Ok(stat) if attr::has_set_id(&stat) => reply.attr(&Duration::ZERO, &attr::attributes(node, &stat)),
             Ok(stat) => reply.attr(&ttl, &attr::attributes(node, &stat)),
@@ -212,6 +294,10 @@ impl Fs {
                         ready.and_then(|()| creds::writing_as(caller.uid, || set_len.set_len(&coordination, size)));
                     answer(set.and_then(|()| tree.set_attributes(caller, node, handle, &rest)));
                 });
+            }
+            (Some(size), Some(Ok(Handle::Appender(appender)))) => {
+                self.coordination
+                    .truncate_appended(caller, &appender, size, Box::new(answer));
             }
             (Some(size), None) if let Some(target) = self.coordination.target_of(node) => {
                 self.coordination.truncate(caller, node, target, size, Box::new(answer));
@@ -269,11 +355,13 @@ fn copy(
             own = writer.content()?;
             own.as_fd()
         }
+        Handle::Appender(_) => return Err(Errno::BADF),
     };
     match to.0 {
         Handle::Writer(writer) => writer.copy_from(coordination, source, from.1, to.1, length as usize),
         Handle::Ordinary(file) => copy_into(source, from.1, file.pin.writer()?, to.1, length as usize),
-        Handle::Reader(_) => Err(Errno::BADF),
+        // Open with O_APPEND: the kernel refuses that itself.
+        Handle::Reader(_) | Handle::Appender(_) => Err(Errno::BADF),
     }
 }
 

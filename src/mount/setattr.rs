@@ -40,6 +40,7 @@ impl Tree {
         let anchor = match handle.map(|number| self.handles.get(number)).transpose()? {
             Some(Handle::Ordinary(file)) => Anchor::Pinned(file.pin.clone()),
             Some(Handle::Reader(file)) => Anchor::Pinned(Arc::clone(&file.opened.pin)),
+            Some(Handle::Appender(file)) => Anchor::Pinned(file.file.pin.clone()),
             Some(Handle::Writer(file)) => Anchor::Pinned(Arc::clone(&file.session().pin)),
             None => self.anchor(id)?,
         };

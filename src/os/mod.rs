@@ -1,5 +1,6 @@
 //! Safe wrappers of what rustix lacks: /proc, per-thread credentials, starting writeback. The only `unsafe` of the crate lives here.
 
+pub mod boot;
 pub mod creds;
 pub mod pidfd;
 pub mod proc;

@@ -57,6 +57,16 @@ pub enum OnStale {
     Allow,
 }
 
+/// When what an O_APPEND handle writes is seen by others (contract W10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Append {
+    /// Each line as soon as it is finished.
+    Lines,
+    /// All of it at close.
+    Close,
+}
+
 /// What the rules say about one coordinated path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -74,6 +84,8 @@ pub struct Policy {
     pub durability: Durability,
     /// See [`OnStale`].
     pub on_stale: OnStale,
+    /// See [`Append`].
+    pub append: Append,
 }
 
 /// What `concord.toml` does not set.
@@ -87,6 +99,7 @@ impl Default for Policy {
             max_bytes: None,
             durability: Durability::Full,
             on_stale: OnStale::Allow,
+            append: Append::Lines,
         }
     }
 }
@@ -263,6 +276,9 @@ fn settings(written: &WrittenSettings, mut policy: Policy) -> Result<Policy, Fau
     if let Some(word) = &written.on_stale {
         policy.on_stale = judge(word, |w| on_stale(w))?;
     }
+    if let Some(word) = &written.append {
+        policy.append = judge(word, |w| append(w))?;
+    }
     Ok(policy)
 }
 
@@ -289,5 +305,13 @@ fn on_stale(word: &str) -> Result<OnStale, Problem> {
         "refuse" => Ok(OnStale::Refuse),
         "merge" => Ok(OnStale::Merge),
         _ => Err(values::unknown_word("on_stale", word, &["allow", "refuse", "merge"])),
+    }
+}
+
+fn append(word: &str) -> Result<Append, Problem> {
+    match word {
+        "lines" => Ok(Append::Lines),
+        "close" => Ok(Append::Close),
+        _ => Err(values::unknown_word("append", word, &["lines", "close"])),
     }
 }

@@ -128,6 +128,7 @@ fn the_default_policy_is_the_contracts() {
         max_bytes: None,
         durability: Durability::Full,
         on_stale: OnStale::Allow,
+        append: Append::Lines,
     };
     assert_eq!(Policy::default(), policy);
 }
@@ -145,12 +146,14 @@ fn every_setting_of_a_rule_reaches_its_policy() {
         max_bytes = "64MiB"
         durability = "atomic"
         on_stale = "refuse"
+        append = "close"
         [[rule]]
         paths = "*.csv"
         coordinate = true
         max_bytes = 1_000
         durability = "fast"
         on_stale = "merge"
+        append = "lines"
     "#;
     let rules = rules(text);
     assert_eq!(rules.grace(), Duration::from_secs(60));
@@ -162,6 +165,7 @@ fn every_setting_of_a_rule_reaches_its_policy() {
         max_bytes: Some(64 << 20),
         durability: Durability::Atomic,
         on_stale: OnStale::Refuse,
+        append: Append::Close,
     };
     assert_eq!(rules.policy(Path::new("a/x.txt")), Some(&txt));
     let csv = Policy {
@@ -312,7 +316,7 @@ fn the_keys_shown_in_the_template_have_their_default_values() {
         .filter_map(|l| l.strip_prefix('#'))
         .filter(|l| is_key_line(l))
         .collect();
-    assert_eq!(shown.len(), 7, "{shown:?}");
+    assert_eq!(shown.len(), 8, "{shown:?}");
     assert_same(&rules(&shown.join("\n")), &Rules::builtin());
 }
 

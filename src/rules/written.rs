@@ -18,6 +18,7 @@ const TOP_KEYS: &[&str] = &[
     "max_bytes",
     "durability",
     "on_stale",
+    "append",
     "rule",
 ];
 const RULE_KEYS: &[&str] = &[
@@ -30,6 +31,7 @@ const RULE_KEYS: &[&str] = &[
     "max_bytes",
     "durability",
     "on_stale",
+    "append",
 ];
 
 /// The whole file.
@@ -62,6 +64,7 @@ pub(super) struct WrittenSettings {
     pub max_bytes: Option<Spanned<Size>>,
     pub durability: Option<Spanned<String>>,
     pub on_stale: Option<Spanned<String>>,
+    pub append: Option<Spanned<String>>,
 }
 
 /// An integer of any length.
@@ -145,6 +148,7 @@ impl WrittenSettings {
             "lease_max" => self.lease_max = Some(string("lease_max", value, DURATION)?),
             "max_age" => self.max_age = Some(string("max_age", value, DURATION)?),
             "durability" => self.durability = Some(string("durability", value, "a string such as \"full\"")?),
+            "append" => self.append = Some(string("append", value, "a string such as \"lines\"")?),
             "on_stale" => self.on_stale = Some(string("on_stale", value, "a string such as \"allow\"")?),
             "keep" => {
                 let number = number(value).ok_or_else(|| wrong_type("keep", value, "a whole number such as 20"))?;

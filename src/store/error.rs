@@ -27,7 +27,7 @@ pub enum StoreError {
     /// Not a store, or its first file is damaged.
     #[error(
         "cannot use .concord/: {problem}; if it is not concordfs's, move it away; if it is, put the line \
-         \"concordfs 1\" into .concord/format"
+         \"concordfs 2\" into .concord/format"
     )]
     NotAStore {
         /// What was found.

@@ -3,7 +3,7 @@
 //! A file's entry is taken out while a change is under way and put back when it went well; after a failure it is
 //! dropped, and the next change reads the directory again, which also sets right what the failure left.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::disk::{Disk, Kind, Stat, if_there};
 use super::history::{Key, Scan, found};
+use super::prefix;
 use super::record::{Identity, VersionRecord, seal};
 use super::{HASH_BYTES_MAX, OPEN_HISTORIES_MAX, Place, Retain, Store};
 
@@ -29,6 +30,17 @@ pub(super) struct FileHistory<D: Disk> {
     pub phantom: Option<u64>,
     /// The directories down to `dir`, and the `path` file, are known to be on disk.
     pub rooted: bool,
+}
+
+impl<D: Disk> FileHistory<D> {
+    /// The versions before the current one that can be read.
+    pub fn kept(&self) -> BTreeSet<u64> {
+        let held = |v| self.contents.contains_key(&v);
+        let readable = |v: &u64| prefix::host(&self.records, held, self.current, *v).is_some();
+        let records = self.records.values().filter(|r| !r.is_tombstone()).map(|r| r.version);
+        let all = records.chain(self.contents.keys().copied());
+        all.filter(|v| self.current != Some(*v) && readable(v)).collect()
+    }
 }
 
 enum Slot<D: Disk> {
@@ -212,7 +224,7 @@ impl<D: Disk> Store<D> {
         // A tombstone newer than the version that is live tells of a removal that did not happen.
         let stays = |record: &VersionRecord| match record.is_tombstone() {
             true => current.is_none_or(|current| record.version < current),
-            false => contents.contains_key(&record.version) || current == Some(record.version),
+            false => prefix::host(&scan.records, |v| contents.contains_key(&v), current, record.version).is_some(),
         };
         // The newest stays on disk in any case: it carries the number that the next version goes on from.
         let leaves = |record: &&VersionRecord| !stays(record) && record.version + 1 != next;
@@ -224,7 +236,8 @@ impl<D: Disk> Store<D> {
             .values()
             .find(|r| !stays(r) && r.version + 1 == next)
             .map(|r| r.version);
-        scan.records.retain(|_, record| stays(record));
+        let staying: BTreeSet<u64> = scan.records.values().filter(|r| stays(r)).map(|r| r.version).collect();
+        scan.records.retain(|version, _| staying.contains(version));
         Ok(FileHistory {
             key: key.clone(),
             dir,
@@ -324,12 +337,17 @@ impl<D: Disk> Store<D> {
     ) -> io::Result<u64> {
         let identity = Identity::of(live);
         if let Some(current) = history.current {
-            // Only its times changed: the record must know the file again after a crash.
+            // Only its times changed, or it has stopped growing: the record must know the file again after a crash.
             if let Some(record) = history
                 .records
                 .get_mut(&current)
-                .filter(|r| !r.identity.is_some_and(|i| i.is(live)))
+                .filter(|r| r.growing || !r.identity.is_some_and(|i| i.is(live)))
             {
+                if record.growing {
+                    record.growing = false;
+                    record.bytes = live.size;
+                    record.time = u64::try_from(live.mtime_ns).unwrap_or(record.time);
+                }
                 record.identity = Some(identity);
                 self.rewrite_record(&history.dir, record)?;
             }
@@ -364,10 +382,11 @@ impl<D: Disk> Store<D> {
 
     /// Forgets what `retain` does not keep; [`Store::sweep`] removes it. Should that not come, the next who reads the directory forgets it again.
     pub(super) fn prune(&self, history: &mut FileHistory<D>, retain: &Retain, now: u64) {
-        let mut newest_first: Vec<u64> = history.contents.keys().rev().copied().collect();
+        // The beginning of a later version costs nothing, and comes after it in this order: it never outlives the file it is in.
+        let mut newest_first: Vec<u64> = history.kept().into_iter().rev().collect();
         let (mut kept, mut bytes) = (0, 0u64);
         newest_first.retain(|version| {
-            bytes = bytes.saturating_add(history.contents[version]);
+            bytes = bytes.saturating_add(history.contents.get(version).copied().unwrap_or(0));
             // A version's age counts from when it was replaced, else one that lived long would go at once.
             let replaced_at = history
                 .records
@@ -402,13 +421,7 @@ impl<D: Disk> Store<D> {
 
     /// A tombstone is worth as long as a version before it, and there are no more of them than versions.
     fn prune_tombstones(&self, history: &mut FileHistory<D>, retain: &Retain) {
-        let oldest = history
-            .contents
-            .keys()
-            .next()
-            .copied()
-            .or(history.current)
-            .unwrap_or(u64::MAX);
+        let oldest = history.kept().first().copied().or(history.current).unwrap_or(u64::MAX);
         let stones: Vec<u64> = history
             .records
             .values()
@@ -466,9 +479,12 @@ impl<D: Disk> Store<D> {
         let Some(file) = if_there(self.history.open_version(path, version))? else {
             return Ok(false);
         };
-        let before = self.disk().stat(&file)?;
-        let hash = self.history.hash(&file)?;
-        if self.disk().stat(&file)?.mtime_ns != before.mtime_ns || hash.is_none() {
+        let before = self.disk().stat(&file.file)?;
+        if before.size != file.bytes {
+            return Ok(false);
+        }
+        let hash = self.history.hash(&file.file)?;
+        if self.disk().stat(&file.file)?.mtime_ns != before.mtime_ns || hash.is_none() {
             return Ok(false);
         }
         self.rewrite_record(&dir, &VersionRecord { hash, ..record })?;

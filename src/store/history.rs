@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::disk::{Disk, Kind, Stat, if_there, read_small};
+use super::prefix;
 use super::record::{How, Identity, RECORD_BYTES_MAX, VersionRecord, Who, decode_path, encode_path};
 use super::{HASH_BYTES_MAX, RealDisk, STORE_DIR};
 
@@ -54,6 +55,15 @@ pub struct VersionEntry {
     pub current: bool,
     /// The file had gone at this point; there is no content.
     pub gone: bool,
+}
+
+/// The content of a version: the first `bytes` bytes of `file`, which may hold lines that were appended later.
+#[derive(Debug)]
+pub struct Kept<F> {
+    /// Open for reading.
+    pub file: F,
+    /// How long the version is.
+    pub bytes: u64,
 }
 
 /// A file's history directory, as it was found.
@@ -141,9 +151,11 @@ impl<D: Disk> History<D> {
         for number in numbers.into_iter().rev() {
             let is_current = current == Some(number);
             let content = scan.contents.get(&number);
-            let record = match (scan.records.get(&number), content, &dir) {
+            let in_longer =
+                || prefix::host(&scan.records, |v| scan.contents.contains_key(&v), current, number).is_some();
+            let mut record = match (scan.records.get(&number), content, &dir) {
                 (Some(record), _, _) if record.is_tombstone() => record.clone(),
-                (Some(record), content, _) if is_current || content.is_some() => record.clone(),
+                (Some(record), content, _) if is_current || content.is_some() || in_longer() => record.clone(),
                 (None, Some(name), Some(dir)) => match if_there(self.disk.stat_at(dir, name))? {
                     Some(stat) if live.as_ref().is_none_or(|(_, _, l)| l.ino != stat.ino) => found(path, number, &stat),
                     _ => continue,
@@ -152,6 +164,9 @@ impl<D: Disk> History<D> {
             };
             if record.is_tombstone() && current.is_some_and(|c| c < number) {
                 continue;
+            }
+            if let (true, true, Some((_, _, stat))) = (is_current, record.growing, &live) {
+                record.bytes = stat.size;
             }
             entries.push(VersionEntry {
                 gone: record.is_tombstone(),
@@ -167,26 +182,44 @@ impl<D: Disk> History<D> {
     ///
     /// # Errors
     /// NotFound when that version is not kept.
-    pub fn open_version(&self, path: &Path, version: u64) -> io::Result<D::File> {
+    pub fn open_version(&self, path: &Path, version: u64) -> io::Result<Kept<D::File>> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("version {version} is not kept"));
         if let Some(dir) = self.open_key(&Key::of(path))?
             && let Some(file) = if_there(self.disk.open(&dir, OsStr::new(&version.to_string())))?
         {
-            return Ok(file);
+            return self.kept(file, None);
         }
-        let current = self
-            .versions(path)?
-            .into_iter()
-            .find(|e| e.current)
-            .ok_or_else(missing)?;
-        let (dir, name, stat) = self.live(path)?.ok_or_else(missing)?;
-        let file = self.disk.open(&dir, &name)?;
-        let same = self.disk.stat(&file)?.ino == stat.ino;
-        if current.record.version == version && same {
-            Ok(file)
-        } else {
-            Err(missing())
+        let scan = match self.open_key(&Key::of(path))? {
+            Some(dir) => self.scan(&dir, &Key::of(path))?,
+            None => Scan::empty(),
+        };
+        let live = self.live(path)?;
+        let current = match &live {
+            Some((dir, name, stat)) => Some(self.current_of(&scan, dir, name, stat)?.unwrap_or_else(|| scan.next())),
+            None => None,
+        };
+        let holds = |v: u64| scan.contents.contains_key(&v);
+        let host = prefix::host(&scan.records, holds, current, version).ok_or_else(missing)?;
+        let bytes = scan
+            .records
+            .get(&version)
+            .map(|record| record.bytes)
+            .filter(|_| host != version);
+        let (file, wanted) = match (&live, self.open_key(&Key::of(path))?) {
+            (Some((dir, name, stat)), _) if current == Some(host) => (self.disk.open(dir, name)?, Some(stat.ino)),
+            (_, Some(dir)) => (self.disk.open(&dir, OsStr::new(&host.to_string()))?, None),
+            _ => return Err(missing()),
+        };
+        if wanted.is_some_and(|ino| self.disk.stat(&file).is_ok_and(|stat| stat.ino != ino)) {
+            return Err(missing());
         }
+        self.kept(file, bytes)
+    }
+
+    fn kept(&self, file: D::File, bytes: Option<u64>) -> io::Result<Kept<D::File>> {
+        let size = self.disk.stat(&file)?.size;
+        let bytes = bytes.map_or(size, |bytes| bytes.min(size));
+        Ok(Kept { file, bytes })
     }
 
     /// The files that have a history, deleted ones too, sorted.
@@ -306,12 +339,12 @@ impl<D: Disk> History<D> {
         name: &OsStr,
         live: &Stat,
     ) -> io::Result<bool> {
+        if record.is_held_by(live) {
+            return Ok(true);
+        }
         let (Some(identity), hash) = (&record.identity, &record.hash) else {
             return Ok(false);
         };
-        if identity.is(live) {
-            return Ok(true);
-        }
         if hash.is_none() || identity.ino != live.ino || identity.size != live.size || live.size > HASH_BYTES_MAX {
             return Ok(false);
         }
@@ -371,6 +404,8 @@ pub(super) fn found(path: &Path, version: u64, stat: &Stat) -> VersionRecord {
         replaced: None,
         stale: false,
         identity: Some(Identity::of(stat)),
+        extends: None,
+        growing: false,
         note: None,
     }
 }

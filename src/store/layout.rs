@@ -16,6 +16,8 @@ use super::{FORMAT_NUMBER, History, JOURNAL_READ_BYTES_MAX, RecoveryReport, STOR
 use crate::os::proc;
 
 const FORMAT_BYTES_MAX: u64 = 256;
+/// Without lengths of appended lines ([`super::Growth`]).
+const FORMAT_BEFORE: u32 = 1;
 const LOCK_BYTES_MAX: u64 = 64;
 /// How long a daemon that was killed may take to let go of its lock.
 const DYING_HOLDER_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -76,7 +78,7 @@ fn own_dir<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr, path: &str) -> Result<
     Ok(made)
 }
 
-/// `Ok(false)` when there is no format yet.
+/// `Ok(false)` when there is no format yet, or an older one, which is to be overwritten.
 fn check_format<D: Disk>(disk: &D, home: &D::Dir) -> Result<bool, StoreError> {
     let not = |problem: String| Err(StoreError::NotAStore { problem });
     let bytes = match if_there(read_small(disk, home, OsStr::new("format"), FORMAT_BYTES_MAX)) {
@@ -97,6 +99,8 @@ fn check_format<D: Disk>(disk: &D, home: &D::Dir) -> Result<bool, StoreError> {
         .map(str::parse::<u32>)
     {
         Some(Ok(FORMAT_NUMBER)) => Ok(true),
+        // Everything in it means the same now; it becomes one of this format.
+        Some(Ok(FORMAT_BEFORE)) => Ok(false),
         Some(Ok(found)) if found > FORMAT_NUMBER => Err(StoreError::NewerFormat {
             found,
             known: FORMAT_NUMBER,

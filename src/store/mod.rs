@@ -11,6 +11,7 @@
 //! them are ever held together. A file's entry in `files` is *taken out* while a change of it is under way; a second
 //! change of the same file waits for it (callers serialise anyway, this keeps a mistake from becoming a lost version).
 
+mod append;
 mod away;
 pub mod disk;
 mod error;
@@ -19,6 +20,7 @@ mod history;
 mod journal;
 mod layout;
 mod names;
+mod prefix;
 mod publish;
 mod real;
 pub mod record;
@@ -42,8 +44,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use append::Growth;
 pub use error::{PublishError, Stage, StoreError};
-pub use history::{History, VersionEntry};
+pub use history::{History, Kept, VersionEntry};
 pub use names::ReplaceOptions;
 pub use publish::Published;
 pub use real::RealDisk;
@@ -58,7 +61,7 @@ use record::How;
 /// The store's directory in the project's root.
 pub const STORE_DIR: &str = ".concord";
 /// The number in `.concord/format` that this program reads and writes.
-pub const FORMAT_NUMBER: u32 = 1;
+pub const FORMAT_NUMBER: u32 = 2;
 /// Contents up to this size are hashed before they are published; [`Store::complete_hash`] does the others.
 pub const HASH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Files whose history directory stays open (one descriptor each) and whose records stay in memory.

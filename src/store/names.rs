@@ -375,6 +375,8 @@ impl<D: Disk> Store<D> {
             replaced: Some(replaced),
             stale: false,
             identity: None,
+            extends: None,
+            growing: false,
             note: info.note.clone().map(clip),
         }
     }

@@ -195,6 +195,8 @@ impl<D: Disk> Store<D> {
             replaced,
             stale: shadow.based_on.is_some() && shadow.based_on != replaced,
             identity: Some(Identity::of(&stat)),
+            extends: None,
+            growing: false,
             note: info.note.clone().map(clip),
         })
     }

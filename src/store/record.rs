@@ -129,11 +129,27 @@ pub struct VersionRecord {
     pub stale: bool,
     /// The file that held the content when the record was written.
     pub identity: Option<Identity>,
+    /// The version that this one's content begins with, in the same file: lines were appended to it in place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extends: Option<u64>,
+    /// Lines were still being appended when the record was written: the file is longer, and `bytes` is not settled.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub growing: bool,
     /// For people.
     pub note: Option<String>,
 }
 
 impl VersionRecord {
+    /// Whether `stat` is, by all we know of it, of the file that holds this content.
+    pub fn is_held_by(&self, stat: &Stat) -> bool {
+        let Some(identity) = &self.identity else { return false };
+        let grown = self.growing && identity.ino == stat.ino && identity.size <= stat.size;
+        // Appended contents are not hashed, so nothing else tells a changed file from one with new times.
+        let unhashed = self.how == How::Append && self.hash.is_none();
+        let touched = unhashed && identity.ino == stat.ino && identity.size == stat.size;
+        identity.is(stat) || grown || touched
+    }
+
     /// Says that the name went away; there is no content.
     pub fn is_tombstone(&self) -> bool {
         self.how == How::Unlink
@@ -156,6 +172,9 @@ struct RawVersionRecord {
     #[serde(default)]
     stale: bool,
     identity: Option<Identity>,
+    extends: Option<u64>,
+    #[serde(default)]
+    growing: bool,
     note: Option<String>,
 }
 
@@ -184,7 +203,7 @@ pub fn seal<T: Serialize>(record: &T) -> Result<Vec<u8>, BadRecord> {
 }
 
 /// The JSON of a record file, when its checksum is right.
-fn unseal(bytes: &[u8]) -> Result<&[u8], BadRecord> {
+pub(super) fn unseal(bytes: &[u8]) -> Result<&[u8], BadRecord> {
     let end = bytes.iter().position(|&b| b == b'\n').ok_or(BadRecord::Checksum)?;
     let (json, rest) = bytes.split_at(end);
     let expected = format!("\n\"{}\"\n", blake3::hash(json).to_hex());
@@ -215,6 +234,9 @@ impl VersionRecord {
         if raw.replaced.is_some_and(|r| r >= version) {
             return Err(BadRecord::Field("replaced"));
         }
+        if raw.extends.is_some_and(|e| e >= version) {
+            return Err(BadRecord::Field("extends"));
+        }
         Ok(VersionRecord {
             version,
             path: raw.path,
@@ -227,6 +249,8 @@ impl VersionRecord {
             replaced: raw.replaced,
             stale: raw.stale,
             identity: raw.identity,
+            extends: raw.extends,
+            growing: raw.growing,
             note: raw.note.map(clip),
         })
     }
@@ -378,6 +402,8 @@ mod tests {
                 size: 3,
                 mtime: -4,
             }),
+            extends: None,
+            growing: false,
             note: None,
         }
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::append::GrowthName;
 use super::disk::{Disk, Kind, Stat};
 use super::files::content_name;
 use super::history::{Key, found};
@@ -58,6 +59,7 @@ impl<D: Disk> Store<D> {
         }
         let mut entries = self.disk().list(&self.shadows)?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut grown = Vec::new();
         for entry in entries.iter().filter(|entry| entry.name != "journal") {
             let half_made = entry.name.to_str().is_some_and(|name| name.ends_with(".new"));
             match ShadowName::parse(&entry.name) {
@@ -71,10 +73,20 @@ impl<D: Disk> Store<D> {
                         .items
                         .extend(self.recover_one(&name, path.as_deref(), line, now)?);
                 }
+                None if entry.kind == Kind::File && GrowthName::parse(&entry.name).is_some() => {
+                    grown.extend(GrowthName::parse(&entry.name));
+                }
                 // Its session had not begun: nothing was written to it.
                 _ if half_made && entry.kind == Kind::File => self.disk().unlink(&self.shadows, &entry.name)?,
                 _ => report.items.push(self.recover_garbage(&entry.name, now)?),
             }
+        }
+        for name in grown {
+            let line = lines.get(&name.id);
+            let path = self.path_of(&name.key, line);
+            report
+                .items
+                .extend(self.recover_growth(&name, path.as_ref(), line, now)?);
         }
         for (key, path) in &touched {
             self.settle_touched(key, path, now)?;
@@ -162,7 +174,7 @@ impl<D: Disk> Store<D> {
             .records
             .values()
             .rev()
-            .find(|r| r.identity.is_some_and(|i| i.is(old)) && free(&r.version));
+            .find(|r| r.is_held_by(old) && free(&r.version));
         let live = self.history.live(path)?;
         let current = match &live {
             Some((dir, name, stat)) => self.history.current_of(&scan, dir, name, stat)?,

@@ -230,7 +230,13 @@ impl SimDisk {
                     0 => {}
                     1 => (inode.data, inode.mtime) = inode.synced.clone(),
                     _ => {
-                        let half = inode.data.len() / 2;
+                        // What was synced and not written since is there.
+                        let sure = if inode.data.starts_with(&inode.synced.0) {
+                            inode.synced.0.len()
+                        } else {
+                            0
+                        };
+                        let half = sure.max(inode.data.len() / 2);
                         inode.data[half..].fill(0);
                     }
                 }

@@ -20,7 +20,7 @@ fn two_daemons_cannot_own_one_tree() {
 #[test]
 fn a_format_that_is_newer_or_none_is_refused_and_nothing_is_changed() {
     for (format, said) in [
-        ("concordfs 2\n", "newer"),
+        ("concordfs 3\n", "newer"),
         ("concordfs", "format"),
         ("\0\0\0", "format"),
         ("", "format"),
@@ -36,6 +36,19 @@ fn a_format_that_is_newer_or_none_is_refused_and_nothing_is_changed() {
     fs::create_dir(p.at(".concord")).unwrap();
     fs::write(p.at(".concord/letter"), "").unwrap();
     assert!(p.open().err().unwrap().to_string().contains("letter"));
+}
+
+#[test]
+fn a_store_of_the_format_before_is_taken_over() {
+    let p = Project::new();
+    let store = p.store();
+    p.save(&store, OsStr::new("f"), b"one", &info(1));
+    p.save(&store, OsStr::new("f"), b"two", &info(2));
+    drop(store);
+    fs::write(p.at(".concord/format"), "concordfs 1\n").unwrap();
+    let store = p.store();
+    assert_eq!(fs::read_to_string(p.at(".concord/format")).unwrap(), "concordfs 2\n");
+    assert_eq!(content(store.history(), OsStr::new("f"), 1), b"one");
 }
 
 #[test]

@@ -76,8 +76,8 @@ impl Project {
 }
 
 pub(super) fn content(history: &History<RealDisk>, name: &OsStr, version: u64) -> Vec<u8> {
-    let file = history.open_version(Path::new(name), version).unwrap();
-    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+    let Kept { file, bytes } = history.open_version(Path::new(name), version).unwrap();
+    let mut bytes = vec![0; bytes as usize];
     file.read_exact_at(&mut bytes, 0).unwrap();
     bytes
 }

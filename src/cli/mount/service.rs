@@ -183,9 +183,7 @@ impl Service for Shared {
             file: JsonPath(file.to_owned()),
             from: version,
             version: restored,
-            bytes: bytes
-                .and_then(|content| content.metadata())
-                .map_or(0, |metadata| metadata.len()),
+            bytes: bytes.map_or(0, |content| content.bytes),
         })
     }
 

@@ -213,6 +213,19 @@ impl Coordination {
                 return Outcome::Lost(errno);
             }
         };
+        let mut staged = staged;
+        let log = self.logs.of(&name);
+        let mut log = log.lock();
+        if let Err(errno) = self.take_along(&mut log, &mut staged) {
+            self.counts.add(Counted::Failed);
+            self.discard(
+                session,
+                staged,
+                Counted::Failed,
+                "what was appended meanwhile could not be added",
+            );
+            return Outcome::Lost(errno);
+        }
         let info = publish_info(session.about.how, &session.about.policy);
         let based_on = staged.shadow.based_on;
         let appears = replaced.is_none();
@@ -222,6 +235,7 @@ impl Coordination {
         }
         match published {
             Ok(published) => {
+                self.replaced(&mut log);
                 self.replace_node(replaced, session);
                 if session.is_late() {
                     self.counts.add(Counted::Late);
@@ -242,6 +256,7 @@ impl Coordination {
                     described(&session.about.who)
                 );
                 if error.published {
+                    self.replaced(&mut log);
                     self.replace_node(replaced, session);
                 }
                 Outcome::Lost(from_io(&error.source))
@@ -290,7 +305,7 @@ fn ending(closing: Closing) -> Ending {
 }
 
 /// Whether any of these processes, or a descendant of one, has the session's node open for writing.
-fn is_held(processes: &[u32], node: u64) -> bool {
+pub(super) fn is_held(processes: &[u32], node: u64) -> bool {
     processes.iter().any(|pid| {
         proc::holds_for_writing(*pid, node)
             || proc::descendants(*pid)

@@ -22,7 +22,7 @@ use super::open::Beginning;
 use super::reader::Reader;
 use super::session::{Life, Session, Staged};
 use super::wait::Claim;
-use super::{Answer, Coordination, Target};
+use super::{Answer, Appender, Coordination, Target};
 use crate::mount::handles::Handle;
 use crate::mount::nodes::NodeId;
 use crate::mount::tree::Caller;
@@ -43,6 +43,8 @@ pub enum Holder {
     Reader(Arc<Reader>),
     /// A coordinated file, open for writing.
     Writer(Arc<Writer>),
+    /// A coordinated file, open for appending only.
+    Appender(Arc<Appender>),
 }
 
 /// One flock(2).
@@ -75,6 +77,7 @@ impl Coordination {
         let holder = match handle {
             Handle::Reader(reader) => Holder::Reader(Arc::clone(reader)),
             Handle::Writer(writer) => Holder::Writer(Arc::clone(writer)),
+            Handle::Appender(appender) => Holder::Appender(Arc::clone(appender)),
             Handle::Ordinary(_) => Holder::Other,
         };
         let Wish {
@@ -167,6 +170,7 @@ impl Coordination {
         Ok(match holder {
             Holder::Writer(writer) => Whose::Name(writer.session().name()),
             Holder::Reader(reader) => Whose::Name(by_node().unwrap_or_else(|| reader.name().clone())),
+            Holder::Appender(appender) => Whose::Name(by_node().unwrap_or_else(|| appender.name.clone())),
             Holder::Other => Whose::Inode(self.tree.identity(node)?),
         })
     }
@@ -248,7 +252,8 @@ impl Coordination {
     /// The lock is had: what the handle sees and writes is current from now on.
     fn granted(self: &Arc<Self>, holder: Holder, caller: Caller, owner: LockOwner, nonblock: bool, answer: Answer<()>) {
         match holder {
-            Holder::Other => answer(Ok(())),
+            // Its finished lines are everybody's already.
+            Holder::Other | Holder::Appender(_) => answer(Ok(())),
             Holder::Reader(reader) => {
                 self.unbind(caller, &reader);
                 answer(Ok(()));

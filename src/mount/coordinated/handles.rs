@@ -4,17 +4,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::Coordination;
 use super::session::{Life, Session, Staged, read_at};
+use crate::mount::pin::Access;
+use crate::rules::Append;
 
 /// A handle that was opened for writing.
 #[derive(Debug)]
 pub struct Writer {
     session: Mutex<Arc<Session>>,
     append: bool,
+    /// It does nothing but append to a file that it creates: with its first line the file appears (W10).
+    begins_log: bool,
 }
 
 impl Writer {
@@ -23,7 +27,23 @@ impl Writer {
         Writer {
             session: Mutex::new(session),
             append,
+            begins_log: false,
         }
+    }
+
+    /// The same for a file that does not exist yet, by the flags of open(2).
+    pub fn creating(session: Arc<Session>, flags: OFlags) -> Writer {
+        let append = flags.contains(OFlags::APPEND);
+        let lines = session.creates && session.about.policy.append == Append::Lines;
+        Writer {
+            begins_log: lines && append && Access::of(flags) == Access::Write,
+            ..Writer::new(session, append)
+        }
+    }
+
+    /// Whether this write ends the creation of a file of lines.
+    pub fn begins_log(&self, data: &[u8]) -> bool {
+        self.begins_log && data.contains(&b'\n')
     }
 
     /// The session that it writes to now.
@@ -155,6 +175,8 @@ impl Writer {
     /// EIO.
     pub fn read(&self, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
         let session = self.session();
+        let left = session.left_bytes().saturating_sub(offset);
+        let size = size.min(u32::try_from(left).unwrap_or(u32::MAX));
         match session.left() {
             Some(content) => read_at(content.as_fd(), offset, size as usize),
             None => read_at(session.pin.fd(), offset, size as usize),

@@ -4,6 +4,8 @@
 //! finds out whether a close was the last one and ends the session. `names.rs` does what changes a name without a handle. The rules of the
 //! game are in [`crate::session`], the disk is [`crate::store`]'s.
 
+mod append;
+mod append_log;
 mod caller;
 mod close;
 mod counts;
@@ -32,6 +34,7 @@ use parking_lot::{Mutex, RwLock};
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
+pub use append::Appender;
 pub use counts::Counted;
 pub use files::Creation;
 pub use flock::Wish;
@@ -76,6 +79,7 @@ pub struct Coordination {
     locks: Mutex<Locks>,
     moved_on: MovedOn,
     turns: turns::Turns,
+    logs: append_log::Logs,
     descriptions: Descriptions,
     counts: Counts,
     wakeup: wait::Wakeup,
@@ -113,6 +117,7 @@ impl Coordination {
             locks: Mutex::default(),
             moved_on: MovedOn::default(),
             turns: turns::Turns::default(),
+            logs: append_log::Logs::default(),
             descriptions: Descriptions::default(),
             counts: Counts::default(),
             wakeup: wait::Wakeup::default(),

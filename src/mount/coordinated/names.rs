@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, RenameFlags, Stat};
 use rustix::io::Errno;
 
+use super::append_log::lock_both;
 use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
 use super::locks::Whose;
@@ -147,9 +148,13 @@ impl Coordination {
         let who = self.descriptions.of(process, caller.uid);
         let victim = Victim::hold(&dir, &name.name)?;
         let info = publish_info(How::Unlink, &target.policy);
+        let log = self.logs.of(name);
+        let mut log = log.lock();
+        self.settle_growth(&mut log);
         self.store
             .remove(&place(&dir, name, &path), &who, &info)
             .map_err(|error| self.failed(&error))?;
+        self.removed(&mut log);
         self.tree.superseded(victim);
         self.locks.lock().removed(&Whose::Name(name.clone()));
         self.published(&path);
@@ -240,6 +245,10 @@ impl Coordination {
             .is_some()
             .then(|| Victim::hold(&new_dir, &new.name))
             .transpose()?;
+        let (from_log, to_log) = (self.logs.of(old), self.logs.of(new));
+        let mut locked = lock_both(&from_log, &to_log);
+        self.settle_growth(&mut locked.0);
+        self.settle_growth(&mut locked.1);
         if moving.flags.contains(RenameFlags::EXCHANGE) {
             let policy = target.or(source).map(|found| found.policy.clone()).unwrap_or_default();
             let info = publish_info(How::Exchange, &policy);
@@ -266,6 +275,13 @@ impl Coordination {
                 .move_away(&from, to, moving.flags.contains(RenameFlags::NOREPLACE), &who, &info)
                 .map_err(|error| self.failed(&error))?;
         }
+        if moving.flags.contains(RenameFlags::EXCHANGE) {
+            self.replaced(&mut locked.0);
+            self.replaced(&mut locked.1);
+        } else {
+            self.renamed_log(&mut locked.0, (&to_log, &mut locked.1));
+        }
+        drop(locked);
         if moving.flags.contains(RenameFlags::EXCHANGE) {
             self.tree.renamed(old, new, &moved, victim, moving.flags);
         } else {
@@ -358,7 +374,7 @@ impl Coordination {
         );
     }
 
-    fn truncate_now(self: &Arc<Self>, session: &Arc<Session>, len: u64) -> Result<Stat, Errno> {
+    pub(super) fn truncate_now(self: &Arc<Self>, session: &Arc<Session>, len: u64) -> Result<Stat, Errno> {
         let set = session.staged(|staged| staged.set_len(&self.store, len));
         let why = if set.is_ok() { Ending::Closed } else { Ending::Killed };
         let ended = self.end_now(session, why);

@@ -354,7 +354,6 @@ impl Coordination {
         };
         let this = Arc::clone(self);
         let created = target.clone();
-        let append = flags.contains(OFlags::APPEND);
         self.acquire(
             &target,
             claim,
@@ -379,7 +378,7 @@ impl Coordination {
                         stat: rustix::fs::fstat(session.pin.fd())?,
                         private: false,
                     };
-                    Ok((entry, Arc::new(Writer::new(session, append))))
+                    Ok((entry, Arc::new(Writer::creating(session, flags))))
                 }));
             }),
         );
@@ -411,6 +410,7 @@ impl Coordination {
             Err(Errno::NOENT) if creates.is_some() => None,
             opened => Some(opened?),
         };
+        let (mark, base_len) = self.logs.of(&target.name).mark(base.as_ref())?;
         let shadow = match (&base, creates) {
             (None, Some(creation)) => {
                 let unnamed = self.make_unnamed(caller, &dir, creation)?;
@@ -451,7 +451,8 @@ impl Coordination {
                 node
             }
         };
-        let staged = Staged::new(shadow, base.map(Arc::new), truncate, process);
+        let mut staged = Staged::new(shadow, base.map(Arc::new), truncate, process);
+        (staged.mark, staged.base_len) = (Some(mark), base_len);
         let about = About {
             id,
             file,
@@ -502,7 +503,9 @@ impl Coordination {
             )
             .map_err(|error| from_io(&error))?;
         let pin = pin_shadow(&shadow.file)?;
-        let staged = Staged::new(shadow, Some(content), false, about.process);
+        let (mark, base_len) = self.logs.of(&name).mark(Some(&content))?;
+        let mut staged = Staged::new(shadow, Some(content), false, about.process);
+        (staged.mark, staged.base_len) = (Some(mark), base_len);
         let session = Arc::new(Session::new(about, name, pin, staged));
         self.files.lock().add_session(Arc::clone(&session));
         Ok(session)

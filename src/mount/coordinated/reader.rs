@@ -100,6 +100,9 @@ impl Coordination {
         } else {
             self.bound(caller, reader, Use::Read(offset, size))
         };
+        // Lines that are just being written are nobody's to see.
+        let left = self.growing_of(&pin).map(|committed| committed.saturating_sub(offset));
+        let size = left.map_or(size, |left| size.min(u32::try_from(left).unwrap_or(u32::MAX)));
         read_at(pin.reader()?, offset, size as usize)
     }
 

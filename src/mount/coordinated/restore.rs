@@ -61,7 +61,7 @@ impl Coordination {
                 this.tree.workers.run(move || {
                     answer(granted.and_then(|granted| {
                         let (Granted::New(id) | Granted::Join(id)) = granted;
-                        let metadata = rustix::fs::fstat(&content)?;
+                        let metadata = rustix::fs::fstat(&content.file)?;
                         let creates = Some(super::files::Creation {
                             mode: metadata.st_mode,
                             umask: 0,
@@ -78,8 +78,11 @@ impl Coordination {
                             own_node: true,
                         };
                         let session = that.begin(&restored, beginning)?;
-                        let filled =
-                            session.staged(|staged| that.store.fill(&staged.shadow, &content).map_err(|e| from_io(&e)));
+                        let filled = session.staged(|staged| {
+                            let shadow = &staged.shadow;
+                            that.store.fill(shadow, &content.file).map_err(|e| from_io(&e))?;
+                            rustix::fs::ftruncate(&shadow.file, content.bytes)
+                        });
                         let ended =
                             that.end_now(&session, if filled.is_ok() { Ending::Closed } else { Ending::Killed });
                         that.tree.nodes.forget(session.about.node, 1);

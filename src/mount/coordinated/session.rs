@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::append_log::Mark;
 use super::close::Ending;
 use crate::mount::errno::from_io;
 use crate::mount::nodes::{Name, NodeId};
@@ -121,6 +122,10 @@ pub struct Staged {
     pub processes: Vec<u32>,
     /// How it ends if the last close that was seen was the last there is.
     pub(super) last_close: Ending,
+    /// How long the base was when the session began: lines may be appended to it since.
+    pub base_len: u64,
+    /// What was appended since, the version will hold too.
+    pub mark: Option<Mark>,
 }
 
 /// How a session ended.
@@ -209,6 +214,14 @@ impl Session {
             Stage::Open(staged) => Some(Arc::clone(staged.content())),
             Stage::Ending { content, .. } | Stage::Over(Outcome::Done { content, .. }) => Some(Arc::clone(content)),
             Stage::Over(Outcome::Lost(_)) => None,
+        }
+    }
+
+    /// How much of that it sees: lines may have been appended to the base since the session began.
+    pub fn left_bytes(&self) -> u64 {
+        match &*self.stage.lock() {
+            Stage::Open(staged) if !staged.filled => staged.base_len,
+            _ => u64::MAX,
         }
     }
 
@@ -367,6 +380,8 @@ impl Staged {
             handles: 1,
             processes: vec![opener.tgid],
             last_close: Ending::Closed,
+            base_len: u64::MAX,
+            mark: None,
         }
     }
 
@@ -389,7 +404,7 @@ impl Staged {
         }
         if let (Some(base), false) = (&self.base, self.changed) {
             let shown = rustix::fs::fstat(base)?;
-            stat.st_size = shown.st_size;
+            stat.st_size = shown.st_size.min(i64::try_from(self.base_len).unwrap_or(i64::MAX));
             stat.st_blocks = shown.st_blocks;
             (stat.st_atime, stat.st_atime_nsec) = (shown.st_atime, shown.st_atime_nsec);
             (stat.st_mtime, stat.st_mtime_nsec) = (shown.st_mtime, shown.st_mtime_nsec);
@@ -414,11 +429,21 @@ impl Staged {
         if let (Some(base), false) = (&self.base, self.filled) {
             let copied = store.fill(&self.shadow, base).map_err(|error| from_io(&error));
             copied
+                .and_then(|()| self.cut_to_base())
                 .and_then(|()| keep_times(base, &self.shadow.file))
                 .inspect_err(|errno| self.failed = Some(*errno))?;
         }
         self.filled = true;
         Ok(())
+    }
+
+    /// The shadow is a copy of the base, which may have grown since the session began.
+    fn cut_to_base(&self) -> Result<(), Errno> {
+        let file = &self.shadow.file;
+        match rustix::fs::fstat(file)?.st_size.max(0) as u64 > self.base_len {
+            true => rustix::fs::ftruncate(file, self.base_len),
+            false => Ok(()),
+        }
     }
 
     /// pwrite(2) of all of `data`; at the end of the file with `append`.

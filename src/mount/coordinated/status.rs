@@ -73,6 +73,24 @@ impl Coordination {
             .iter()
             .zip(waiting)
             .map(|(session, waiting)| described(session, waiting))
+            .chain(self.appending())
+            .collect()
+    }
+
+    /// Those who append: nobody waits for them.
+    fn appending(&self) -> Vec<SessionStatus> {
+        let appenders = self.tree.handles.appenders().into_iter();
+        appenders
+            .filter(|appender| appender.is_open())
+            .map(|appender| SessionStatus {
+                path: self
+                    .path_of(&appender.name)
+                    .unwrap_or_else(|_| PathBuf::from(&appender.name.name)),
+                who: appender.who.clone(),
+                held: appender.since.elapsed(),
+                ending: false,
+                waiters: Vec::new(),
+            })
             .collect()
     }
 
@@ -89,7 +107,7 @@ impl Coordination {
     /// Lets no session begin any more, and tells whether all have ended.
     pub fn drain(&self) -> bool {
         self.closing.store(true, std::sync::atomic::Ordering::Release);
-        self.files.lock().is_quiet()
+        self.files.lock().is_quiet() && self.tree.handles.appenders().iter().all(|appender| !appender.is_open())
     }
 
     /// Takes back [`Coordination::drain`]: the mount stays.
@@ -112,5 +130,6 @@ impl Coordination {
             // What cannot be set aside now stays in the shadows and is found by the next start.
             let _ = self.end_now(&session, super::close::Ending::Unmounted);
         }
+        self.end_appenders();
     }
 }

@@ -79,7 +79,7 @@ proptest! {
     fn no_string_in_a_value_makes_the_parser_panic(glob in r"([a{}\[\]*?!^,/\\.\-ä\n]|\*\*/|/\*\*){0,12}", any in any::<String>()) {
         for value in [glob, any] {
             let value = toml::Value::String(value);
-            for key in ["paths", "wait", "lease_max", "max_age", "max_bytes", "durability", "on_stale"] {
+            for key in ["paths", "wait", "lease_max", "max_age", "max_bytes", "durability", "on_stale", "append"] {
                 let paths = if key == "paths" { "" } else { "paths = 'x'\n" };
                 check_text(&format!("[[rule]]\n{paths}{key} = {value}"))?;
             }

@@ -43,7 +43,7 @@ fn a_mistake_is_told_with_its_place_its_key_and_its_remedy() {
         (
             "[[rule]]\n\"a\\nb\" = 1",
             "2:1: unknown key `a\\nb` in a [[rule]]; known are `paths`, `coordinate`, `wait`, `lease_max`, `keep`, \
-             `max_age`, `max_bytes`, `durability`, `on_stale`",
+             `max_age`, `max_bytes`, `durability`, `on_stale`, `append`",
         ),
         (
             "wait = 5",
@@ -117,6 +117,14 @@ fn a_mistake_is_told_with_its_place_its_key_and_its_remedy() {
         (
             "durability = 'ful'",
             "1:14: `durability = \"ful\"` is unknown; did you mean `full`?",
+        ),
+        (
+            "append = 'line'",
+            "1:10: `append = \"line\"` is unknown; did you mean `lines`?",
+        ),
+        (
+            "append = true",
+            "1:10: `append` is a boolean; it takes a string such as \"lines\"",
         ),
         (
             "on_stale = 'panic'",
