@@ -517,7 +517,7 @@ fn w10_an_appender_follows_a_renamed_file_and_a_removed_one_keeps_its_lines() {
     assert_eq!(project.read("old.jsonl"), "first\none\ntwo\n");
     succeed(project.sh("mv old.jsonl plain.txt; echo new > log.jsonl"));
     logger.does("os.write(fd, b'three\\n')");
-    assert_eq!(project.read("plain.txt"), "first\nonetwothree\n");
+    assert_eq!(project.read("plain.txt"), "first\none\ntwo\nthree\n");
     assert_eq!(project.read("log.jsonl"), "new\n");
     assert_eq!(logger.does("os.close(fd)"), "None");
     logger.does(OPEN);

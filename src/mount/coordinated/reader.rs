@@ -5,7 +5,7 @@
 //! *moved on*, and its process is shown that version's attributes too.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -29,6 +29,8 @@ pub struct Reader {
     name: Name,
     uid: u32,
     binding: Mutex<Binding>,
+    /// Pages of its node were read for a mapping.
+    mapped: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -71,6 +73,7 @@ impl Reader {
             name,
             uid,
             binding: Mutex::new(Binding::Open),
+            mapped: AtomicBool::new(false),
         }
     }
 
@@ -94,6 +97,7 @@ impl Coordination {
     ) -> Result<Vec<u8>, Errno> {
         let (offset, size) = at;
         let pin = if for_mapping {
+            reader.mapped.store(true, Ordering::Release);
             // What it reads besides is the same, if it can be.
             self.bound(caller, reader, Use::Measured);
             Arc::clone(&reader.opened.pin)
@@ -200,7 +204,8 @@ impl Coordination {
         self.moved_on.count.load(Ordering::Acquire) > 0 && self.moved_on.readers.lock().contains_key(&node)
     }
 
-    /// fstat(2) by a process that has a handle of the node which has moved on: the version that it reads.
+    /// fstat(2) by a process that has a handle of the node which has moved on: the version that it reads, where it is alone on the node. The kernel takes the
+    /// size for the node's, and would cut what others have mapped of it (SIGBUS).
     pub fn stat_of_reader(&self, caller: Caller, node: NodeId) -> Option<Stat> {
         if !self.has_readers_elsewhere(node) {
             return None;
@@ -215,7 +220,10 @@ impl Coordination {
                 own.find_map(|other| other.reader.upgrade())
             })?
         };
-        rustix::fs::fstat(self.bound(caller, &reader, Use::Stat).fd()).ok()
+        let version = self.bound(caller, &reader, Use::Stat);
+        // A handle that has not moved on holds the node's inode, by itself.
+        let alone = Arc::strong_count(&reader.opened.pin) == 1 && !reader.mapped.load(Ordering::Acquire);
+        alone.then(|| rustix::fs::fstat(version.fd()).ok()).flatten()
     }
 }
 
