@@ -1,7 +1,7 @@
 //! What /proc says about the tasks that talk to us: proc_pid_stat(5), proc_pid_status(5), proc_pid_fd(5), proc_pid_fdinfo(5).
 //!
 //! Every function here answers about a task that may be gone the next moment. Absence is an answer (`None`, `false`, an empty list), not an
-//! error. Nothing is looked at by following a link: /proc/PID/fd/N is only ever read as a link, since following it could lead back into our own mount.
+//! error. /proc/PID/fd/N is not followed, since that could lead back into our own mount, but for what the kernel knows without asking a filesystem.
 //!
 //! **A task in execve(2) holds its `exec_update_lock` while it closes its O_CLOEXEC descriptors**, that is: while it waits for our answer to a
 //! FLUSH. Newer kernels take that lock for /proc/PID/stat, fd/, fdinfo/ and environ (seen on 6.18.44), so reading these on the thread that would have to
@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, StatxFlags};
 use rustix::io::Errno;
 
 use super::pidfd;
@@ -172,7 +172,10 @@ pub fn holds_for_writing(pid: u32, ino: u64) -> bool {
     let mut entries = RawDir::new(&table, buffer.spare_capacity_mut());
     while let Some(Ok(entry)) = entries.next() {
         let name = entry.file_name();
-        if name.to_bytes().first().is_some_and(u8::is_ascii_digit) && names_a_file(&table, name) {
+        if name.to_bytes().first().is_some_and(u8::is_ascii_digit)
+            && remembered_ino(&table, name) == Some(ino)
+            && names_a_file(&table, name)
+        {
             let number = String::from_utf8_lossy(name.to_bytes());
             let mut info = [0; 512];
             if let Some(text) = read(&path(pid, &format!("fdinfo/{number}")), &mut info)
@@ -201,6 +204,13 @@ pub fn environment(pid: u32, variable: &str) -> Option<Vec<u8>> {
 fn writes(flags: u64) -> bool {
     let flags = flags as u32;
     flags & O_PATH == 0 && flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32
+}
+
+/// The inode number of what a descriptor is open on, as the kernel remembers it: AT_STATX_DONT_SYNC asks no filesystem, and so never us, statx(2).
+fn remembered_ino(table: &OwnedFd, entry: &std::ffi::CStr) -> Option<u64> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let stat = rustix::fs::statx(table, entry, flags, StatxFlags::INO).ok()?;
+    Some(stat.stx_ino)
 }
 
 fn names_a_file(table: &OwnedFd, entry: &std::ffi::CStr) -> bool {
