@@ -444,7 +444,7 @@ impl Coordination {
         let Ok(Some(processes)) = ready else { return Ok(()) };
         let Some(staged) = session.take() else { return Ok(()) };
         let tail = take_tail(&staged.shadow.file);
-        self.finish_taken(&session, staged, Ending::Closed);
+        self.finish_taken(Arc::clone(&session), staged, Ending::Closed);
         session.settle()?;
         let (tail, log) = (tail?, self.logs_attached(&session.name())?);
         let appender = Appender {

@@ -43,11 +43,11 @@ impl Coordination {
         let (this, session) = (Arc::clone(self), writer.session());
         let process = caller::process(caller);
         // Another of its processes may be in execve just now, waiting for an answer that only a thread which reads requests can give.
-        let run = move || this.descriptor_closed(&session, process, ending(closing), reply);
+        let run = move || this.descriptor_closed(session, process, ending(closing), reply);
         self.tree.workers.run(run);
     }
 
-    fn descriptor_closed(self: &Arc<Self>, session: &Arc<Session>, flusher: ProcId, why: Ending, reply: EndReply) {
+    fn descriptor_closed(self: &Arc<Self>, session: Arc<Session>, flusher: ProcId, why: Ending, reply: EndReply) {
         let noted = session.staged(|staged| {
             staged.last_close = why;
             if flusher.is_known() && !staged.processes.contains(&flusher.tgid) {
@@ -104,20 +104,21 @@ impl Coordination {
     pub(super) fn end(self: &Arc<Self>, session: &Arc<Session>, why: Ending) {
         let Some(staged) = session.take() else { return };
         let (this, session) = (Arc::clone(self), Arc::clone(session));
-        self.tree.workers.run(move || this.finish_taken(&session, staged, why));
+        self.tree.workers.run(move || this.finish_taken(session, staged, why));
     }
 
     /// Ends a session on this thread, which may wait for the disk. A session that is ending already is waited for.
     pub(super) fn end_now(self: &Arc<Self>, session: &Arc<Session>, why: Ending) -> Result<(), Errno> {
         if let Some(staged) = session.take() {
-            self.finish_taken(session, staged, why);
+            self.finish_taken(Arc::clone(session), staged, why);
         }
         session.settle().map(|_| ())
     }
 
-    pub(super) fn finish_taken(self: &Arc<Self>, session: &Arc<Session>, staged: Staged, why: Ending) {
-        let outcome = self.finish(session, staged, why);
-        self.over(Arc::clone(session), outcome);
+    /// Takes the session with it: whoever holds it when its closer is answered keeps its node from the closer's next open.
+    pub(super) fn finish_taken(self: &Arc<Self>, session: Arc<Session>, staged: Staged, why: Ending) {
+        let outcome = self.finish(&session, staged, why);
+        self.over(session, outcome);
     }
 
     /// The writer is answered last: its next open must find the file free.

@@ -425,7 +425,7 @@ impl Coordination {
             return false;
         };
         session.set_resumable();
-        self.finish_taken(session, staged, Ending::Closed);
+        self.finish_taken(Arc::clone(session), staged, Ending::Closed);
         true
     }
 
