@@ -221,8 +221,8 @@ FILES = [
     ),
     (
         "H2", "h2-what-changed-behind-the-mount-is-taken-for-the-last-version", "src/store/history.rs",
-        "if identity.is(live) {",
-        "if identity.is(live) || live.size > 0 {",
+        "if record.is_held_by(live) {",
+        "if record.is_held_by(live) || live.size > 0 {",
         ["history::h2_a_change_made_while_nothing_was_mounted_becomes_a_found_version"],
     ),
     (

@@ -25,8 +25,10 @@ SESSIONS = [
     (
         "R1", "r1-a-replaced-version-is-reached-by-its-name", "src/mount/coordinated/close.rs",
         """            Ok(published) => {
+                self.replaced(&mut log);
                 self.replace_node(replaced, session);""",
         """            Ok(published) => {
+                self.replaced(&mut log);
                 drop(replaced);""",
         ["readers::r1_a_path_descriptor_keeps_its_version"],
     ),
