@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, StatxFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use super::pidfd;
 
@@ -103,19 +104,27 @@ pub fn closing(tid: u32) -> Closing {
     let mut buffer = [0; 128];
     let statm = match read(&path(tid, "statm"), &mut buffer) {
         Some(statm) => statm,
-        None if tid == 0 => return Closing::Call,
-        None => return Closing::Killed,
+        None if is_gone(tid) => return Closing::Killed,
+        // Of another pid namespace, or hidden from us (proc(5), hidepid).
+        None => return Closing::Call,
     };
     let mut pages = statm.split(|byte| *byte == b' ').map(|word| number(word, 10));
     match (pages.next().flatten(), pages.nth(2).flatten()) {
         // Whoever is ending is not in execve: its line can be read.
         (None | Some(0), _) => match stat(tid) {
             Some(stat) if stat.flags & PF_SIGNALED == 0 => Closing::Exit,
-            _ => Closing::Killed,
+            Some(_) => Closing::Killed,
+            None if is_gone(tid) => Closing::Killed,
+            None => Closing::Exit,
         },
         (_, Some(0)) => Closing::Exec,
         _ => Closing::Call,
     }
+}
+
+fn is_gone(tid: u32) -> bool {
+    let pid = i32::try_from(tid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 fn thread_group(tid: u32) -> Option<u32> {
