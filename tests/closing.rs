@@ -2,13 +2,11 @@
 
 mod support;
 
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::puppet::Puppet;
-use support::{Project, Running, eventually, run, succeed, wait, watchdog};
+use support::{Immutable, Project, Running, eventually, run, succeed, wait, watchdog};
 
 fn project() -> Project {
     watchdog();
@@ -146,29 +144,6 @@ fn w6_after_close_every_process_sees_it_at_once() {
         );
         assert_eq!(reader.does(&format!("put('{name}', 'and{round}')")), "None");
         assert_eq!(writer.does(&format!("get('{name}')")), format!("and{round}"));
-    }
-}
-
-/// A directory in which no name can change, until it is dropped.
-struct Immutable<'a>(&'a Path);
-
-impl Immutable<'_> {
-    /// Nothing where the filesystem or the user cannot.
-    fn new(dir: &Path) -> Option<Immutable<'_>> {
-        let mut chattr = Command::new("chattr");
-        chattr.arg("+i").arg(dir);
-        let output = chattr.output();
-        if !output.is_ok_and(|output| output.status.success()) {
-            eprintln!("no immutable directories here: not tested");
-            return None;
-        }
-        Some(Immutable(dir))
-    }
-}
-
-impl Drop for Immutable<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("chattr").arg("-i").arg(self.0).status();
     }
 }
 

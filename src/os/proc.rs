@@ -96,10 +96,10 @@ pub fn command(pid: u32) -> Option<Vec<u8>> {
     Some(text.strip_suffix(b"\n").unwrap_or(text).to_vec())
 }
 
-/// What the task that closes a file is doing; to be asked on the thread that read its request, at once: the end of a killed task does not wait for our answer.
+/// What the task that closes a file is doing, while it waits for our answer.
 ///
 /// A program has text and an ending task no memory at all; between the two, in execve, there is memory without text (`mm->start_code` is set after the
-/// descriptors are closed; fs/exec.c, begin_new_exec). A task that is gone already was killed: any other waits.
+/// descriptors are closed; fs/exec.c, begin_new_exec). One that is gone did not wait, and so was killed.
 pub fn closing(tid: u32) -> Closing {
     let mut buffer = [0; 128];
     let statm = match read(&path(tid, "statm"), &mut buffer) {
