@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags};
-use support::{Project, Running, concord, run, succeed, text, watchdog};
+use support::{Project, Running, concord, eventually, run, succeed, text, watchdog};
 
 /// Writers of three kinds; each notes outside the mount what a close or rename acknowledged.
 const WRITER: &str = r#"
@@ -103,7 +103,7 @@ impl Recover for Project {
             run(command)
         };
         // The last thread of a killed daemon may hold the lock a moment longer than the process seems to live.
-        support::eventually("the store is free", || {
+        eventually("the store is free", || {
             !text(&recover().stderr).contains("owns this project")
         });
         serde_json::from_slice(&recover().stdout).unwrap()
@@ -137,8 +137,14 @@ impl Small {
         Small(dir.to_owned())
     }
 
+    /// The kernel lets go of files a while after their last close (delayed fput), and another test's fork may hold a copy of ours for a moment.
     fn read_only(&self) {
-        rustix::mount::mount_remount(&self.0, MountFlags::RDONLY, c"").unwrap();
+        eventually("it can be mounted read-only", || {
+            match rustix::mount::mount_remount(&self.0, MountFlags::RDONLY, c"") {
+                Err(rustix::io::Errno::BUSY) => false,
+                answer => answer.map(|()| true).unwrap(),
+            }
+        });
     }
 }
 

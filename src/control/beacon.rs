@@ -157,9 +157,17 @@ fn start_time(pid: u32) -> io::Result<u64> {
 /// The command name is in parentheses and may itself hold spaces and parentheses, so counting starts after the last.
 fn parse_start_time(stat: &[u8]) -> Option<u64> {
     let after = stat.iter().rposition(|byte| *byte == b')')? + 1;
-    let mut fields = std::str::from_utf8(&stat[after..]).ok()?.split_ascii_whitespace();
-    let ended = matches!(fields.next()?, "Z" | "X" | "x");
-    fields.nth(18)?.parse().ok().filter(|_| !ended)
+    let fields: Vec<&str> = std::str::from_utf8(&stat[after..])
+        .ok()?
+        .split_ascii_whitespace()
+        .collect();
+    // A main thread is a zombie before the others are gone, and these still hold the descriptors of all.
+    let last_thread = *fields.get(17)? == "1";
+    let ended = match *fields.first()? {
+        "X" | "x" => true,
+        state => state == "Z" && last_thread,
+    };
+    fields.get(19)?.parse().ok().filter(|_| !ended)
 }
 
 #[cfg(test)]
@@ -256,5 +264,17 @@ mod tests {
         assert_eq!(parse_start_time(&stat), Some(777));
         assert_eq!(parse_start_time(b"12 no parentheses"), None);
         assert_eq!(parse_start_time(b"12 (x) S 1"), None);
+    }
+
+    #[test]
+    fn a_process_has_ended_when_its_last_thread_has() {
+        let stat = |state: &str, threads: u32| {
+            let text = format!("12 (x) {state} 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 {threads} 21 777 23");
+            parse_start_time(text.as_bytes())
+        };
+        assert_eq!(stat("S", 5), Some(777));
+        assert_eq!(stat("Z", 2), Some(777));
+        assert_eq!(stat("Z", 1), None);
+        assert_eq!(stat("X", 1), None);
     }
 }
