@@ -73,10 +73,12 @@ tell(fill)
 tell(lambda: os.close(fd))";
     assert_eq!(support::succeed(project.python(program)), "ENOSPC\nENOSPC\n");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
-    // There was no room for a record either: it goes to recovered/ with the next start.
-    let staged = std::fs::read_dir(small.at("small/.concord/shadows")).unwrap();
-    let bytes = staged.map(|entry| entry.unwrap().metadata().unwrap().len()).max();
-    assert!(bytes > Some(900 << 10), "what fitted is kept: {bytes:?}");
+    let recovered = project.recovered();
+    assert_eq!(recovered.len(), 1, "{recovered:?}");
+    let reason = recovered[0]["why"].as_str().unwrap();
+    assert!(reason.contains("No space left"), "{reason}");
+    let kept = std::fs::metadata(project.path(recovered[0]["kept"].as_str().unwrap())).unwrap();
+    assert!(kept.len() > 900 << 10, "what fitted is kept: {}", kept.len());
 }
 
 #[test]

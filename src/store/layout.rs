@@ -49,6 +49,7 @@ impl<D: Disk> Store<D> {
         let (journal, lines) =
             open_journal(&history.disk, &shadows).map_err(StoreError::io("open", "shadows/journal"))?;
         let store = Store {
+            home,
             shadows,
             journal: Mutex::new(Journal::new(journal)),
             files: Files::new(),
@@ -61,6 +62,7 @@ impl<D: Disk> Store<D> {
         let report = store
             .recover(&lines, now)
             .map_err(StoreError::io("recover what is in", ""))?;
+        store.keep_spare();
         Ok((store, report))
     }
 }

@@ -122,6 +122,8 @@ pub struct PublishInfo {
 /// The owner of a project's `.concord/`. All methods take `&self` and may run in many threads.
 pub struct Store<D: Disk> {
     history: History<D>,
+    /// `.concord/` itself.
+    home: D::Dir,
     shadows: D::Dir,
     journal: Mutex<journal::Journal<D>>,
     files: files::Files<D>,

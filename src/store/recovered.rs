@@ -11,6 +11,11 @@ use super::disk::{Disk, Kind, if_there, read_small};
 use super::record::{RECORD_BYTES_MAX, RecoveredKind, RecoveredRecord, clip, seal};
 use super::{History, RECOVERED_BYTES_MAX, Store};
 
+/// In `.concord/`: room for one record, for when the disk is full.
+const SPARE: &str = "spare";
+/// Hardly a record is longer.
+const SPARE_BYTES: usize = 16 * 1024;
+
 /// What lies in `recovered/`: names (they sort by time) and sizes.
 #[derive(Default)]
 pub(super) struct Tally {
@@ -88,14 +93,11 @@ impl<D: Disk> Store<D> {
                 self.serial.fetch_add(1, Ordering::Relaxed)
             );
             let json = record_name(OsStr::new(&id));
-            let file = match self.disk().create(home, &json) {
+            let written = match self.write_new_record(&json, &bytes) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                result => result?,
+                Err(error) if is_full(&error) => self.write_into_spare(&json, &bytes),
+                result => result,
             };
-            // What is here may be all that is left of somebody's work, and it is rare: its record is worth a sync. When
-            // that fails the disk is failing, which may be why we are here: then better an unsynced record than none.
-            let written = self.disk().write_at(&file, &bytes, 0);
-            let _ = self.disk().sync_file(&file);
             match written.and_then(|()| self.disk().rename_noreplace((dir, name), (home, OsStr::new(&id)))) {
                 Ok(()) => {
                     self.recovered.lock().sizes.insert(id.clone().into(), record.bytes);
@@ -108,6 +110,42 @@ impl<D: Disk> Store<D> {
                     }
                 }
             }
+        }
+    }
+
+    fn write_new_record(&self, json: &OsStr, bytes: &[u8]) -> io::Result<()> {
+        let file = self.disk().create(&self.history.recovered, json)?;
+        let written = self.disk().write_at(&file, bytes, 0);
+        // What is here may be all that is left of somebody's work, and it is rare: its record is worth a sync. When
+        // that fails the disk is failing, which may be why we are here: then better an unsynced record than none.
+        let _ = self.disk().sync_file(&file);
+        written
+    }
+
+    /// The spare's blocks become the record's. A new spare is made when there is room.
+    fn write_into_spare(&self, json: &OsStr, bytes: &[u8]) -> io::Result<()> {
+        let home = &self.history.recovered;
+        self.disk().rename((&self.home, OsStr::new(SPARE)), (home, json))?;
+        let file = self.disk().open_or_create(home, json)?;
+        self.disk().write_at(&file, bytes, 0)?;
+        self.disk().set_len(&file, bytes.len() as u64)?;
+        let _ = self.disk().sync_file(&file);
+        self.keep_spare();
+        Ok(())
+    }
+
+    /// Makes the spare where there is none. Without one, a record for which there is no room is lost, what it is about is not.
+    pub(super) fn keep_spare(&self) {
+        let name = OsStr::new(SPARE);
+        let made = self.disk().open_or_create(&self.home, name).and_then(|file| {
+            let there = self.disk().stat(&file)?.size;
+            match there < SPARE_BYTES as u64 {
+                true => self.disk().write_at(&file, &vec![0; SPARE_BYTES], 0),
+                false => Ok(()),
+            }
+        });
+        if let Err(error) = made {
+            log::debug!("no room is kept for a record in .concord/{SPARE}: {error}");
         }
     }
 
@@ -185,6 +223,11 @@ impl<D: Disk> Store<D> {
             }
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 fn record_name(name: &OsStr) -> OsString {

@@ -150,19 +150,27 @@ impl Coordination {
             Ending::Closed => staged
                 .failed
                 .or(staged.refused.map(|(_, errno)| errno))
-                .map(|errno| ("writing or syncing it failed", errno, Counted::Failed)),
+                .map(|errno| (format!("writing or syncing it failed: {errno}"), errno, Counted::Failed)),
             Ending::Killed => Some((
-                "its writer was killed before it closed the file",
+                "its writer was killed before it closed the file".to_owned(),
                 Errno::STALE,
                 Counted::Killed,
             )),
-            Ending::Expired => Some(("its lease ran out while others waited", Errno::STALE, Counted::Expired)),
-            Ending::Unmounted => Some(("the mount was taken away by force", Errno::STALE, Counted::Killed)),
+            Ending::Expired => Some((
+                "its lease ran out while others waited".to_owned(),
+                Errno::STALE,
+                Counted::Expired,
+            )),
+            Ending::Unmounted => Some((
+                "the mount was taken away by force".to_owned(),
+                Errno::STALE,
+                Counted::Killed,
+            )),
         };
         match lost {
             Some((reason, errno, counted)) => {
                 self.counts.add(counted);
-                self.discard(session, staged, counted, reason);
+                self.discard(session, staged, counted, &reason);
                 Outcome::Lost(errno)
             }
             None => self.publish(session, staged),
