@@ -61,13 +61,18 @@ fn f2_full_waits_for_content_and_name_atomic_for_content_and_fast_for_nothing() 
 
 /// strace(1) on a daemon that runs: from now on these system calls fail with this errno; only those on `at`, if given.
 fn failing(project: &Project, daemon: u32, calls: &str, errno: &str, at: Option<&Path>) -> Option<Running> {
+    injected(project, daemon, calls, &format!("error={errno}"), at)
+}
+
+/// The same with whatever strace can do to system calls.
+fn injected(project: &Project, daemon: u32, calls: &str, what: &str, at: Option<&Path>) -> Option<Running> {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("strace is not installed: a disk that fails cannot be had");
         return None;
     }
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-e", &format!("trace={calls}"), "-e"]);
-    strace.arg(format!("inject={calls}:error={errno}"));
+    strace.arg(format!("inject={calls}:{what}"));
     strace.arg("-o").arg(project.outside().join("trace"));
     if let Some(path) = at {
         strace.arg("-P").arg(path);
@@ -155,4 +160,43 @@ fn f3_what_the_disk_says_to_a_new_shadow_is_said_to_the_writer() {
         assert_eq!(writer.does("put('a.md', 'one\\n')"), "None", "it works again");
     }
     assert_eq!(std::fs::read_dir(shadows).unwrap().count(), 1, "the journal only");
+}
+
+/// fsync(2) and the copy of a base may take long. They wait on threads of their own, which read no requests, and who only looks does not wait at all.
+#[test]
+fn r3_a_disk_that_takes_long_over_one_session_holds_up_nobody_else() {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", "one\n"), ("concord.toml", "durability = \"fast\"\n")]);
+    std::fs::write(project.path("big.md"), vec![b'x'; 4 << 20]).unwrap();
+    let daemon = project.mount();
+    let (mut writer, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    writer.does("fd = os.open('a.md', os.O_WRONLY | os.O_TRUNC)");
+    writer.does("os.write(fd, b'half')");
+    writer.does("big = os.open('big.md', os.O_RDWR)");
+    let slow = [SYNCS, "copy_file_range"].join(",");
+    let Some(tracer) = injected(&project, daemon, &slow, "delay_enter=60000000", None) else {
+        return;
+    };
+    writer.does(
+        "slow = [threading.Thread(target=call) for call in (lambda: os.fsync(fd), lambda: os.pwrite(big, b'y', 0))]",
+    );
+    writer.does("[thread.start() for thread in slow]");
+    for name in ["a.md", "big.md"] {
+        let looks = format!("[threading.Thread(target=os.stat, args=('{name}',)) for _ in range(8)]");
+        writer.does(&format!("looking = {looks}"));
+        writer.does("[thread.start() for thread in looking]");
+        writer.does("[thread.join() for thread in looking]");
+    }
+    assert_eq!(
+        writer.does("(os.stat('a.md').st_size, os.stat('big.md').st_size)"),
+        "(4, 4194304)"
+    );
+    assert_eq!(other.does("put('b.md', 'two')"), "None");
+    assert_eq!(other.does("os.stat('b.md').st_size"), "3");
+    assert_eq!(writer.does("slow[0].is_alive()"), "True");
+    end(tracer);
+    writer.does("[thread.join() for thread in slow]");
+    writer.does("os.close(fd), os.close(big)");
+    assert_eq!(project.read("a.md"), "half");
+    assert_eq!(&project.read("big.md")[..2], "yx");
 }

@@ -100,7 +100,7 @@ fn ask(dir: &Path, force: bool) -> anyhow::Result<()> {
 /// Gone means: not mounted, and the daemon has let go of the backing tree, so that the next mount finds it free.
 fn wait_until_gone(dir: &Path, daemon: &Beacon) -> anyhow::Result<()> {
     let deadline = Instant::now() + GONE_TIME_MAX;
-    while mountinfo::mounted_at(dir)?.is_some() || daemon.is_alive() {
+    while mountinfo::mounted_at(dir)?.is_some() || !daemon.has_ended() {
         if Instant::now() >= deadline {
             let left = if mountinfo::mounted_at(dir)?.is_some() {
                 "it is still mounted"

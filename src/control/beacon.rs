@@ -58,7 +58,7 @@ impl Beacon {
         let pid = std::process::id();
         Ok(Self {
             pid,
-            start: start_time(pid)?,
+            start: life(pid)?.start,
             root_fd: root.as_fd().as_raw_fd().unsigned_abs(),
             mountpoint: mountpoint.into(),
             protocol: protocol::VERSION,
@@ -101,9 +101,14 @@ impl Beacon {
         Ok(())
     }
 
-    /// Whether the process that wrote it still runs.
+    /// Whether the process that wrote it still runs. One that was killed does not, although it may not have let go of everything yet.
     pub fn is_alive(&self) -> bool {
-        start_time(self.pid).is_ok_and(|start| start == self.start)
+        matches!(life(self.pid), Ok(Life { start, state: State::Runs }) if start == self.start)
+    }
+
+    /// Whether nothing of that process is left: no thread that still holds the descriptors of all.
+    pub fn has_ended(&self) -> bool {
+        !life(self.pid).is_ok_and(|life| life.start == self.start && life.state != State::Ended)
     }
 
     /// The backing tree, past the mount. Only for the daemon's user and root (proc_pid_fd(5)).
@@ -147,27 +152,43 @@ fn open_store(root: impl AsFd) -> io::Result<File> {
     Ok(rustix::fs::openat(root, STORE, flags, Mode::empty())?.into())
 }
 
-/// When process `pid` started, in clock ticks since boot: field 22 of proc_pid_stat(5). A zombie, which some inits leave
-/// for long, has ended.
-fn start_time(pid: u32) -> io::Result<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
-    parse_start_time(&stat).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has ended")))
+/// Of a process.
+#[derive(Debug, PartialEq, Eq)]
+struct Life {
+    /// When it started, in clock ticks since boot.
+    start: u64,
+    state: State,
 }
 
-/// The command name is in parentheses and may itself hold spaces and parentheses, so counting starts after the last.
-fn parse_start_time(stat: &[u8]) -> Option<u64> {
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Runs,
+    /// Its main thread is a zombie, others are not gone.
+    Ends,
+    /// A zombie, which some inits leave for long.
+    Ended,
+}
+
+fn life(pid: u32) -> io::Result<Life> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
+    parse_life(&stat).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat")))
+}
+
+/// Fields 3, 20 and 22 of proc_pid_stat(5). The command name, field 2, is in parentheses and may itself hold spaces and parentheses, so
+/// counting starts after the last.
+fn parse_life(stat: &[u8]) -> Option<Life> {
     let after = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let fields: Vec<&str> = std::str::from_utf8(&stat[after..])
         .ok()?
         .split_ascii_whitespace()
         .collect();
-    // A main thread is a zombie before the others are gone, and these still hold the descriptors of all.
-    let last_thread = *fields.get(17)? == "1";
-    let ended = match *fields.first()? {
-        "X" | "x" => true,
-        state => state == "Z" && last_thread,
+    let state = match (*fields.first()?, *fields.get(17)?) {
+        ("X" | "x", _) | ("Z", "0" | "1") => State::Ended,
+        ("Z", _) => State::Ends,
+        _ => State::Runs,
     };
-    fields.get(19)?.parse().ok().filter(|_| !ended)
+    let start = fields.get(19)?.parse().ok()?;
+    Some(Life { start, state })
 }
 
 #[cfg(test)]
@@ -252,8 +273,8 @@ mod tests {
         let pid = rustix::process::Pid::from_child(&child);
         let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
         rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).unwrap();
-        assert!(start_time(child.id()).is_err());
-        assert!(!beacon.is_alive());
+        beacon.start = life(child.id()).unwrap().start;
+        assert!(!beacon.is_alive() && beacon.has_ended());
         child.wait().unwrap();
     }
 
@@ -261,20 +282,22 @@ mod tests {
     fn a_command_name_full_of_parentheses_does_not_move_the_fields() {
         let mut stat = b"12 (a) R 1 (b) ".to_vec();
         stat.extend_from_slice(b"S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21");
-        assert_eq!(parse_start_time(&stat), Some(777));
-        assert_eq!(parse_start_time(b"12 no parentheses"), None);
-        assert_eq!(parse_start_time(b"12 (x) S 1"), None);
+        assert_eq!(parse_life(&stat).unwrap().start, 777);
+        assert_eq!(parse_life(b"12 no parentheses"), None);
+        assert_eq!(parse_life(b"12 (x) S 1"), None);
     }
 
     #[test]
     fn a_process_has_ended_when_its_last_thread_has() {
         let stat = |state: &str, threads: u32| {
             let text = format!("12 (x) {state} 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 {threads} 21 777 23");
-            parse_start_time(text.as_bytes())
+            let life = parse_life(text.as_bytes()).unwrap();
+            assert_eq!(life.start, 777);
+            life.state
         };
-        assert_eq!(stat("S", 5), Some(777));
-        assert_eq!(stat("Z", 2), Some(777));
-        assert_eq!(stat("Z", 1), None);
-        assert_eq!(stat("X", 1), None);
+        assert_eq!(stat("S", 5), State::Runs);
+        assert_eq!(stat("Z", 2), State::Ends);
+        assert_eq!(stat("Z", 1), State::Ended);
+        assert_eq!(stat("X", 1), State::Ended);
     }
 }

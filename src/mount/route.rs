@@ -57,7 +57,8 @@ impl Fs {
     pub fn open_coordinated(&self, caller: Caller, node: NodeId, target: Target, flags: OFlags, reply: ReplyOpen) {
         let tree = Arc::clone(&self.tree);
         if flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC) {
-            return match self.coordination.open_reader(caller, node, &target) {
+            let coordination = Arc::clone(&self.coordination);
+            let read = move || match coordination.open_reader(caller, node, &target) {
                 Ok(file) => {
                     let reader = Arc::new(Reader::new(file, target.name, caller.uid));
                     let number = tree.handles.insert(Handle::Reader(reader));
@@ -67,6 +68,10 @@ impl Fs {
                     );
                 }
                 Err(error) => reply.error(reply_errno(error)),
+            };
+            return match self.coordination.is_read_at_once(node) {
+                true => read(),
+                false => self.tree.workers.run(read),
             };
         }
         if self.coordination.is_journal(&target) {

@@ -176,8 +176,8 @@ impl<D: Disk> Store<D> {
     ///
     /// # Errors
     /// ENOSPC, EDQUOT, EIO. The shadow may then hold a part of it.
-    pub fn fill(&self, shadow: &Shadow<D>, from: &D::File) -> io::Result<()> {
-        self.disk().copy_content(from, &shadow.file)
+    pub fn fill(&self, shadow: &D::File, from: &D::File) -> io::Result<()> {
+        self.disk().copy_content(from, shadow)
     }
 
     /// Has the disk begin to write what is staged: a publish that comes soon then waits less. It promises nothing; an error is fsync(2)'s to tell.

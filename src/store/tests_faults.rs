@@ -155,7 +155,7 @@ fn restore(store: &Store<SimDisk>, d: Durability) -> Outcome {
     let Ok(shadow) = session(store, "f", true) else {
         return outcome;
     };
-    if store.fill(&shadow, &version.file).is_err() {
+    if store.fill(&shadow.file, &version.file).is_err() {
         let _ = store.discard(shadow, RecoveredKind::Staged, "filling it failed", 11);
         return outcome;
     }

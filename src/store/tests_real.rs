@@ -158,7 +158,7 @@ fn a_filled_shadow_has_the_content_and_the_holes() {
     file.write_all_at(b"end", 64 << 20).unwrap();
     let store = p.store();
     let shadow = p.begin(&store, 1, OsStr::new("f"));
-    store.fill(&shadow, &fs::File::open(p.at("f")).unwrap()).unwrap();
+    store.fill(&shadow.file, &fs::File::open(p.at("f")).unwrap()).unwrap();
     let meta = shadow.file.metadata().unwrap();
     assert_eq!(meta.len(), (64 << 20) + 3);
     assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());

@@ -96,7 +96,11 @@ impl Coordination {
     pub(super) fn expire(self: &Arc<Self>, id: crate::session::SessionId) {
         let session = self.files.lock().session(id).cloned();
         if let Some(session) = session {
-            self.end(&session, Ending::Expired);
+            let this = Arc::clone(self);
+            // Its shadow may be busy, and the thread that watches over the waits must not wait itself.
+            self.tree.workers.run(move || {
+                let _ = this.end_now(&session, Ending::Expired);
+            });
         }
     }
 

@@ -63,7 +63,7 @@ impl Writer {
 
     /// Whether its session is open, as far as can be said without waiting.
     pub fn is_open_now(&self) -> bool {
-        self.session.try_lock().is_some_and(|session| session.is_open_now())
+        self.session.try_lock().is_some_and(|session| session.is_open())
     }
 
     /// Whether a change can be made at once, without waiting and without copying much.
@@ -76,16 +76,27 @@ impl Writer {
     ///
     /// # Errors
     /// Those of `act`; ESTALE when the session was discarded, or what its publish failed with.
-    pub fn change<T>(
+    fn change<T>(
         &self,
         coordination: &Coordination,
         act: impl FnOnce(&mut Staged) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        self.with_session(coordination, |session| {
+            session.fill(coordination.store())?;
+            session.change(act)
+        })
+    }
+
+    fn with_session<T>(
+        &self,
+        coordination: &Coordination,
+        act: impl FnOnce(&Session) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         let mut session = self.session.lock();
         if let Life::Done(content, version) = session.settle()? {
             *session = coordination.continue_late(&session, content, version)?;
         }
-        session.staged(act)
+        act(&session)
     }
 
     /// pwrite(2). `at_offset`: pages of a mapping go where they belong, whatever the flags of the handle.
@@ -94,10 +105,8 @@ impl Writer {
     /// As [`Writer::change`], and ENOSPC, EDQUOT, EFBIG, EIO.
     pub fn write(&self, coordination: &Coordination, offset: u64, data: &[u8], at_offset: bool) -> Result<u32, Errno> {
         let append = self.append && !at_offset;
-        self.change(coordination, |staged| {
-            staged.write(coordination.store(), offset, data, append)
-        })
-        .map(|count| count as u32)
+        self.change(coordination, |staged| staged.write(offset, data, append))
+            .map(|count| count as u32)
     }
 
     /// ftruncate(2).
@@ -105,7 +114,7 @@ impl Writer {
     /// # Errors
     /// As [`Writer::write`].
     pub fn set_len(&self, coordination: &Coordination, len: u64) -> Result<(), Errno> {
-        self.change(coordination, |staged| staged.set_len(coordination.store(), len))
+        self.with_session(coordination, |session| session.set_len(coordination.store(), len))
     }
 
     /// fallocate(2).
@@ -114,7 +123,6 @@ impl Writer {
     /// As [`Writer::write`], and EOPNOTSUPP.
     pub fn allocate(&self, coordination: &Coordination, offset: u64, length: u64, mode: i32) -> Result<(), Errno> {
         self.change(coordination, |staged| {
-            staged.fill(coordination.store())?;
             let mode = FallocateFlags::from_bits_retain(mode as u32);
             rustix::fs::fallocate(&staged.shadow.file, mode, offset, length)?;
             staged.changed = true;
@@ -135,7 +143,6 @@ impl Writer {
         length: usize,
     ) -> Result<u32, Errno> {
         self.change(coordination, |staged| {
-            staged.fill(coordination.store())?;
             let (mut from_at, mut to_at) = (offset, to_offset);
             let copied =
                 rustix::fs::copy_file_range(from, Some(&mut from_at), &staged.shadow.file, Some(&mut to_at), length);
@@ -162,10 +169,9 @@ impl Writer {
     /// EIO, ENOSPC, EDQUOT; the session is then never published.
     pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
         let session = self.session();
-        if session.is_open() {
-            session.staged(|staged| staged.sync(data_only))
-        } else {
-            Ok(())
+        match session.is_open() {
+            true => session.sync(data_only),
+            false => Ok(()),
         }
     }
 

@@ -318,11 +318,11 @@ impl Coordination {
         let reroute = self.arrived(caller, key);
         let opener = self.opener_for(caller, key);
         if let Some(own) = self.nearest_of(key, &opener) {
-            let result = own.staged(|staged| {
-                creds::writing_as(caller.uid, || staged.set_len(&self.store, len))?;
-                staged.stat()
+            let this = Arc::clone(self);
+            return self.tree.workers.run(move || {
+                let set = creds::writing_as(caller.uid, || own.set_len(&this.store, len));
+                answer(set.and_then(|()| own.staged(|staged| staged.stat())));
             });
-            return answer(result);
         }
         let in_the_way = {
             let files = self.files.lock();
@@ -375,7 +375,7 @@ impl Coordination {
     }
 
     pub(super) fn truncate_now(self: &Arc<Self>, session: &Arc<Session>, len: u64) -> Result<Stat, Errno> {
-        let set = session.staged(|staged| staged.set_len(&self.store, len));
+        let set = session.set_len(&self.store, len);
         let why = if set.is_ok() { Ending::Closed } else { Ending::Killed };
         let ended = self.end_now(session, why);
         let stat = rustix::fs::fstat(session.pin.fd());
@@ -388,12 +388,14 @@ impl Coordination {
         let Some(session) = self.files.lock().session_on(node).cloned() else {
             return Ok(());
         };
-        match session.staged(|staged| {
-            staged.fill(&self.store)?;
-            staged.shadow.meta_touched = true;
-            staged.changed = true;
-            Ok(())
-        }) {
+        let touched = session.fill(&self.store).and_then(|()| {
+            session.change(|staged| {
+                staged.shadow.meta_touched = true;
+                staged.changed = true;
+                Ok(())
+            })
+        });
+        match touched {
             Err(Errno::BUSY | Errno::STALE) => Ok(()),
             result => result,
         }

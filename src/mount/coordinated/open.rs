@@ -152,7 +152,13 @@ impl Coordination {
         }
     }
 
-    /// open(2) for reading: the handle keeps the version that the node stands for.
+    /// Whether [`Coordination::open_reader`] copies and waits for nothing.
+    pub fn is_read_at_once(&self, node: NodeId) -> bool {
+        let session = self.files.lock().session_on(node).cloned();
+        session.is_none_or(|session| session.is_quick())
+    }
+
+    /// open(2) for reading: the handle keeps the version that the node stands for. Waits unless [`Coordination::is_read_at_once`].
     ///
     /// # Errors
     /// ESTALE sends the caller round, once, when the node has become the shadow of somebody else's session since it was looked up.

@@ -78,10 +78,10 @@ impl Coordination {
                             own_node: true,
                         };
                         let session = that.begin(&restored, beginning)?;
-                        let filled = session.staged(|staged| {
-                            let shadow = &staged.shadow;
-                            that.store.fill(shadow, &content.file).map_err(|e| from_io(&e))?;
-                            rustix::fs::ftruncate(&shadow.file, content.bytes)
+                        let shadow = session.staged(|staged| Ok(Arc::clone(&staged.shadow.file)));
+                        let filled = shadow.and_then(|shadow| {
+                            that.store.fill(&shadow, &content.file).map_err(|e| from_io(&e))?;
+                            rustix::fs::ftruncate(&shadow, content.bytes)
                         });
                         let ended =
                             that.end_now(&session, if filled.is_ok() { Ending::Closed } else { Ending::Killed });

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::{Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
@@ -60,9 +60,9 @@ pub struct Session {
     resumable: AtomicBool,
     /// Its node stands for a version too, which others have open through this pin.
     shared: OnceLock<Arc<Pin>>,
-    /// Held while the base is copied into the shadow and while the shadow is synced: an error of fsync(2) is told once, and must be noted before
-    /// anybody can publish. So whoever asks for it may wait for the disk.
+    /// Never held over what waits for the disk: see [`Session::apart`].
     stage: Mutex<Stage>,
+    /// Another stage has come, or a shadow that was busy is not any more.
     settled: Condvar,
 }
 
@@ -104,6 +104,8 @@ enum Stage {
 pub struct Staged {
     /// On disk.
     pub shadow: Shadow<RealDisk>,
+    /// A thread copies to the shadow or syncs it without holding the lock: nobody else changes it or ends the session.
+    busy: bool,
     /// The version that it started from; `None` for a new file.
     pub base: Option<Arc<std::fs::File>>,
     /// The shadow holds the content. Until then it is empty and the base shows: nothing is copied for an open that only looks.
@@ -192,7 +194,7 @@ impl Session {
     }
 
     fn take_if(&self, is_wanted: impl Fn(&Staged) -> bool) -> Option<Staged> {
-        let mut stage = self.stage.lock();
+        let mut stage = self.lock_idle();
         let Stage::Open(staged) = &*stage else { return None };
         if !is_wanted(staged) {
             return None;
@@ -237,10 +239,11 @@ impl Session {
     /// Makes the shadow's inode hold what the session shows, for those who read it by the inode. `false`: it shows nothing.
     ///
     /// # Errors
-    /// As [`Staged::fill`].
+    /// As [`Session::fill`].
     pub fn show(&self, store: &RealStore) -> Result<bool, Errno> {
-        match &mut *self.stage.lock() {
-            Stage::Open(staged) => staged.fill(store).map(|()| true),
+        let Err(errno) = self.fill(store) else { return Ok(true) };
+        match &*self.stage.lock() {
+            Stage::Open(_) => Err(errno),
             Stage::Ending { shown, .. } => Ok(*shown),
             Stage::Over(_) => Ok(false),
         }
@@ -316,17 +319,106 @@ impl Session {
         }
     }
 
-    /// Runs `act` on what is staged.
+    /// Runs `act`, which keeps the books, on what is staged. It does not wait, and neither may `act`.
     ///
     /// # Errors
     /// EBUSY while the session is being published, ESTALE when it was discarded; the caller continues one that is [`Outcome::Done`].
     pub fn staged<T>(&self, act: impl FnOnce(&mut Staged) -> Result<T, Errno>) -> Result<T, Errno> {
-        match &mut *self.stage.lock() {
-            Stage::Open(staged) => act(staged),
-            Stage::Ending { .. } => Err(Errno::BUSY),
-            Stage::Over(Outcome::Lost(errno)) => Err(*errno),
-            Stage::Over(Outcome::Done { .. }) => Err(Errno::STALE),
+        act(self.stage.lock().open()?)
+    }
+
+    /// Runs `act`, which changes the shadow, after what is busy with it.
+    ///
+    /// # Errors
+    /// As [`Session::staged`].
+    pub fn change<T>(&self, act: impl FnOnce(&mut Staged) -> Result<T, Errno>) -> Result<T, Errno> {
+        act(self.lock_idle().open()?)
+    }
+
+    fn lock_idle(&self) -> MutexGuard<'_, Stage> {
+        let mut stage = self.stage.lock();
+        while matches!(&*stage, Stage::Open(staged) if staged.busy) {
+            self.settled.wait(&mut stage);
         }
+        stage
+    }
+
+    /// Does what may wait for the disk on (shadow, base) without the lock, so that those who only look need not wait; `done` notes how it went
+    /// before anybody else can change or publish the shadow. Nothing is done where `begin` has nothing to.
+    fn apart(
+        &self,
+        begin: impl FnOnce(&Staged) -> Result<Option<Apart>, Errno>,
+        work: impl FnOnce(&Apart) -> Result<(), Errno>,
+        done: impl FnOnce(&mut Staged, Result<(), Errno>),
+    ) -> Result<(), Errno> {
+        let apart = {
+            let mut stage = self.lock_idle();
+            let staged = stage.open()?;
+            let Some(apart) = begin(staged)? else { return Ok(()) };
+            staged.busy = true;
+            apart
+        };
+        let result = work(&apart);
+        if let Stage::Open(staged) = &mut *self.stage.lock() {
+            staged.busy = false;
+            done(staged, result);
+        }
+        self.settled.notify_all();
+        result
+    }
+
+    /// Copies the base into the shadow, if that has not happened yet. Waits for the disk.
+    ///
+    /// # Errors
+    /// As [`Session::staged`]; ENOSPC, EDQUOT, EIO: the session can then only be discarded.
+    pub fn fill(&self, store: &RealStore) -> Result<(), Errno> {
+        self.apart(
+            |staged| {
+                let base = staged.base.as_ref().filter(|_| !staged.filled);
+                Ok(base.map(|base| Apart {
+                    shadow: Arc::clone(&staged.shadow.file),
+                    base: Some((Arc::clone(base), staged.base_len)),
+                }))
+            },
+            |apart| apart.copy_base(store),
+            |staged, copied| match copied {
+                Ok(()) => staged.filled = true,
+                Err(errno) => staged.failed = Some(errno),
+            },
+        )
+    }
+
+    /// fsync(2) or fdatasync(2) of the shadow. A failure is final: the kernel may have dropped what it could not write, and tells so once. Waits for the
+    /// disk.
+    ///
+    /// # Errors
+    /// As [`Session::staged`]; EIO, ENOSPC, EDQUOT.
+    pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
+        self.apart(
+            |staged| match staged.failed {
+                Some(errno) => Err(errno),
+                None => Ok(Some(Apart {
+                    shadow: Arc::clone(&staged.shadow.file),
+                    base: None,
+                })),
+            },
+            |apart| match data_only {
+                true => rustix::fs::fdatasync(&apart.shadow),
+                false => rustix::fs::fsync(&apart.shadow),
+            },
+            |staged, synced| staged.failed = synced.err(),
+        )
+    }
+
+    /// ftruncate(2). Shortening to nothing copies nothing.
+    ///
+    /// # Errors
+    /// As [`Session::fill`]; EFBIG.
+    pub fn set_len(&self, store: &RealStore, len: u64) -> Result<(), Errno> {
+        if len > 0 {
+            self.fill(store)?;
+        }
+        self.change(|staged| staged.set_len(len))
     }
 
     /// One more handle, opened by `process`.
@@ -349,14 +441,7 @@ impl Session {
     /// Whether a write can be served at once: nothing large has to be copied first, and nothing waited for, neither the end of the session
     /// nor a copy or an fsync(2) that another thread has under way.
     pub fn is_quick(&self) -> bool {
-        let stage = self.stage.try_lock();
-        stage.is_some_and(|stage| matches!(&*stage, Stage::Open(staged) if staged.to_copy() <= COPY_AT_ONCE_BYTES_MAX))
-    }
-
-    /// [`Session::is_open`] for who may not wait; `false` when it would have to.
-    pub fn is_open_now(&self) -> bool {
-        let stage = self.stage.try_lock();
-        stage.is_some_and(|stage| matches!(&*stage, Stage::Open(_)))
+        matches!(&*self.stage.lock(), Stage::Open(staged) if !staged.busy && staged.to_copy() <= COPY_AT_ONCE_BYTES_MAX)
     }
 
     /// Whether it still can be written to.
@@ -371,6 +456,7 @@ impl Staged {
         let fresh = truncate || base.is_none();
         Staged {
             shadow,
+            busy: false,
             base,
             filled: fresh,
             changed: fresh,
@@ -421,37 +507,11 @@ impl Staged {
         }
     }
 
-    /// Copies the base into the shadow, if that has not happened yet.
-    ///
-    /// # Errors
-    /// ENOSPC, EDQUOT, EIO; the session can then only be discarded.
-    pub fn fill(&mut self, store: &RealStore) -> Result<(), Errno> {
-        if let (Some(base), false) = (&self.base, self.filled) {
-            let copied = store.fill(&self.shadow, base).map_err(|error| from_io(&error));
-            copied
-                .and_then(|()| self.cut_to_base())
-                .and_then(|()| keep_times(base, &self.shadow.file))
-                .inspect_err(|errno| self.failed = Some(*errno))?;
-        }
-        self.filled = true;
-        Ok(())
-    }
-
-    /// The shadow is a copy of the base, which may have grown since the session began.
-    fn cut_to_base(&self) -> Result<(), Errno> {
-        let file = &self.shadow.file;
-        match rustix::fs::fstat(file)?.st_size.max(0) as u64 > self.base_len {
-            true => rustix::fs::ftruncate(file, self.base_len),
-            false => Ok(()),
-        }
-    }
-
-    /// pwrite(2) of all of `data`; at the end of the file with `append`.
+    /// pwrite(2) of all of `data` to a shadow that is filled; at the end of the file with `append`.
     ///
     /// # Errors
     /// ENOSPC, EDQUOT, EFBIG, EIO. The writer may write the same place again; until that succeeds there is nothing to publish.
-    pub fn write(&mut self, store: &RealStore, offset: u64, data: &[u8], append: bool) -> Result<usize, Errno> {
-        self.fill(store)?;
+    pub fn write(&mut self, offset: u64, data: &[u8], append: bool) -> Result<usize, Errno> {
         let offset = if append {
             rustix::fs::fstat(&self.shadow.file)?.st_size.max(0) as u64
         } else {
@@ -477,36 +537,47 @@ impl Staged {
         Ok(written)
     }
 
-    /// ftruncate(2). Shortening to nothing copies nothing.
+    /// ftruncate(2) of a shadow that is filled, or to nothing, which needs no base.
     ///
     /// # Errors
     /// ENOSPC, EFBIG, EIO.
-    pub fn set_len(&mut self, store: &RealStore, len: u64) -> Result<(), Errno> {
-        if len == 0 {
-            self.filled = true;
-        }
-        self.fill(store)?;
+    pub fn set_len(&mut self, len: u64) -> Result<(), Errno> {
         rustix::fs::ftruncate(&self.shadow.file, len)?;
+        self.filled = true;
         self.changed = true;
         self.refused = self.refused.filter(|(at, _)| *at < len);
         Ok(())
     }
+}
 
-    /// fsync(2) or fdatasync(2) of the shadow. A failure is final: the kernel may have dropped what it could not write.
-    ///
-    /// # Errors
-    /// EIO, ENOSPC, EDQUOT.
-    pub fn sync(&mut self, data_only: bool) -> Result<(), Errno> {
-        if let Some(errno) = self.failed {
-            return Err(errno);
-        }
-        let file = &self.shadow.file;
-        let synced = if data_only {
-            rustix::fs::fdatasync(file)
-        } else {
-            rustix::fs::fsync(file)
+/// What a thread works on without the lock: the shadow, and what of the base it is to be filled with.
+struct Apart {
+    shadow: Arc<std::fs::File>,
+    base: Option<(Arc<std::fs::File>, u64)>,
+}
+
+impl Apart {
+    fn copy_base(&self, store: &RealStore) -> Result<(), Errno> {
+        let Some((base, base_len)) = &self.base else {
+            return Ok(());
         };
-        synced.inspect_err(|errno| self.failed = Some(*errno))
+        store.fill(&self.shadow, base).map_err(|error| from_io(&error))?;
+        // The base may have grown since the session began.
+        if rustix::fs::fstat(&self.shadow)?.st_size.max(0) as u64 > *base_len {
+            rustix::fs::ftruncate(&self.shadow, *base_len)?;
+        }
+        keep_times(base, &self.shadow)
+    }
+}
+
+impl Stage {
+    fn open(&mut self) -> Result<&mut Staged, Errno> {
+        match self {
+            Stage::Open(staged) => Ok(staged),
+            Stage::Ending { .. } => Err(Errno::BUSY),
+            Stage::Over(Outcome::Lost(errno)) => Err(*errno),
+            Stage::Over(Outcome::Done { .. }) => Err(Errno::STALE),
+        }
     }
 }
 
