@@ -201,12 +201,21 @@ impl Coordination {
             self.files.lock().send_round(caller.tid, file, Finds::Current, None);
             return Err(Errno::STALE);
         }
-        // Overtaken a second time, and the kernel walks again only once: the name leads to a version all the same.
-        let version = open_version(&*self.directory(target.name.parent)?, &target.name.name)?;
-        let pin = Arc::new(Pin::new(version.into(), Access::Read, None));
-        if self.tree.nodes.open_pin(node).is_none() {
-            self.tree.nodes.set_open_pin(node, &pin);
-        }
+        // Overtaken a second time, and the kernel walks again only once: the name leads to a version all the same. The kernel still has the size of the one
+        // before, and a mapping that was made by it would end in SIGBUS.
+        let pin = {
+            let _opening = self.tree.opening(node);
+            match self.tree.nodes.open_pin(node) {
+                Some(pin) => pin,
+                None => {
+                    let version = open_version(&*self.directory(target.name.parent)?, &target.name.name)?;
+                    let pin = Arc::new(Pin::new(version.into(), Access::Read, None));
+                    self.tree.nodes.set_open_pin(node, &pin);
+                    self.tree.attributes_changed(node);
+                    pin
+                }
+            }
+        };
         Ok(Arc::new(Ordinary { node, pin }))
     }
 
