@@ -16,9 +16,9 @@ FILES = [
     (
         "W8", "w8-truncate-by-path-goes-to-anybodys-session", "src/mount/coordinated/names.rs",
         """if let Some(own) = self.nearest_of(key, &opener) {
-            let result""",
+            let this""",
         """if let Some(own) = self.files.lock().sessions(key).last().cloned() {
-            let result""",
+            let this""",
         ["names::w8_each_whole_file_saver_waits_for_an_open_session_and_keeps_what_it_replaces"],
     ),
     (
@@ -310,9 +310,21 @@ FILES = [
     ),
     (
         "F3", "f3-a-failed-sync-is-forgotten", "src/mount/coordinated/session.rs",
-        "synced.inspect_err(|errno| self.failed = Some(*errno))",
-        'synced.inspect_err(|errno| log::warn!("{errno}"))',
+        "|staged, synced| staged.failed = synced.err(),",
+        "|_, _| (),",
         ["durability::f3_after_a_failed_sync_the_session_is_not_published"],
+    ),
+    (
+        "R3", "r3-who-looks-waits-for-the-disk", "src/mount/coordinated/session.rs",
+        "        act(self.stage.lock().open()?)",
+        "        act(self.lock_idle().open()?)",
+        ["durability::r3_a_disk_that_takes_long_over_one_session_holds_up_nobody_else"],
+    ),
+    (
+        "F3", "f3-a-record-finds-no-room", "src/store/recovered.rs",
+        "Err(error) if is_full(&error) => self.write_into_spare(&json, &bytes),",
+        "Err(error) if is_full(&error) && json.is_empty() => self.write_into_spare(&json, &bytes),",
+        ["small_disks::f3_a_save_that_did_not_fit_leaves_the_version_before"],
     ),
     (
         "F3", "f3-what-could-not-be-synced-is-published", "src/store/publish.rs",

@@ -102,8 +102,8 @@ SESSIONS = [
     ),
     (
         "R4", "r4-a-copy-of-the-base-has-a-new-time", "src/mount/coordinated/session.rs",
-        ".and_then(|()| keep_times(base, &self.shadow.file))",
-        ".and_then(|()| Ok(drop(keep_times)))",
+        "        keep_times(base, &self.shadow)\n",
+        "        Ok(drop(keep_times))\n",
         ["readers::r4_a_change_of_mode_alone_leaves_the_time"],
     ),
     (
@@ -357,7 +357,7 @@ SESSIONS = [
     ),
     (
         "W7", "w7-what-was-staged-is-thrown-away", "src/mount/coordinated/close.rs",
-        "self.discard(session, staged, counted, reason);",
+        "self.discard(session, staged, counted, &reason);",
         'log::warn!("{reason}: {:?}", self.store.drop_unwritten(staged.shadow).is_ok());',
         [
             "closing::w7_a_killed_writer_publishes_nothing_and_its_bytes_are_kept",
