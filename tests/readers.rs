@@ -278,6 +278,23 @@ fn r4_a_change_of_mode_alone_leaves_the_time() {
     );
 }
 
+/// What it goes back to is a version of its own then, with the time that it had.
+#[test]
+fn r4_a_change_of_mode_of_a_version_that_was_replaced_leaves_its_time() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let mut writer = Puppet::new(&project);
+    assert_eq!(writer.does("os.utime('STATE.md', (5, 6))"), "None");
+    writer.does("f = open('STATE.md', 'r+')");
+    assert_eq!(writer.does("put('STATE.md', 'v2\\n')"), "None");
+    assert_eq!(writer.does("os.fchmod(f.fileno(), 0o600)"), "None");
+    assert_eq!(writer.does("f.close()"), "None");
+    assert_eq!(
+        writer.does("os.stat('STATE.md').st_mtime, get('STATE.md')"),
+        "(6.0, 'v1\\n')"
+    );
+}
+
 #[test]
 fn r1_a_path_descriptor_keeps_its_version() {
     watchdog();

@@ -104,7 +104,7 @@ SESSIONS = [
         "R4", "r4-a-copy-of-the-base-has-a-new-time", "src/mount/coordinated/session.rs",
         "        keep_times(base, &self.shadow)\n",
         "        Ok(drop(keep_times))\n",
-        ["readers::r4_a_change_of_mode_alone_leaves_the_time"],
+        ["readers::r4_a_change_of_mode_of_a_version_that_was_replaced_leaves_its_time"],
     ),
     (
         "R4", "r4-every-writer-gets-another-node", "src/mount/coordinated/open.rs",
