@@ -36,6 +36,16 @@ fn list(out: &mut impl Write, versions: &[Version]) -> io::Result<()> {
     columns(out, &[0, 2, 4, 7], &rows)
 }
 
+/// What a version has to do with other names.
+fn names(version: &Version) -> impl Iterator<Item = String> {
+    let name = version.name.as_ref().map(|name| format!("as {}", printable(&name.0)));
+    let from = version.came_from.as_ref();
+    let from = from.map(|from| format!("was {}@{}", printable(&from.name.0), from.version));
+    let to = version.moved_to.as_ref();
+    let to = to.map(|to| format!("now {}", printable(&to.0)));
+    [name, from, to].into_iter().flatten()
+}
+
 fn row(version: &Version) -> Vec<String> {
     let or_dash = |text: &str| {
         if text.is_empty() {
@@ -51,7 +61,8 @@ fn row(version: &Version) -> Vec<String> {
     };
     let marks: Vec<_> = [(version.current, "current"), (version.stale, "stale")]
         .into_iter()
-        .filter_map(|(set, mark)| set.then_some(mark))
+        .filter_map(|(set, mark)| set.then(|| mark.to_owned()))
+        .chain(names(version))
         .collect();
     vec![
         version.version.to_string(),

@@ -63,6 +63,24 @@ pub struct Version {
     pub replaced: Option<u64>,
     /// It replaced a version that its writer had not seen.
     pub stale: bool,
+    /// The name that the file had then, where it is not the one that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<JsonPath>,
+    /// The name and the version that a file had which was then renamed to this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub came_from: Option<Former>,
+    /// The name that the file went to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved_to: Option<JsonPath>,
+}
+
+/// A version of a file under another name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Former {
+    /// The name, relative to the project.
+    pub name: JsonPath,
+    /// From 1.
+    pub version: u64,
 }
 
 /// What a recovery found and did.

@@ -47,6 +47,9 @@ impl HistorySource for FakeHistory {
             uid: 0,
             replaced: None,
             stale: false,
+            name: None,
+            came_from: None,
+            moved_to: None,
         };
         let second = Version {
             version: 2,

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 
 use super::mount::service::MountedProject;
-use super::rooms::{Daemon, HistorySource, MountOrder, Recovery, Rooms, Version};
+use super::rooms::{Daemon, Former, HistorySource, MountOrder, Recovery, Rooms, Version};
 use crate::control::{JsonPath, JsonTime, Kept};
 use crate::rules;
 use crate::store::record::{RecoveredKind, decode_path};
@@ -39,7 +39,8 @@ impl Rooms for Wiring {
 
 impl HistorySource for History<RealDisk> {
     fn versions(&self, file: &Path) -> anyhow::Result<Vec<Version>> {
-        Ok(History::versions(self, file)?.into_iter().map(version).collect())
+        let entries = History::versions(self, file)?;
+        Ok(entries.into_iter().map(|entry| version(entry, file)).collect())
     }
 
     fn open_version(&self, file: &Path, version: u64) -> anyhow::Result<Box<dyn Read>> {
@@ -48,9 +49,18 @@ impl HistorySource for History<RealDisk> {
     }
 }
 
-fn version(entry: VersionEntry) -> Version {
+fn version(entry: VersionEntry, asked: &Path) -> Version {
     let VersionEntry { record, current, .. } = entry;
+    let path = |text: &str| decode_path(text).map(JsonPath);
     Version {
+        name: path(&record.path).filter(|name| name.0 != asked),
+        came_from: record.came_from.and_then(|from| {
+            Some(Former {
+                name: path(&from.path)?,
+                version: from.version,
+            })
+        }),
+        moved_to: record.moved_to.as_deref().and_then(path),
         version: record.version,
         time: time(record.time),
         bytes: record.bytes,

@@ -313,7 +313,8 @@ impl fuser::Filesystem for Fs {
                 .coordination
                 .rename(caller(request), old, new, source, target, flags, answer);
         }
-        reply_empty(self.tree.rename(old, new, flags), reply);
+        let answer = Box::new(move |result| reply_empty(result, reply));
+        self.coordination.rename_uncoordinated(old, new, flags, answer);
     }
 
     fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {

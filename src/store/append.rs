@@ -127,6 +127,8 @@ impl<D: Disk> Store<D> {
                 identity: Some(Identity::of(&live)),
                 extends: Some(extended),
                 growing: true,
+                came_from: None,
+                moved_to: None,
                 note: None,
             };
             self.announce(&mut history, &record)?;

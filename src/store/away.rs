@@ -48,7 +48,7 @@ impl<D: Disk> Store<D> {
             store: self,
             dirs: Vec::new(),
         };
-        let stone = self.leave_copy(&mut undo, src, &live, &file, &mut history, who, info)?;
+        let stone = self.leave_copy(&mut undo, (src, None), &live, &file, &mut history, who, info)?;
         let from = (src.dir, src.name);
         if no_replace {
             disk.rename_noreplace(from, to)

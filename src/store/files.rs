@@ -160,7 +160,31 @@ impl<D: Disk> Store<D> {
             None => Box::new(self.settle(&key, place, live, now)?),
         };
         history.current = self.still_current(&history, place, live)?;
+        if let (None, Some(live)) = (history.current, live) {
+            self.take_over_history(&mut history, place, live)?;
+        }
         Ok((held, history))
+    }
+
+    /// A file that came here with its directory: before it is first changed, its history is written down to go on from that of its former
+    /// path. On disk before anything else happens: once more than the change itself, it is all that leads there.
+    fn take_over_history(&self, history: &mut FileHistory<D>, place: &Place<'_, D>, live: &Stat) -> io::Result<()> {
+        let at = (place.dir, place.name, live);
+        let Some(record) = self.history.arrived(place.path, at, history.next)? else {
+            return Ok(());
+        };
+        self.announce(history, &record)?;
+        self.make_record_durable(history, record.version)?;
+        super::names::advance(history, record);
+        Ok(())
+    }
+
+    /// Waits until a record, and the way to it, are on disk.
+    pub(super) fn make_record_durable(&self, history: &mut FileHistory<D>, version: u64) -> io::Result<()> {
+        let record = self.disk().open(&history.dir, &record_name(version))?;
+        self.disk().sync_file(&record)?;
+        self.root_history(history)?;
+        self.disk().sync_dir(&history.dir)
     }
 
     fn still_current(&self, h: &FileHistory<D>, place: &Place<'_, D>, live: Option<&Stat>) -> io::Result<Option<u64>> {
@@ -191,6 +215,7 @@ impl<D: Disk> Store<D> {
         let mut scan = self.clean_scan(&dir, key, now)?;
         if scan.path.is_none() {
             self.write_new(&dir, OsStr::new("path"), place.path.as_os_str().as_encoded_bytes())?;
+            self.move_log.met(place.path);
         }
         let next = scan.next();
         let mut contents = BTreeMap::new();
@@ -221,10 +246,16 @@ impl<D: Disk> Store<D> {
         if let Some(version) = current.filter(|version| contents.remove(version).is_some()) {
             disk.unlink(&dir, &content_name(version))?;
         }
+        // What left with its directory is live elsewhere.
+        let left = self.history.moves.read().last_left(place.path);
+        let lives_elsewhere = |record: &VersionRecord| left.is_some_and(|left| record.time <= left);
         // A tombstone newer than the version that is live tells of a removal that did not happen.
         let stays = |record: &VersionRecord| match record.is_tombstone() {
             true => current.is_none_or(|current| record.version < current),
-            false => prefix::host(&scan.records, |v| contents.contains_key(&v), current, record.version).is_some(),
+            false => {
+                lives_elsewhere(record)
+                    || prefix::host(&scan.records, |v| contents.contains_key(&v), current, record.version).is_some()
+            }
         };
         // The newest stays on disk in any case: it carries the number that the next version goes on from.
         let leaves = |record: &&VersionRecord| !stays(record) && record.version + 1 != next;

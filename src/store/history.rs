@@ -8,10 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use serde::Serialize;
 
 use super::disk::{Disk, Kind, Stat, if_there, read_small};
-use super::prefix;
+use super::lineage::Lineage;
+use super::moves::Moves;
 use super::record::{How, Identity, RECORD_BYTES_MAX, VersionRecord, Who, decode_path, encode_path};
 use super::{HASH_BYTES_MAX, RealDisk, STORE_DIR};
 
@@ -93,6 +95,10 @@ pub struct History<D: Disk> {
     pub(super) root: D::Dir,
     pub(super) files: D::Dir,
     pub(super) recovered: D::Dir,
+    /// `.concord/` itself.
+    pub(super) home: D::Dir,
+    /// Nothing else is locked under it, and nothing waits.
+    pub(super) moves: RwLock<Moves>,
 }
 
 impl History<RealDisk> {
@@ -116,6 +122,8 @@ impl<D: Disk> History<D> {
         let files = disk.open_dir(&store, OsStr::new("history"))?;
         let recovered = disk.open_dir(&store, OsStr::new("recovered"))?;
         Ok(History {
+            moves: RwLock::new(History::read_moves(&disk, &store)?),
+            home: store,
             disk,
             root,
             files,
@@ -129,33 +137,23 @@ impl<D: Disk> History<D> {
     /// # Errors
     /// The errno of a read; a damaged record is no error, its version is then listed as found.
     pub fn versions(&self, path: &Path) -> io::Result<Vec<VersionEntry>> {
-        let (scan, dir) = match self.open_key(&Key::of(path))? {
-            Some(dir) => (self.scan(&dir, &Key::of(path))?, Some(dir)),
-            None => (Scan::empty(), None),
-        };
-        let live = self.live(path)?;
-        let mut current = None;
-        let mut entries = Vec::new();
-        if let Some((dir, name, stat)) = &live {
-            current = self.current_of(&scan, dir, name, stat)?;
-            if current.is_none() {
-                entries.push(VersionEntry {
-                    record: found(path, scan.next(), stat),
-                    current: true,
-                    gone: false,
-                });
-            }
-        }
+        let lineage = self.lineage(path)?;
+        let mut entries = self.own_versions(path, &lineage)?;
+        lineage.add_former(&mut entries);
+        Ok(entries.into_values().rev().collect())
+    }
+
+    /// What `path` itself has of its file's versions.
+    fn own_versions(&self, path: &Path, lineage: &Lineage<D>) -> io::Result<BTreeMap<u64, VersionEntry>> {
+        let (own, live) = (&lineage.segments[0], &lineage.live);
+        let (scan, current) = (&own.scan, own.current);
+        let mut entries = BTreeMap::new();
         let numbers: std::collections::BTreeSet<u64> =
             scan.records.keys().chain(scan.contents.keys()).copied().collect();
-        for number in numbers.into_iter().rev() {
+        for number in numbers {
             let is_current = current == Some(number);
-            let content = scan.contents.get(&number);
-            let in_longer =
-                || prefix::host(&scan.records, |v| scan.contents.contains_key(&v), current, number).is_some();
-            let mut record = match (scan.records.get(&number), content, &dir) {
-                (Some(record), _, _) if record.is_tombstone() => record.clone(),
-                (Some(record), content, _) if is_current || content.is_some() || in_longer() => record.clone(),
+            let mut record = match (scan.records.get(&number), scan.contents.get(&number), &own.dir) {
+                (Some(record), _, _) if record.is_tombstone() || own.host(number).is_some() => record.clone(),
                 (None, Some(name), Some(dir)) => match if_there(self.disk.stat_at(dir, name))? {
                     Some(stat) if live.as_ref().is_none_or(|(_, _, l)| l.ino != stat.ino) => found(path, number, &stat),
                     _ => continue,
@@ -165,14 +163,15 @@ impl<D: Disk> History<D> {
             if record.is_tombstone() && current.is_some_and(|c| c < number) {
                 continue;
             }
-            if let (true, true, Some((_, _, stat))) = (is_current, record.growing, &live) {
+            if let (true, true, Some((_, _, stat))) = (is_current, record.growing, live) {
                 record.bytes = stat.size;
             }
-            entries.push(VersionEntry {
+            let entry = VersionEntry {
                 gone: record.is_tombstone(),
                 record,
                 current: is_current,
-            });
+            };
+            entries.insert(number, entry);
         }
         Ok(entries)
     }
@@ -183,40 +182,15 @@ impl<D: Disk> History<D> {
     /// # Errors
     /// NotFound when that version is not kept.
     pub fn open_version(&self, path: &Path, version: u64) -> io::Result<Kept<D::File>> {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("version {version} is not kept"));
         if let Some(dir) = self.open_key(&Key::of(path))?
             && let Some(file) = if_there(self.disk.open(&dir, OsStr::new(&version.to_string())))?
         {
             return self.kept(file, None);
         }
-        let scan = match self.open_key(&Key::of(path))? {
-            Some(dir) => self.scan(&dir, &Key::of(path))?,
-            None => Scan::empty(),
-        };
-        let live = self.live(path)?;
-        let current = match &live {
-            Some((dir, name, stat)) => Some(self.current_of(&scan, dir, name, stat)?.unwrap_or_else(|| scan.next())),
-            None => None,
-        };
-        let holds = |v: u64| scan.contents.contains_key(&v);
-        let host = prefix::host(&scan.records, holds, current, version).ok_or_else(missing)?;
-        let bytes = scan
-            .records
-            .get(&version)
-            .map(|record| record.bytes)
-            .filter(|_| host != version);
-        let (file, wanted) = match (&live, self.open_key(&Key::of(path))?) {
-            (Some((dir, name, stat)), _) if current == Some(host) => (self.disk.open(dir, name)?, Some(stat.ino)),
-            (_, Some(dir)) => (self.disk.open(&dir, OsStr::new(&host.to_string()))?, None),
-            _ => return Err(missing()),
-        };
-        if wanted.is_some_and(|ino| self.disk.stat(&file).is_ok_and(|stat| stat.ino != ino)) {
-            return Err(missing());
-        }
-        self.kept(file, bytes)
+        self.open_in(&self.lineage(path)?, version)
     }
 
-    fn kept(&self, file: D::File, bytes: Option<u64>) -> io::Result<Kept<D::File>> {
+    pub(super) fn kept(&self, file: D::File, bytes: Option<u64>) -> io::Result<Kept<D::File>> {
         let size = self.disk.stat(&file)?.size;
         let bytes = bytes.map_or(size, |bytes| bytes.min(size));
         Ok(Kept { file, bytes })
@@ -246,6 +220,16 @@ impl<D: Disk> History<D> {
 
     /// The directory, name and state of the regular file that is `path` now.
     pub(super) fn live(&self, path: &Path) -> io::Result<Option<(D::Dir, OsString, Stat)>> {
+        let found = self.at(path)?.filter(|(_, _, stat)| stat.kind == Kind::File);
+        Ok(found)
+    }
+
+    /// The inode number of whatever `path` leads to now.
+    pub(super) fn inode_of(&self, path: &Path) -> io::Result<Option<u64>> {
+        Ok(self.at(path)?.map(|(_, _, stat)| stat.ino))
+    }
+
+    fn at(&self, path: &Path) -> io::Result<Option<(D::Dir, OsString, Stat)>> {
         let mut dir = self.root.clone();
         for part in path.parent().into_iter().flat_map(Path::components) {
             match self.disk.open_dir(&dir, part.as_os_str()) {
@@ -258,7 +242,7 @@ impl<D: Disk> History<D> {
             }
         }
         let Some(name) = path.file_name() else { return Ok(None) };
-        let stat = if_there(self.disk.stat_at(&dir, name))?.filter(|stat| stat.kind == Kind::File);
+        let stat = if_there(self.disk.stat_at(&dir, name))?;
         Ok(stat.map(|stat| (dir, name.to_owned(), stat)))
     }
 
@@ -406,6 +390,8 @@ pub(super) fn found(path: &Path, version: u64, stat: &Stat) -> VersionRecord {
         identity: Some(Identity::of(stat)),
         extends: None,
         growing: false,
+        came_from: None,
+        moved_to: None,
         note: None,
     }
 }

@@ -6,11 +6,12 @@ use std::io;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::disk::{Disk, Kind, if_there, read_small};
 use super::files::Files;
 use super::journal::{self, Journal};
+use super::moves::MoveLog;
 use super::record::JournalLine;
 use super::{FORMAT_NUMBER, History, JOURNAL_READ_BYTES_MAX, RecoveryReport, STORE_DIR, Store, StoreError};
 use crate::os::proc;
@@ -40,7 +41,10 @@ impl<D: Disk> Store<D> {
         if !formatted {
             write_format(&disk, &home, &root).map_err(StoreError::io("write", "format"))?;
         }
+        let moves = History::read_moves(&disk, &home).map_err(StoreError::io("read", "moves"))?;
         let history = History {
+            moves: RwLock::new(moves),
+            home,
             disk,
             root,
             files,
@@ -55,10 +59,12 @@ impl<D: Disk> Store<D> {
             files: Files::new(),
             recovered: Mutex::default(),
             pruned: parking_lot::Mutex::default(),
+            move_log: MoveLog::default(),
             serial: AtomicU64::new(0),
             _lock: lock,
             history,
         };
+        store.check_moves().map_err(StoreError::io("set right", "moves"))?;
         let report = store
             .recover(&lines, now)
             .map_err(StoreError::io("recover what is in", ""))?;

@@ -19,6 +19,8 @@ mod files;
 mod history;
 mod journal;
 mod layout;
+mod lineage;
+mod moves;
 mod names;
 mod prefix;
 mod publish;
@@ -47,6 +49,7 @@ use parking_lot::Mutex;
 pub use append::Growth;
 pub use error::{PublishError, Stage, StoreError};
 pub use history::{History, Kept, VersionEntry};
+pub use moves::Way;
 pub use names::ReplaceOptions;
 pub use publish::Published;
 pub use real::RealDisk;
@@ -130,6 +133,7 @@ pub struct Store<D: Disk> {
     recovered: Mutex<recovered::Tally>,
     /// What [`Store::sweep`] is to remove: names in history directories that no history knows any more.
     pruned: Mutex<Vec<(D::Dir, OsString)>>,
+    move_log: moves::MoveLog,
     /// Makes names in `recovered/` unique.
     serial: AtomicU64,
     /// Held for its lock only.

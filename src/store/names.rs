@@ -1,6 +1,7 @@
 //! Publishes without a shadow (contract W8): a rename over the name, an unlink, an exchange of two names.
 
 use std::io;
+use std::path::Path;
 
 use super::disk::{Disk, Stat};
 use super::error::{At, at};
@@ -78,7 +79,8 @@ impl<D: Disk> Store<D> {
         let mut source = match source {
             Some((held, mut history)) => {
                 self.note(src, who, info.now).map_err(at(Stage::Record))?;
-                let stone = self.leave_copy(&mut undo, src, &moving, &file, &mut history, who, info)?;
+                let to = Some(dst.path);
+                let stone = self.leave_copy(&mut undo, (src, to), &moving, &file, &mut history, who, info)?;
                 Some((held, history, stone))
             }
             None => None,
@@ -92,8 +94,16 @@ impl<D: Disk> Store<D> {
         };
         let mut record = self.record_for(dst, &history, &moving, replaced, (who, based_on), info);
         record.hash = self.hash_small(&file, &moving, info).map_err(at(Stage::Look))?;
+        if let Some(version) = source.as_ref().and_then(|(_, _, stone)| stone.replaced) {
+            record.come_from(src.path, version, live.is_none());
+        }
         undo.dirs.push((history.dir.clone(), record_name(record.version)));
         self.announce(&mut history, &record).map_err(at(Stage::Record))?;
+        let goes_on = record.came_from.as_ref().is_some_and(|from| from.continues);
+        if goes_on && info.durability != Durability::Fast {
+            self.make_record_durable(&mut history, record.version)
+                .map_err(at(Stage::Sync))?;
+        }
         if let Some((version, live)) = replaced.zip(live.as_ref()) {
             self.link_replaced(&mut undo, dst, &mut history, version, live, info)?;
         }
@@ -146,12 +156,13 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// A content that is about to leave `place` stays restorable there: a copy, and a tombstone, which is returned.
+    /// A content that is about to leave `place`, for the coordinated name `to` where that is one, stays restorable there: a copy, and a
+    /// tombstone, which is returned.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn leave_copy(
         &self,
         undo: &mut Undo<'_, D>,
-        place: &Place<'_, D>,
+        (place, to): (&Place<'_, D>, Option<&Path>),
         live: &Stat,
         file: &D::File,
         history: &mut FileHistory<D>,
@@ -159,7 +170,10 @@ impl<D: Disk> Store<D> {
         info: &PublishInfo,
     ) -> Result<VersionRecord, At> {
         let version = self.record_current(history, place, live).map_err(at(Stage::Record))?;
-        let stone = self.tombstone(place, history, version, who, info);
+        let stone = VersionRecord {
+            moved_to: to.map(encode_path),
+            ..self.tombstone(place, history, version, who, info)
+        };
         undo.dirs.push((history.dir.clone(), record_name(stone.version)));
         self.announce(history, &stone).map_err(at(Stage::Record))?;
         undo.dirs.push((history.dir.clone(), content_name(version)));
@@ -377,6 +391,8 @@ impl<D: Disk> Store<D> {
             identity: None,
             extends: None,
             growing: false,
+            came_from: None,
+            moved_to: None,
             note: info.note.clone().map(clip),
         }
     }

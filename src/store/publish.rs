@@ -197,6 +197,8 @@ impl<D: Disk> Store<D> {
             identity: Some(Identity::of(&stat)),
             extends: None,
             growing: false,
+            came_from: None,
+            moved_to: None,
             note: info.note.clone().map(clip),
         })
     }

@@ -135,8 +135,25 @@ pub struct VersionRecord {
     /// Lines were still being appended when the record was written: the file is longer, and `bytes` is not settled.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub growing: bool,
+    /// The name that its file had before, and what it was there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub came_from: Option<CameFrom>,
+    /// Of a tombstone: the coordinated name that the file was given (see [`encode_path`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved_to: Option<String>,
     /// For people.
     pub note: Option<String>,
+}
+
+/// Where a file was before it was given its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CameFrom {
+    /// Its path then, see [`encode_path`].
+    pub path: String,
+    /// The version that it was.
+    pub version: u64,
+    /// The new name was free: its history goes on with that of the old one. Else the file replaced another, whose history stays.
+    pub continues: bool,
 }
 
 impl VersionRecord {
@@ -148,6 +165,18 @@ impl VersionRecord {
         let unhashed = self.how == How::Append && self.hash.is_none();
         let touched = unhashed && identity.ino == stat.ino && identity.size == stat.size;
         identity.is(stat) || grown || touched
+    }
+
+    /// Its file was version `version` of `path`. Where the history `continues`, none of its numbers is used for anything else.
+    pub fn come_from(&mut self, path: &Path, version: u64, continues: bool) {
+        if continues {
+            self.version = self.version.max(version + 1);
+        }
+        self.came_from = Some(CameFrom {
+            path: encode_path(path),
+            version,
+            continues,
+        });
     }
 
     /// Says that the name went away; there is no content.
@@ -175,6 +204,8 @@ struct RawVersionRecord {
     extends: Option<u64>,
     #[serde(default)]
     growing: bool,
+    came_from: Option<CameFrom>,
+    moved_to: Option<String>,
     note: Option<String>,
 }
 
@@ -237,6 +268,13 @@ impl VersionRecord {
         if raw.extends.is_some_and(|e| e >= version) {
             return Err(BadRecord::Field("extends"));
         }
+        let continues = |from: &CameFrom| from.continues && from.version > version;
+        if raw.came_from.as_ref().is_some_and(|from| decode_path(&from.path).is_none() || continues(from)) {
+            return Err(BadRecord::Field("came_from"));
+        }
+        if raw.moved_to.as_ref().is_some_and(|to| decode_path(to).is_none()) {
+            return Err(BadRecord::Field("moved_to"));
+        }
         Ok(VersionRecord {
             version,
             path: raw.path,
@@ -251,6 +289,8 @@ impl VersionRecord {
             identity: raw.identity,
             extends: raw.extends,
             growing: raw.growing,
+            came_from: raw.came_from,
+            moved_to: raw.moved_to,
             note: raw.note.map(clip),
         })
     }
@@ -404,6 +444,8 @@ mod tests {
             }),
             extends: None,
             growing: false,
+            came_from: None,
+            moved_to: None,
             note: None,
         }
     }

@@ -119,6 +119,14 @@ impl Logs {
         log
     }
 
+    /// All of them, by the names that they are found by.
+    pub(super) fn all(&self) -> Vec<(Name, Arc<Log>)> {
+        let logs = self.by_name.lock();
+        logs.iter()
+            .filter_map(|(name, log)| Some((name.clone(), log.upgrade()?)))
+            .collect()
+    }
+
     /// Who opens the name from now on means another file.
     fn forget(&self, name: &Name) {
         self.by_name.lock().remove(name);
@@ -271,6 +279,16 @@ impl Coordination {
             self.end_growth(&name, growth);
         }
         self.logs.growing.write().remove(&current.identity);
+    }
+
+    /// What was appended so far is a version; the next line begins another.
+    pub(super) fn end_stay(&self, state: &mut State) {
+        let name = state.name.clone();
+        if let Live::Open(current) = &mut state.live
+            && let Some(growth) = current.growth.take()
+        {
+            self.end_growth(&name, growth);
+        }
     }
 
     fn end_growth(&self, name: &Name, growth: Growth<RealDisk>) {

@@ -10,6 +10,7 @@ mod caller;
 mod close;
 mod counts;
 mod databases;
+mod directories;
 mod files;
 mod flock;
 mod handles;

@@ -233,9 +233,7 @@ impl Coordination {
         let by_store = is_file(&moved) && replaced.as_ref().is_none_or(is_file) && !same && moved.st_nlink == 1;
         let unusual = moving.flags - RenameFlags::NOREPLACE - RenameFlags::EXCHANGE;
         if !by_store || !unusual.is_empty() || (source.is_none() && target.is_none()) {
-            return self
-                .tree
-                .rename((old.parent, &old.name), (new.parent, &new.name), moving.flags);
+            return self.carry_out_uncoordinated(old, new, moving.flags);
         }
         let (old_dir, old_path) = self.located(old)?;
         let (new_dir, new_path) = self.located(new)?;

@@ -1,0 +1,99 @@
+//! rename(2) of a directory. Sessions, locks and appenders hang on nodes and go along by themselves; what has to be told is the store, whose
+//! histories lie by path.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use rustix::fs::{FileType, RenameFlags, Stat};
+use rustix::io::Errno;
+
+use super::append_log::Log;
+use super::{Answer, Coordination, nanos_now};
+use crate::mount::errno::from_io;
+use crate::mount::nodes::{Name, NodeId};
+use crate::store::Way;
+
+/// An errno that the store's errors become too.
+struct Refusal(Errno);
+
+impl From<std::io::Error> for Refusal {
+    fn from(error: std::io::Error) -> Refusal {
+        Refusal(from_io(&error))
+    }
+}
+
+impl Coordination {
+    /// rename(2) between names that are not coordinated.
+    pub fn rename_uncoordinated(
+        self: &Arc<Self>,
+        old: (NodeId, &OsStr),
+        new: (NodeId, &OsStr),
+        flags: RenameFlags,
+        answer: Answer<()>,
+    ) {
+        let names = (Name::new(old.0, old.1), Name::new(new.0, new.1));
+        if !self.moves_directory(&names.0, &names.1, flags) {
+            return answer(self.tree.rename(old, new, flags));
+        }
+        // It waits for the disk where files below have histories.
+        let this = Arc::clone(self);
+        self.tree
+            .workers
+            .run(move || answer(this.carry_out_uncoordinated(&names.0, &names.1, flags)));
+    }
+
+    fn moves_directory(&self, old: &Name, new: &Name, flags: RenameFlags) -> bool {
+        let is = |name: &Name| self.stat(name).is_ok_and(|stat| is_directory(&stat));
+        is(old) || (flags.contains(RenameFlags::EXCHANGE) && is(new))
+    }
+
+    /// rename(2) of what is no coordinated file itself.
+    pub(super) fn carry_out_uncoordinated(&self, old: &Name, new: &Name, flags: RenameFlags) -> Result<(), Errno> {
+        let rename = || {
+            self.tree
+                .rename((old.parent, &old.name), (new.parent, &new.name), flags)
+        };
+        if !self.moves_directory(old, new, flags) {
+            return rename();
+        }
+        self.tree.refuse_private(old.parent, &old.name)?;
+        self.tree.refuse_private(new.parent, &new.name)?;
+        let (from, to) = (self.path_of(old)?, self.path_of(new)?);
+        let mut ways: Vec<Way<'_>> = Vec::new();
+        if let Some(stat) = self.stat(old).ok().filter(is_directory) {
+            ways.push((&from, &to, stat.st_ino));
+        }
+        if flags.contains(RenameFlags::EXCHANGE)
+            && let Some(stat) = self.stat(new).ok().filter(is_directory)
+        {
+            ways.push((&to, &from, stat.st_ino));
+        }
+        // Nobody appends below meanwhile: a stay of appenders is written down under one path.
+        let logs = self.logs_below(&ways);
+        let mut locked: Vec<_> = logs.iter().map(|log| log.lock()).collect();
+        for state in &mut locked {
+            self.end_stay(state);
+        }
+        let renamed = self
+            .store
+            .move_directories(&ways, nanos_now(), || rename().map_err(Refusal));
+        renamed.map_err(|Refusal(errno)| errno)
+    }
+
+    /// The logs of the files below, in the order in which logs are locked.
+    fn logs_below(&self, ways: &[Way<'_>]) -> Vec<Arc<Log>> {
+        let below = |name: &Name| {
+            let path = self.path_of(name);
+            path.is_ok_and(|path| ways.iter().any(|(from, ..)| path.starts_with(from)))
+        };
+        let mut logs = self.logs.all();
+        logs.retain(|(name, _)| below(name));
+        let mut logs: Vec<_> = logs.into_iter().map(|(_, log)| log).collect();
+        logs.sort_by_key(|log| Arc::as_ptr(log) as usize);
+        logs
+    }
+}
+
+fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}

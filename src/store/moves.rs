@@ -1,0 +1,333 @@
+//! Directories that were renamed. The histories of the files below them stay where they are, under the former paths; `.concord/moves` says
+//! which path to look under. One line a rename, however many files there are.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::disk::{Disk, if_there, read_small};
+use super::record::{decode_path, encode_path};
+use super::{History, JOURNAL_READ_BYTES_MAX, Store};
+
+const FILE: &str = "moves";
+
+/// One directory's rename. The two of an exchange have one number.
+#[derive(Debug, Clone)]
+struct Move {
+    number: u64,
+    from: PathBuf,
+    to: PathBuf,
+    /// The directory's inode number.
+    ino: u64,
+    time: u64,
+}
+
+/// The same as it lies on disk: a line of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    number: u64,
+    from: String,
+    to: String,
+    ino: u64,
+    /// ns since the epoch.
+    time: u64,
+    /// The move of this number did not happen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    undone: bool,
+}
+
+/// All renames of directories that the histories below them outlive.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    all: Vec<Move>,
+    /// By where it went.
+    arrived: HashMap<PathBuf, Vec<usize>>,
+    /// When something last left a path, ns since the epoch.
+    left: HashMap<PathBuf, u64>,
+    next: u64,
+    /// Bytes of the file that are whole lines.
+    len: u64,
+}
+
+/// A directory's way: from, to, inode number.
+pub type Way<'a> = (&'a Path, &'a Path, u64);
+
+impl Moves {
+    /// What the lines say; a torn one at the end is as if it had not been written.
+    fn parse(bytes: &[u8]) -> Moves {
+        let len = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        let mut moves = Moves {
+            len: len as u64,
+            ..Moves::default()
+        };
+        let lines = bytes[..len].split(|&b| b == b'\n');
+        for line in lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()) {
+            moves.next = moves.next.max(line.number + 1);
+            if line.undone {
+                moves.all.retain(|found| found.number != line.number);
+            } else if let (Some(from), Some(to)) = (decode_path(&line.from), decode_path(&line.to)) {
+                let Line { number, ino, time, .. } = line;
+                moves.all.push(Move {
+                    number,
+                    from,
+                    to,
+                    ino,
+                    time,
+                });
+            }
+        }
+        moves.index();
+        moves
+    }
+
+    fn index(&mut self) {
+        (self.arrived, self.left) = Default::default();
+        for (at, found) in self.all.iter().enumerate() {
+            self.arrived.entry(found.to.clone()).or_default().push(at);
+            let left = self.left.entry(found.from.clone()).or_default();
+            *left = found.time.max(*left);
+        }
+    }
+
+    /// The path that `path` had before the last move, older than number `bound`, that brought it where it is; and that move's number.
+    pub fn before(&self, path: &Path, bound: u64) -> Option<(PathBuf, u64)> {
+        if self.all.is_empty() {
+            return None;
+        }
+        let arrivals = path.ancestors().skip(1).filter_map(|above| self.arrived.get(above));
+        let last = arrivals.filter_map(|moves| moves.iter().rev().map(|at| &self.all[*at]).find(|m| m.number < bound));
+        let found = last.max_by_key(|found| found.number)?;
+        let below = path.strip_prefix(&found.to).ok()?;
+        Some((found.from.join(below), found.number))
+    }
+
+    /// When `path` last left with a directory above it, ns since the epoch.
+    pub fn last_left(&self, path: &Path) -> Option<u64> {
+        if self.left.is_empty() {
+            return None;
+        }
+        path.ancestors()
+            .skip(1)
+            .filter_map(|above| self.left.get(above))
+            .max()
+            .copied()
+    }
+
+    /// Whether a history below `path` may lie under another path.
+    fn concern(&self, path: &Path) -> bool {
+        path.ancestors().any(|above| self.arrived.contains_key(above))
+            || self.arrived.keys().any(|to| to.starts_with(path))
+    }
+}
+
+/// What the owner of the store needs to write moves down.
+#[derive(Default)]
+pub(super) struct MoveLog {
+    /// The paths that have a history; read from disk at the first rename of a directory. Held over that reading, once.
+    known: Mutex<Option<BTreeSet<PathBuf>>>,
+    /// The order of the lines. Held over the sync of one: renames of directories are few, and only they take it.
+    writing: Mutex<()>,
+}
+
+impl MoveLog {
+    /// A path has a history from now on.
+    pub fn met(&self, path: &Path) {
+        if let Some(known) = self.known.lock().as_mut() {
+            known.insert(path.to_owned());
+        }
+    }
+}
+
+impl<D: Disk> History<D> {
+    /// What `.concord/moves` says; nothing when it cannot be read: then histories are found under their old paths only.
+    pub(super) fn read_moves(disk: &D, home: &D::Dir) -> io::Result<Moves> {
+        let bytes = if_there(read_small(disk, home, OsStr::new(FILE), JOURNAL_READ_BYTES_MAX))?;
+        Ok(Moves::parse(&bytes.unwrap_or_default()))
+    }
+}
+
+impl<D: Disk> Store<D> {
+    /// Renames directories by `rename`: the histories of what is below follow, in a time that does not depend on how much that is.
+    /// An exchange is two ways. The first call reads which files have histories.
+    ///
+    /// # Errors
+    /// What `rename` returned; ENOSPC, EDQUOT, EIO, EROFS when the move cannot be written down: nothing is renamed then.
+    pub fn move_directories<T, E: From<io::Error>>(
+        &self,
+        ways: &[Way<'_>],
+        now: u64,
+        rename: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut concerned = Vec::new();
+        for way in ways {
+            if way.0 != way.1 && self.has_history_below(way.0)? {
+                concerned.push(*way);
+            }
+        }
+        if concerned.is_empty() {
+            return rename();
+        }
+        let number = self.write_down(&concerned, now)?;
+        let renamed = rename();
+        if renamed.is_err() {
+            self.take_back(number);
+        }
+        renamed
+    }
+
+    fn has_history_below(&self, path: &Path) -> io::Result<bool> {
+        if self.history.moves.read().concern(path) {
+            return Ok(true);
+        }
+        let mut known = self.move_log.known.lock();
+        let known = match &mut *known {
+            Some(known) => known,
+            none => none.insert(self.history.paths()?.into_iter().collect()),
+        };
+        // Everything below a directory sorts right after it.
+        Ok(known
+            .range(path.to_owned()..)
+            .find(|found| *found != path)
+            .is_some_and(|found| found.starts_with(path)))
+    }
+
+    fn write_down(&self, ways: &[Way<'_>], now: u64) -> io::Result<u64> {
+        let _writing = self.move_log.writing.lock();
+        let number = self.history.moves.read().next;
+        let line = |(from, to, ino): &Way<'_>| Line {
+            number,
+            from: encode_path(from),
+            to: encode_path(to),
+            ino: *ino,
+            time: now,
+            undone: false,
+        };
+        self.append_lines(&ways.iter().map(line).collect::<Vec<_>>())?;
+        let mut moves = self.history.moves.write();
+        for (from, to, ino) in ways {
+            moves.all.push(Move {
+                number,
+                from: from.to_path_buf(),
+                to: to.to_path_buf(),
+                ino: *ino,
+                time: now,
+            });
+        }
+        moves.index();
+        Ok(number)
+    }
+
+    /// Lines that are on disk when this returns.
+    fn append_lines(&self, lines: &[Line]) -> io::Result<()> {
+        let disk = self.disk();
+        let mut bytes = Vec::new();
+        for line in lines {
+            bytes.extend(serde_json::to_vec(line)?);
+            bytes.push(b'\n');
+        }
+        let (len, next) = {
+            let moves = self.history.moves.read();
+            (moves.len, moves.next)
+        };
+        let file = disk.open_or_create(&self.history.home, OsStr::new(FILE))?;
+        let written = disk
+            .write_at(&file, &bytes, len)
+            .and_then(|()| disk.sync_file(&file))
+            .and_then(|()| if len == 0 { disk.sync_dir(&self.history.home) } else { Ok(()) });
+        if written.is_err() {
+            // The next line is written over it; should the machine stop before, it is found that it did not happen.
+            let _ = disk.set_len(&file, len);
+            return written;
+        }
+        let mut moves = self.history.moves.write();
+        moves.len = len + bytes.len() as u64;
+        moves.next = lines.iter().map(|line| line.number + 1).fold(next, u64::max);
+        Ok(())
+    }
+
+    /// The move of that number did not happen.
+    fn take_back(&self, number: u64) {
+        let _writing = self.move_log.writing.lock();
+        let undone = Line {
+            number,
+            from: String::new(),
+            to: String::new(),
+            ino: 0,
+            time: 0,
+            undone: true,
+        };
+        if let Err(error) = self.append_lines(&[undone]) {
+            log::warn!("cannot note in .concord/moves that a directory was not renamed, the next start does: {error}");
+        }
+        let mut moves = self.history.moves.write();
+        moves.all.retain(|found| found.number != number);
+        moves.index();
+    }
+
+    /// A move that was written down and then did not happen, because the daemon or the machine stopped, is found by the directory: it is
+    /// still where it was, and nothing brought it back.
+    pub(super) fn check_moves(&self) -> io::Result<()> {
+        let suspects: Vec<(u64, PathBuf, u64)> = {
+            let moves = self.history.moves.read();
+            let is_last = |at: usize, found: &Move| moves.all[at + 1..].iter().all(|later| later.ino != found.ino);
+            let last = moves.all.iter().enumerate().filter(|(at, found)| is_last(*at, found));
+            last.map(|(_, found)| (found.number, found.from.clone(), found.ino)).collect()
+        };
+        for (number, from, ino) in suspects {
+            if self.history.inode_of(&from)? == Some(ino) {
+                self.take_back(number);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moves(text: &[(u64, &str, &str)]) -> Moves {
+        let line = |(number, from, to): &(u64, &str, &str)| {
+            format!("{{\"number\":{number},\"from\":\"{from}\",\"to\":\"{to}\",\"ino\":7,\"time\":{number}}}\n")
+        };
+        Moves::parse(text.iter().map(line).collect::<String>().as_bytes())
+    }
+
+    fn origin(moves: &Moves, path: &str) -> Vec<String> {
+        let (mut at, mut bound, mut found) = (PathBuf::from(path), u64::MAX, Vec::new());
+        while let Some((before, number)) = moves.before(&at, bound) {
+            found.push(before.display().to_string());
+            (at, bound) = (before, number);
+        }
+        found
+    }
+
+    #[test]
+    fn a_path_is_followed_back_through_the_moves_of_all_directories_above_it() {
+        let found = moves(&[(1, "a/b", "a/c"), (2, "a", "z"), (3, "z/c", "y")]);
+        assert_eq!(origin(&found, "y/x.md"), ["z/c/x.md", "a/c/x.md", "a/b/x.md"]);
+        assert_eq!(origin(&found, "z/other/x.md"), ["a/other/x.md"]);
+        assert_eq!(origin(&found, "yy/x.md"), Vec::<String>::new());
+        assert_eq!(origin(&found, "y"), Vec::<String>::new(), "a directory is not below itself");
+    }
+
+    #[test]
+    fn an_exchange_is_two_moves_at_once() {
+        let found = moves(&[(1, "a", "b"), (1, "b", "a")]);
+        assert_eq!(origin(&found, "a/x"), ["b/x"]);
+        assert_eq!(origin(&found, "b/x"), ["a/x"]);
+    }
+
+    #[test]
+    fn a_move_that_was_undone_and_a_torn_line_count_for_nothing() {
+        let text = b"{\"number\":1,\"from\":\"a\",\"to\":\"b\",\"ino\":7,\"time\":1}\n{\"number\":1,\"from\":\"\",\"to\":\"\",\"ino\":0,\"time\":0,\"undone\":true}\n{\"number\":2,\"from\":\"a\",\"to\"";
+        let found = Moves::parse(text);
+        assert_eq!(origin(&found, "b/x"), Vec::<String>::new());
+        assert_eq!(found.next, 2);
+        assert!(found.len < text.len() as u64);
+    }
+}
