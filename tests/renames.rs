@@ -185,6 +185,19 @@ fn h3_histories_follow_a_renamed_directory() {
 }
 
 #[test]
+fn h3_a_file_that_was_deleted_before_its_directory_was_renamed_is_found_by_both_paths() {
+    let project = project(&[("docs/a.md", "one"), ("docs/b.md", "b")]);
+    write(&project, "docs/a.md", "two");
+    std::fs::remove_file(project.path("docs/a.md")).unwrap();
+    rename(&project, "docs", "notes");
+    assert_eq!(contents(&project, "docs/a.md"), ["one", "two"]);
+    assert_eq!(contents(&project, "notes/a.md"), ["one", "two"]);
+    restore(&project, "notes/a.md", 1);
+    assert_eq!(project.read("notes/a.md"), "one");
+    assert_eq!(contents(&project, "docs/a.md"), ["one", "two"]);
+}
+
+#[test]
 fn h3_a_new_directory_of_an_old_name_has_nothing_to_do_with_the_renamed_one() {
     let project = project(&[("docs/a.md", "one")]);
     write(&project, "docs/a.md", "two");

@@ -230,6 +230,15 @@ impl<D: Disk> History<D> {
     }
 
     fn at(&self, path: &Path) -> io::Result<Option<(D::Dir, OsString, Stat)>> {
+        let (Some(dir), Some(name)) = (self.parent_of(path)?, path.file_name()) else {
+            return Ok(None);
+        };
+        let stat = if_there(self.disk.stat_at(&dir, name))?;
+        Ok(stat.map(|stat| (dir, name.to_owned(), stat)))
+    }
+
+    /// The directory that `path` is in.
+    pub(super) fn parent_of(&self, path: &Path) -> io::Result<Option<D::Dir>> {
         let mut dir = self.root.clone();
         for part in path.parent().into_iter().flat_map(Path::components) {
             match self.disk.open_dir(&dir, part.as_os_str()) {
@@ -241,9 +250,7 @@ impl<D: Disk> History<D> {
                 Err(error) => return Err(error),
             }
         }
-        let Some(name) = path.file_name() else { return Ok(None) };
-        let stat = if_there(self.disk.stat_at(&dir, name))?;
-        Ok(stat.map(|stat| (dir, name.to_owned(), stat)))
+        Ok(Some(dir))
     }
 
     pub(super) fn open_key(&self, key: &Key) -> io::Result<Option<D::Dir>> {

@@ -82,13 +82,11 @@ impl<D: Disk> Lineage<D> {
 impl<D: Disk> History<D> {
     /// The history of `path` and of the names that its files had before.
     pub(super) fn lineage(&self, path: &Path) -> io::Result<Lineage<D>> {
-        let key = Key::of(path);
-        let dir = self.open_key(&key)?;
-        let mut scan = match &dir {
-            Some(dir) => self.scan(dir, &key)?,
-            None => Scan::empty(),
-        };
         let live = self.live(path)?;
+        let (mut dir, mut scan) = self.history_of(path)?;
+        if live.is_none() && scan.records.is_empty() {
+            (dir, scan) = self.deleted_before(path)?.unwrap_or((dir, scan));
+        }
         let mut current = None;
         if let Some((dir, name, stat)) = &live {
             current = self.current_of(&scan, dir, name, stat)?;
@@ -122,6 +120,31 @@ impl<D: Disk> History<D> {
         }
         lineage.segments.truncate(FORMER_NAMES_MAX);
         Ok(lineage)
+    }
+
+    fn history_of(&self, path: &Path) -> io::Result<(Option<D::Dir>, Scan)> {
+        let key = Key::of(path);
+        let dir = self.open_key(&key)?;
+        let scan = match &dir {
+            Some(dir) => self.scan(dir, &key)?,
+            None => Scan::empty(),
+        };
+        Ok((dir, scan))
+    }
+
+    /// The history of a file that was deleted before its directory was renamed: it is known by its new path too, until there is a file.
+    fn deleted_before(&self, path: &Path) -> io::Result<Option<(Option<D::Dir>, Scan)>> {
+        let (mut at, mut bound) = (path.to_owned(), u64::MAX);
+        loop {
+            let before = self.moves.read().before(&at, bound);
+            let Some((former, number)) = before else { return Ok(None) };
+            let (dir, scan) = self.history_of(&former)?;
+            let newest = scan.records.values().next_back();
+            if newest.is_some_and(|newest| newest.is_tombstone() && newest.moved_to.is_none()) {
+                return Ok(Some((dir, scan)));
+            }
+            (at, bound) = (former, number);
+        }
     }
 
     /// What the file that became version `record` was under the name it had before.

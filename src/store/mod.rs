@@ -37,6 +37,8 @@ mod tests_faults;
 #[cfg(test)]
 mod tests_garbage;
 #[cfg(test)]
+mod tests_moves;
+#[cfg(test)]
 mod tests_real;
 
 use std::ffi::{OsStr, OsString};

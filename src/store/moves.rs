@@ -173,10 +173,26 @@ impl<D: Disk> Store<D> {
         }
         let number = self.write_down(&concerned, now)?;
         let renamed = rename();
-        if renamed.is_err() {
-            self.take_back(number);
+        match &renamed {
+            Ok(_) => self.settle_move(&concerned),
+            Err(_) => self.take_back(number),
         }
         renamed
+    }
+
+    /// What is published below from now on is written down under the new path: so the directory must not be found at the old one after a
+    /// power failure. Best effort, as with any rename of a directory.
+    fn settle_move(&self, ways: &[Way<'_>]) {
+        let parents = ways.iter().flat_map(|(from, to, _)| [from, to]);
+        for path in parents {
+            let synced = self.history.parent_of(path).and_then(|parent| match parent {
+                Some(parent) => self.disk().sync_dir(&parent),
+                None => Ok(()),
+            });
+            if let Err(error) = synced {
+                log::warn!("the rename of {} may not survive a power failure: {error}", path.display());
+            }
+        }
     }
 
     fn has_history_below(&self, path: &Path) -> io::Result<bool> {

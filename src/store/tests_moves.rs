@@ -1,0 +1,173 @@
+//! Renames that a history follows, stopped or failing at every operation, followed by recovery.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+
+use super::disk::Disk;
+use super::record::Who;
+use super::sim::{Dice, Plan, ROOT, SimDisk};
+use super::tests_faults::info;
+use super::*;
+use crate::session::SessionId;
+
+/// Random choices of what is kept, per place where the machine stops.
+const CRASHES_PER_STOP: u64 = 12;
+
+fn open(disk: &SimDisk) -> Result<Store<SimDisk>, StoreError> {
+    Store::open(disk.clone(), ROOT, 5).map(|(store, _)| store)
+}
+
+fn publish(store: &Store<SimDisk>, dir: u64, path: &str, content: &[u8], now: u64) -> io::Result<Published> {
+    let name = Path::new(path).file_name().unwrap();
+    let current = store.disk().open(&dir, name)?;
+    let id = SessionId(now);
+    let shadow = store.begin(id, Path::new(path), Some(&current), Who::default(), None, now)?;
+    store.disk().write_at(&shadow.file, content, 0)?;
+    let place = Place {
+        dir: &dir,
+        name,
+        path: Path::new(path),
+    };
+    store.publish(shadow, &place, &info(now)).map_err(|error| error.source)
+}
+
+/// `d/f` with two versions, `one` and `the second`, on disk.
+fn start(plan: Plan) -> SimDisk {
+    let disk = SimDisk::new();
+    disk.make_dir(&ROOT, OsStr::new("d")).unwrap();
+    let dir = disk.open_dir(&ROOT, OsStr::new("d")).unwrap();
+    let file = disk.create(&dir, OsStr::new("f")).unwrap();
+    disk.write_at(&file, b"one", 0).unwrap();
+    let store = open(&disk).unwrap();
+    publish(&store, dir, "d/f", b"the second", 10).unwrap();
+    drop(store);
+    disk.fork(plan)
+}
+
+/// Renames `d/f` to `d/g`, both coordinated.
+fn rename_file(store: &Store<SimDisk>) -> io::Result<()> {
+    let dir = store.disk().open_dir(&ROOT, OsStr::new("d"))?;
+    let place = |name: &'static str, path: &'static str| Place {
+        dir: Box::leak(Box::new(dir)),
+        name: OsStr::new(name),
+        path: Path::new(path),
+    };
+    let options = ReplaceOptions {
+        src_coordinated: true,
+        no_replace: false,
+    };
+    let (from, to) = (place("f", "d/f"), place("g", "d/g"));
+    let renamed = store.replace(&from, &to, options, &Who::default(), None, &info(20));
+    renamed.map(drop).map_err(|error| error.source)
+}
+
+/// Renames `d` to `e`, then publishes over what is `e/f` now.
+fn rename_directory(store: &Store<SimDisk>) -> io::Result<()> {
+    let disk = store.disk();
+    let dir = disk.open_dir(&ROOT, OsStr::new("d"))?;
+    let ways = [(Path::new("d"), Path::new("e"), dir)];
+    let rename = || disk.rename((&ROOT, OsStr::new("d")), (&ROOT, OsStr::new("e")));
+    store.move_directories::<(), io::Error>(&ways, 20, rename)?;
+    publish(store, dir, "e/f", b"and the third", 30).map(drop)
+}
+
+fn contents(disk: &SimDisk, store: &Store<SimDisk>, path: &str) -> Vec<Vec<u8>> {
+    let path = Path::new(path);
+    let versions = store.history().versions(path).unwrap();
+    let there = versions.iter().filter(|version| !version.gone);
+    there
+        .map(|version| {
+            let kept = store.history().open_version(path, version.record.version).unwrap();
+            let mut bytes = vec![0; kept.bytes as usize];
+            disk.read_at(&kept.file, &mut bytes, 0).unwrap();
+            bytes
+        })
+        .collect()
+}
+
+/// Wherever the file is, all that it was can be read there; `anywhere`: or by its former path.
+fn check(disk: &SimDisk, done: bool, (wanted, anywhere): (&[&str], bool), context: &str) {
+    let store = open(disk).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let tree = disk.tree();
+    let files: Vec<&str> = tree.keys().map(String::as_str).filter(|p| !p.starts_with("/.concord/")).collect();
+    let [path] = files[..] else {
+        panic!("{context}: F1: {files:?}");
+    };
+    assert!(wanted.contains(&path), "{context}: F1: {path}");
+    assert!(!done || path == wanted[wanted.len() - 1], "{context}: F1: reported as renamed, and is {path}");
+    let path = &path[1..];
+    let live = tree[&format!("/{path}")].clone();
+    for round in ["as it is", "after another publish"] {
+        let mut found = contents(disk, &store, path);
+        if anywhere {
+            found.extend(contents(disk, &store, &wanted[0][1..]));
+        }
+        for content in [&b"one"[..], b"the second", &live] {
+            assert!(
+                found.iter().any(|bytes| bytes == content),
+                "{context}, {round}: H3: {path} was {:?}: {found:?} {:#?} {:?}",
+                String::from_utf8_lossy(content),
+                store.history().versions(Path::new(path)),
+                tree.keys().collect::<Vec<_>>()
+            );
+        }
+        let dir = store.history().parent_of(Path::new(path)).unwrap().unwrap();
+        publish(&store, dir, path, b"one more version", 40).unwrap_or_else(|error| panic!("{context}: {error}"));
+    }
+    drop(store);
+    let again = Store::open(disk.clone(), ROOT, 6).unwrap().1;
+    assert_eq!(again.items, vec![], "{context}: a second recovery finds something");
+}
+
+type Scenario = (&'static str, fn(&Store<SimDisk>) -> io::Result<()>, [&'static str; 2]);
+
+const SCENARIOS: [Scenario; 2] = [
+    ("a file", rename_file, ["/d/f", "/d/g"]),
+    ("a directory", rename_directory, ["/d/f", "/e/f"]),
+];
+
+/// Operations up to the start of the scenario, and to its end.
+fn length(run: fn(&Store<SimDisk>) -> io::Result<()>) -> (u64, u64) {
+    let disk = start(Plan::Never);
+    let store = open(&disk).unwrap();
+    let opened = disk.ops();
+    run(&store).unwrap();
+    (opened, disk.ops())
+}
+
+#[test]
+fn every_failure_of_a_rename_leaves_the_whole_history_at_one_name() {
+    for (name, run, wanted) in SCENARIOS {
+        let (_, end) = length(run);
+        for at in 0..end {
+            for plan in [Plan::Once(at, libc::ENOSPC), Plan::From(at, libc::EIO)] {
+                let disk = start(plan);
+                let done = open(&disk).is_ok_and(|store| run(&store).is_ok());
+                disk.heal();
+                // A record that could not be read, once, counts as damaged, and nothing leads on from it.
+                let anywhere = matches!(plan, Plan::Once(..));
+                check(&disk, done, (&wanted, anywhere), &format!("{name}: {plan:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_stop_during_a_rename_leaves_the_whole_history_at_one_name() {
+    let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    for (name, run, wanted) in SCENARIOS {
+        let (opened, end) = length(run);
+        for at in opened..=end {
+            let disk = start(Plan::From(at, libc::EIO));
+            let done = open(&disk).is_ok_and(|store| run(&store).is_ok());
+            let context = format!("{name}: stopped at {at} of {end}");
+            check(&disk.fork(Plan::Never), done, (&wanted, false), &context);
+            for n in 0..CRASHES_PER_STOP {
+                let mask = dice.roll(1 << 24).wrapping_mul(n.min(1));
+                let crashed = disk.after_crash(|i| mask >> (i % 24) & 1 == 1, &mut dice, Plan::Never);
+                check(&crashed, done, (&wanted, false), &format!("{context}, kept {mask:b}"));
+            }
+        }
+    }
+}
