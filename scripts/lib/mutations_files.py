@@ -49,6 +49,54 @@ FILES = [
         ["names::w8_a_coordinated_temporary_name_becomes_the_file"],
     ),
     (
+        "H3", "h3-a-rename-leaves-the-history-behind", "src/store/names.rs",
+        "record.come_from(src.path, version, live.is_none());",
+        "record.come_from(src.path, version, false);",
+        ["renames::h3_a_files_history_follows_it_to_a_free_name"],
+    ),
+    (
+        "W8", "w8-a-temporary-names-history-replaces-the-files", "src/store/names.rs",
+        "record.come_from(src.path, version, live.is_none());",
+        "record.come_from(src.path, version, true);",
+        ["renames::w8_a_saver_with_a_coordinated_temporary_name_makes_versions_of_the_file_and_of_nothing_else"],
+    ),
+    (
+        "H3", "h3-a-renamed-files-history-has-no-beginning", "src/store/lineage.rs",
+        "let after = before.find(|(_, record)| record.is_tombstone()).map_or(0, |(v, _)| *v);",
+        "let after = before.find(|(_, record)| record.is_tombstone()).map_or(0, |_| 0);",
+        ["renames::w8_a_saver_with_a_coordinated_temporary_name_makes_versions_of_the_file_and_of_nothing_else"],
+    ),
+    (
+        "H3", "h3-a-renamed-directory-leaves-histories-behind", "src/mount/coordinated/directories.rs",
+        "ways.push((&from, &to));",
+        "let _ = (&from, &to);",
+        ["renames::h3_histories_follow_a_renamed_directory"],
+    ),
+    (
+        "H3", "h3-what-left-with-a-directory-is-forgotten", "src/store/files.rs",
+        "left.is_some_and(|left| record.time <= left)",
+        "left.is_some_and(|left| record.time > left)",
+        ["renames::h3_a_new_directory_of_an_old_name_has_nothing_to_do_with_the_renamed_one"],
+    ),
+    (
+        "H3", "h3-an-exchange-of-directories-is-one-move", "src/mount/coordinated/directories.rs",
+        "ways.push((&to, &from));",
+        "let _ = (&to, &from);",
+        ["renames::h3_histories_follow_two_directories_that_are_exchanged"],
+    ),
+    (
+        "W8", "w8-appenders-below-a-renamed-directory-stay-written-down-under-the-old-path", "src/mount/coordinated/directories.rs",
+        "self.end_stay(state);",
+        "let _ = &state;",
+        ["renames::w8_sessions_and_appenders_go_on_when_a_directory_above_them_is_renamed"],
+    ),
+    (
+        "H3", "h3-a-failed-rename-of-a-directory-is-believed", "src/store/moves.rs",
+        "Err(_) => self.take_back(number),",
+        "Err(_) => {}",
+        ["renames::h3_a_rename_of_a_directory_that_fails_leaves_histories_where_they_are"],
+    ),
+    (
         "W8", "w8-unlink-answers-before-the-name-is-free", "src/mount/coordinated/names.rs",
         """            let wakes = this.let_go(held);
             answer(result);""",

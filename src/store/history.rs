@@ -224,11 +224,6 @@ impl<D: Disk> History<D> {
         Ok(found)
     }
 
-    /// The inode number of whatever `path` leads to now.
-    pub(super) fn inode_of(&self, path: &Path) -> io::Result<Option<u64>> {
-        Ok(self.at(path)?.map(|(_, _, stat)| stat.ino))
-    }
-
     fn at(&self, path: &Path) -> io::Result<Option<(D::Dir, OsString, Stat)>> {
         let (Some(dir), Some(name)) = (self.parent_of(path)?, path.file_name()) else {
             return Ok(None);

@@ -64,7 +64,6 @@ impl<D: Disk> Store<D> {
             _lock: lock,
             history,
         };
-        store.check_moves().map_err(StoreError::io("set right", "moves"))?;
         let report = store
             .recover(&lines, now)
             .map_err(StoreError::io("recover what is in", ""))?;

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, Stat};
-use super::history::{Key, Kept, Scan, VersionEntry, found};
+use super::history::{Kept, Key, Scan, VersionEntry, found};
 use super::record::{CameFrom, VersionRecord, decode_path, encode_path};
 use super::{History, prefix};
 
@@ -40,7 +40,10 @@ impl<D: Disk> Segment<D> {
 
     /// The records of the file's stay under this name.
     fn stay(&self) -> impl DoubleEndedIterator<Item = &VersionRecord> {
-        let range = (std::ops::Bound::Excluded(self.after), std::ops::Bound::Included(self.until));
+        let range = (
+            std::ops::Bound::Excluded(self.after),
+            std::ops::Bound::Included(self.until),
+        );
         self.scan.records.range(range).map(|(_, record)| record)
     }
 }
@@ -137,7 +140,9 @@ impl<D: Disk> History<D> {
         let (mut at, mut bound) = (path.to_owned(), u64::MAX);
         loop {
             let before = self.moves.read().before(&at, bound);
-            let Some((former, number)) = before else { return Ok(None) };
+            let Some((former, number)) = before else {
+                return Ok(None);
+            };
             let (dir, scan) = self.history_of(&former)?;
             let newest = scan.records.values().next_back();
             if newest.is_some_and(|newest| newest.is_tombstone() && newest.moved_to.is_none()) {
@@ -156,7 +161,9 @@ impl<D: Disk> History<D> {
             return Ok(None);
         };
         let key = Key::of(&path);
-        let Some(dir) = self.open_key(&key)? else { return Ok(None) };
+        let Some(dir) = self.open_key(&key)? else {
+            return Ok(None);
+        };
         let scan = self.scan(&dir, &key)?;
         let mut before = scan.records.range(..from.version).rev();
         let after = before.find(|(_, record)| record.is_tombstone()).map_or(0, |(v, _)| *v);

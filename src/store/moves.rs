@@ -21,8 +21,6 @@ struct Move {
     number: u64,
     from: PathBuf,
     to: PathBuf,
-    /// The directory's inode number.
-    ino: u64,
     time: u64,
 }
 
@@ -32,7 +30,6 @@ struct Line {
     number: u64,
     from: String,
     to: String,
-    ino: u64,
     /// ns since the epoch.
     time: u64,
     /// The move of this number did not happen.
@@ -53,8 +50,8 @@ pub(super) struct Moves {
     len: u64,
 }
 
-/// A directory's way: from, to, inode number.
-pub type Way<'a> = (&'a Path, &'a Path, u64);
+/// A directory's way: from, to.
+pub type Way<'a> = (&'a Path, &'a Path);
 
 impl Moves {
     /// What the lines say; a torn one at the end is as if it had not been written.
@@ -70,14 +67,8 @@ impl Moves {
             if line.undone {
                 moves.all.retain(|found| found.number != line.number);
             } else if let (Some(from), Some(to)) = (decode_path(&line.from), decode_path(&line.to)) {
-                let Line { number, ino, time, .. } = line;
-                moves.all.push(Move {
-                    number,
-                    from,
-                    to,
-                    ino,
-                    time,
-                });
+                let Line { number, time, .. } = line;
+                moves.all.push(Move { number, from, to, time });
             }
         }
         moves.index();
@@ -183,14 +174,17 @@ impl<D: Disk> Store<D> {
     /// What is published below from now on is written down under the new path: so the directory must not be found at the old one after a
     /// power failure. Best effort, as with any rename of a directory.
     fn settle_move(&self, ways: &[Way<'_>]) {
-        let parents = ways.iter().flat_map(|(from, to, _)| [from, to]);
+        let parents = ways.iter().flat_map(|(from, to)| [from, to]);
         for path in parents {
             let synced = self.history.parent_of(path).and_then(|parent| match parent {
                 Some(parent) => self.disk().sync_dir(&parent),
                 None => Ok(()),
             });
             if let Err(error) = synced {
-                log::warn!("the rename of {} may not survive a power failure: {error}", path.display());
+                log::warn!(
+                    "the rename of {} may not survive a power failure: {error}",
+                    path.display()
+                );
             }
         }
     }
@@ -214,22 +208,20 @@ impl<D: Disk> Store<D> {
     fn write_down(&self, ways: &[Way<'_>], now: u64) -> io::Result<u64> {
         let _writing = self.move_log.writing.lock();
         let number = self.history.moves.read().next;
-        let line = |(from, to, ino): &Way<'_>| Line {
+        let line = |(from, to): &Way<'_>| Line {
             number,
             from: encode_path(from),
             to: encode_path(to),
-            ino: *ino,
             time: now,
             undone: false,
         };
         self.append_lines(&ways.iter().map(line).collect::<Vec<_>>())?;
         let mut moves = self.history.moves.write();
-        for (from, to, ino) in ways {
+        for (from, to) in ways {
             moves.all.push(Move {
                 number,
                 from: from.to_path_buf(),
                 to: to.to_path_buf(),
-                ino: *ino,
                 time: now,
             });
         }
@@ -253,9 +245,15 @@ impl<D: Disk> Store<D> {
         let written = disk
             .write_at(&file, &bytes, len)
             .and_then(|()| disk.sync_file(&file))
-            .and_then(|()| if len == 0 { disk.sync_dir(&self.history.home) } else { Ok(()) });
+            .and_then(|()| {
+                if len == 0 {
+                    disk.sync_dir(&self.history.home)
+                } else {
+                    Ok(())
+                }
+            });
         if written.is_err() {
-            // The next line is written over it; should the machine stop before, it is found that it did not happen.
+            // The next line is written over it.
             let _ = disk.set_len(&file, len);
             return written;
         }
@@ -265,40 +263,23 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// The move of that number did not happen.
+    /// The move of that number did not happen. Where that cannot be written down, or the machine stopped before, the line has little effect:
+    /// no file that is at the new path is one that was at the old one.
     fn take_back(&self, number: u64) {
         let _writing = self.move_log.writing.lock();
         let undone = Line {
             number,
             from: String::new(),
             to: String::new(),
-            ino: 0,
             time: 0,
             undone: true,
         };
         if let Err(error) = self.append_lines(&[undone]) {
-            log::warn!("cannot note in .concord/moves that a directory was not renamed, the next start does: {error}");
+            log::warn!("cannot note in .concord/moves that a directory was not renamed: {error}");
         }
         let mut moves = self.history.moves.write();
         moves.all.retain(|found| found.number != number);
         moves.index();
-    }
-
-    /// A move that was written down and then did not happen, because the daemon or the machine stopped, is found by the directory: it is
-    /// still where it was, and nothing brought it back.
-    pub(super) fn check_moves(&self) -> io::Result<()> {
-        let suspects: Vec<(u64, PathBuf, u64)> = {
-            let moves = self.history.moves.read();
-            let is_last = |at: usize, found: &Move| moves.all[at + 1..].iter().all(|later| later.ino != found.ino);
-            let last = moves.all.iter().enumerate().filter(|(at, found)| is_last(*at, found));
-            last.map(|(_, found)| (found.number, found.from.clone(), found.ino)).collect()
-        };
-        for (number, from, ino) in suspects {
-            if self.history.inode_of(&from)? == Some(ino) {
-                self.take_back(number);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -308,7 +289,7 @@ mod tests {
 
     fn moves(text: &[(u64, &str, &str)]) -> Moves {
         let line = |(number, from, to): &(u64, &str, &str)| {
-            format!("{{\"number\":{number},\"from\":\"{from}\",\"to\":\"{to}\",\"ino\":7,\"time\":{number}}}\n")
+            format!("{{\"number\":{number},\"from\":\"{from}\",\"to\":\"{to}\",\"time\":{number}}}\n")
         };
         Moves::parse(text.iter().map(line).collect::<String>().as_bytes())
     }
@@ -328,7 +309,11 @@ mod tests {
         assert_eq!(origin(&found, "y/x.md"), ["z/c/x.md", "a/c/x.md", "a/b/x.md"]);
         assert_eq!(origin(&found, "z/other/x.md"), ["a/other/x.md"]);
         assert_eq!(origin(&found, "yy/x.md"), Vec::<String>::new());
-        assert_eq!(origin(&found, "y"), Vec::<String>::new(), "a directory is not below itself");
+        assert_eq!(
+            origin(&found, "y"),
+            Vec::<String>::new(),
+            "a directory is not below itself"
+        );
     }
 
     #[test]
@@ -340,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_move_that_was_undone_and_a_torn_line_count_for_nothing() {
-        let text = b"{\"number\":1,\"from\":\"a\",\"to\":\"b\",\"ino\":7,\"time\":1}\n{\"number\":1,\"from\":\"\",\"to\":\"\",\"ino\":0,\"time\":0,\"undone\":true}\n{\"number\":2,\"from\":\"a\",\"to\"";
+        let text = b"{\"number\":1,\"from\":\"a\",\"to\":\"b\",\"time\":1}\n{\"number\":1,\"from\":\"\",\"to\":\"\",\"time\":0,\"undone\":true}\n{\"number\":2,\"from\":\"a\",\"to\"";
         let found = Moves::parse(text);
         assert_eq!(origin(&found, "b/x"), Vec::<String>::new());
         assert_eq!(found.next, 2);

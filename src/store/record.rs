@@ -269,7 +269,11 @@ impl VersionRecord {
             return Err(BadRecord::Field("extends"));
         }
         let continues = |from: &CameFrom| from.continues && from.version > version;
-        if raw.came_from.as_ref().is_some_and(|from| decode_path(&from.path).is_none() || continues(from)) {
+        if raw
+            .came_from
+            .as_ref()
+            .is_some_and(|from| decode_path(&from.path).is_none() || continues(from))
+        {
             return Err(BadRecord::Field("came_from"));
         }
         if raw.moved_to.as_ref().is_some_and(|to| decode_path(to).is_none()) {

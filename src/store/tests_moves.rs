@@ -66,7 +66,7 @@ fn rename_file(store: &Store<SimDisk>) -> io::Result<()> {
 fn rename_directory(store: &Store<SimDisk>) -> io::Result<()> {
     let disk = store.disk();
     let dir = disk.open_dir(&ROOT, OsStr::new("d"))?;
-    let ways = [(Path::new("d"), Path::new("e"), dir)];
+    let ways = [(Path::new("d"), Path::new("e"))];
     let rename = || disk.rename((&ROOT, OsStr::new("d")), (&ROOT, OsStr::new("e")));
     store.move_directories::<(), io::Error>(&ways, 20, rename)?;
     publish(store, dir, "e/f", b"and the third", 30).map(drop)
@@ -90,12 +90,19 @@ fn contents(disk: &SimDisk, store: &Store<SimDisk>, path: &str) -> Vec<Vec<u8>> 
 fn check(disk: &SimDisk, done: bool, (wanted, anywhere): (&[&str], bool), context: &str) {
     let store = open(disk).unwrap_or_else(|error| panic!("{context}: {error}"));
     let tree = disk.tree();
-    let files: Vec<&str> = tree.keys().map(String::as_str).filter(|p| !p.starts_with("/.concord/")).collect();
+    let files: Vec<&str> = tree
+        .keys()
+        .map(String::as_str)
+        .filter(|p| !p.starts_with("/.concord/"))
+        .collect();
     let [path] = files[..] else {
         panic!("{context}: F1: {files:?}");
     };
     assert!(wanted.contains(&path), "{context}: F1: {path}");
-    assert!(!done || path == wanted[wanted.len() - 1], "{context}: F1: reported as renamed, and is {path}");
+    assert!(
+        !done || path == wanted[wanted.len() - 1],
+        "{context}: F1: reported as renamed, and is {path}"
+    );
     let path = &path[1..];
     let live = tree[&format!("/{path}")].clone();
     for round in ["as it is", "after another publish"] {

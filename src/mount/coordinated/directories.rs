@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, RenameFlags, Stat};
+use rustix::fs::{FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::append_log::Log;
@@ -43,8 +43,12 @@ impl Coordination {
     }
 
     fn moves_directory(&self, old: &Name, new: &Name, flags: RenameFlags) -> bool {
-        let is = |name: &Name| self.stat(name).is_ok_and(|stat| is_directory(&stat));
-        is(old) || (flags.contains(RenameFlags::EXCHANGE) && is(new))
+        self.is_directory(old) || (flags.contains(RenameFlags::EXCHANGE) && self.is_directory(new))
+    }
+
+    fn is_directory(&self, name: &Name) -> bool {
+        let stat = self.stat(name);
+        stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
     /// rename(2) of what is no coordinated file itself.
@@ -60,13 +64,11 @@ impl Coordination {
         self.tree.refuse_private(new.parent, &new.name)?;
         let (from, to) = (self.path_of(old)?, self.path_of(new)?);
         let mut ways: Vec<Way<'_>> = Vec::new();
-        if let Some(stat) = self.stat(old).ok().filter(is_directory) {
-            ways.push((&from, &to, stat.st_ino));
+        if self.is_directory(old) {
+            ways.push((&from, &to));
         }
-        if flags.contains(RenameFlags::EXCHANGE)
-            && let Some(stat) = self.stat(new).ok().filter(is_directory)
-        {
-            ways.push((&to, &from, stat.st_ino));
+        if flags.contains(RenameFlags::EXCHANGE) && self.is_directory(new) {
+            ways.push((&to, &from));
         }
         // Nobody appends below meanwhile: a stay of appenders is written down under one path.
         let logs = self.logs_below(&ways);
@@ -84,7 +86,7 @@ impl Coordination {
     fn logs_below(&self, ways: &[Way<'_>]) -> Vec<Arc<Log>> {
         let below = |name: &Name| {
             let path = self.path_of(name);
-            path.is_ok_and(|path| ways.iter().any(|(from, ..)| path.starts_with(from)))
+            path.is_ok_and(|path| ways.iter().any(|(from, _)| path.starts_with(from)))
         };
         let mut logs = self.logs.all();
         logs.retain(|(name, _)| below(name));
@@ -92,8 +94,4 @@ impl Coordination {
         logs.sort_by_key(|log| Arc::as_ptr(log) as usize);
         logs
     }
-}
-
-fn is_directory(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
