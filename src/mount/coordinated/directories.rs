@@ -62,6 +62,11 @@ impl Coordination {
         }
         self.tree.refuse_private(old.parent, &old.name)?;
         self.tree.refuse_private(new.parent, &new.name)?;
+        // It is empty on the backing filesystem, and does not go before what is being created in it.
+        let replaces = !flags.intersects(RenameFlags::EXCHANGE | RenameFlags::NOREPLACE);
+        if replaces && old != new && self.is_promised_in(new.parent, &new.name) {
+            return Err(Errno::NOTEMPTY);
+        }
         let (from, to) = (self.path_of(old)?, self.path_of(new)?);
         let mut ways: Vec<Way<'_>> = Vec::new();
         if self.is_directory(old) {

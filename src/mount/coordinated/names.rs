@@ -122,11 +122,7 @@ impl Coordination {
         let work = move |this: &Arc<Coordination>| {
             this.remove_name(caller, process, &name, &target)?;
             if let Some(own) = own {
-                // As on any filesystem: what is written to a file that has no name goes with it.
-                let _ = own.staged(|staged| {
-                    staged.unlinked = true;
-                    Ok(())
-                });
+                own.lose_name();
             }
             Ok(())
         };
@@ -186,10 +182,11 @@ impl Coordination {
             source,
             target,
         };
-        let own = moving
-            .source
-            .as_ref()
-            .and_then(|source| self.own_session(&source.name, &opener));
+        let own_of = |target: &Option<Target>| {
+            let target = target.as_ref()?;
+            self.own_session(&target.name, &opener)
+        };
+        let (own, own_target) = (own_of(&moving.source), own_of(&moving.target));
         let names: Vec<&Name> = moving
             .source
             .iter()
@@ -202,12 +199,25 @@ impl Coordination {
         let targets = moving.source.iter().chain(&moving.target).cloned().collect();
         let process = opener.proc;
         let work = move |this: &Arc<Coordination>| {
-            if let Some(own) = &own {
-                // The name it has is about to lead elsewhere: what was written so far moves with it, what is written later follows.
-                this.end_now(own, Ending::Closed)?;
-                own.set_name(moving.new.clone());
+            let exchanged = own_target
+                .as_ref()
+                .filter(|_| moving.flags.contains(RenameFlags::EXCHANGE));
+            // The name it has is about to lead elsewhere: what was written so far moves with it, what is written later follows.
+            own.iter()
+                .chain(exchanged)
+                .try_for_each(|own| this.end_now(own, Ending::Closed))?;
+            own.iter().for_each(|own| own.set_name(moving.new.clone()));
+            exchanged.into_iter().for_each(|own| own.set_name(moving.old.clone()));
+            let renamed = this.carry_out_rename(caller, process, &moving);
+            match (&renamed, &own_target) {
+                (Err(_), _) => {
+                    own.iter().for_each(|own| own.set_name(moving.old.clone()));
+                    exchanged.into_iter().for_each(|own| own.set_name(moving.new.clone()));
+                }
+                (Ok(()), Some(replaced)) if exchanged.is_none() && moving.old != moving.new => replaced.lose_name(),
+                _ => {}
             }
-            this.carry_out_rename(caller, process, &moving)
+            renamed
         };
         self.with_all(caller, opener, targets, work, answer);
     }

@@ -170,6 +170,14 @@ impl Session {
         *self.name.lock() = name;
     }
 
+    /// Its file has no name any more. As on any filesystem: what is written to it goes with it.
+    pub fn lose_name(&self) {
+        let _ = self.staged(|staged| {
+            staged.unlinked = true;
+            Ok(())
+        });
+    }
+
     /// The queue does not know it, and nobody waits for it: the continuation of a session that has ended.
     pub fn is_late(&self) -> bool {
         self.about.how == How::Late

@@ -1,0 +1,592 @@
+//! Every way to open, fill and shape a coordinated file: as in a plain directory, and a version at the end.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::puppet::Puppet;
+use support::twin::Twin;
+use support::{Project, Running, eventually, succeed, wait, watchdog};
+
+fn project() -> Project {
+    watchdog();
+    Project::with(&[("STATE.md", "version one\n"), ("OTHER.md", "o1"), ("sub/a.md", "a1")])
+}
+
+fn twin() -> Twin {
+    Twin::with(&[
+        ("STATE.md", "version one\n"),
+        ("OTHER.md", "other\n"),
+        ("plain.txt", "0123456789"),
+    ])
+}
+
+/// A Python program by the twin's shell. `t(f)` is what `f` returned, or the name of its errno.
+fn python(program: &str) -> String {
+    let prelude = "import ctypes, errno, fcntl, os, stat
+def t(f, *a):
+    try: return f(*a)
+    except OSError as e: return errno.errorcode[e.errno]
+def proc(fd): return '/proc/self/fd/%d' % fd
+F = 'STATE.md'
+libc = ctypes.CDLL(None, use_errno=True)
+def raw(name, *a):
+    r = getattr(libc, name)(*a)
+    return errno.errorcode[ctypes.get_errno()] if r < 0 else r
+";
+    format!("python3 - <<'PROGRAM'\n{prelude}{program}\nPROGRAM\n")
+}
+
+#[test]
+fn o1_opens_without_a_right_to_write_do_what_they_do_elsewhere() {
+    let twin = twin();
+    // O_TRUNC with O_RDONLY empties the file, and no write gets through.
+    twin.saves(
+        "STATE.md",
+        1,
+        &python("fd = os.open(F, os.O_RDONLY | os.O_TRUNC)\nprint(os.read(fd, 9), t(os.write, fd, b'x'), os.fstat(fd).st_size)\nos.close(fd)\nprint(os.stat(F).st_size)"),
+    );
+    // O_PATH opens nothing: no session, no version; but what is opened through it is.
+    twin.saves(
+        "STATE.md",
+        1,
+        &python(
+            "p = os.open(F, os.O_PATH)
+print(t(os.read, p, 1), t(os.write, p, b'x'), t(os.fchmod, p, 0o600), t(os.ftruncate, p, 0), os.fstat(p).st_size)
+w = os.open(proc(p), os.O_WRONLY | os.O_TRUNC)
+print(os.write(w, b'by path descriptor\\n'))
+os.close(w)
+r = os.open(proc(p), os.O_RDONLY)
+print(os.read(r, 99))
+os.chmod(proc(p), 0o644)
+os.close(r); os.close(p)",
+        ),
+    );
+    twin.saves(
+        "STATE.md",
+        0,
+        &python("os.close(os.open(F, os.O_PATH)); os.close(os.open(F, os.O_RDWR))"),
+    );
+}
+
+#[test]
+fn o1_reopening_through_proc_self_fd_is_another_open_of_the_file() {
+    let twin = twin();
+    twin.saves(
+        "STATE.md",
+        1,
+        &python(
+            "r = os.open(F, os.O_RDONLY)
+w = os.open(proc(r), os.O_RDWR)
+print(os.pwrite(w, b'VERSION', 0), os.read(w, 99))
+os.close(w); os.close(r)
+print(open(F).read())",
+        ),
+    );
+    // From a session's own handle: what it has written is there, and both are one version.
+    twin.saves(
+        "STATE.md",
+        1,
+        &python(
+            "w = os.open(F, os.O_WRONLY | os.O_TRUNC)
+os.write(w, b'first ')
+r = os.open(proc(w), os.O_RDONLY)
+print(os.read(r, 99))
+a = os.open(proc(w), os.O_WRONLY | os.O_APPEND)
+os.write(a, b'appended ')
+os.lseek(w, 0, os.SEEK_END)
+os.write(w, b'last')
+for fd in (a, w, r): os.close(fd)
+print(open(F).read())",
+        ),
+    );
+    twin.saves(
+        "STATE.md",
+        1,
+        &python(
+            "r = os.open(F, os.O_RDONLY)
+print(t(os.open, proc(r), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+os.close(os.open(proc(r), os.O_RDONLY | os.O_TRUNC))
+os.close(r)
+print(open(F).read())",
+        ),
+    );
+    twin.saves_by(
+        "bash",
+        "STATE.md",
+        1,
+        "exec 3<>STATE.md; echo through >&3; cat /dev/fd/3; echo again >>/dev/fd/3; exec 3>&-; cat STATE.md",
+    );
+    twin.saves_by(
+        "bash",
+        "STATE.md",
+        1,
+        "echo input | tee /dev/stderr > STATE.md; cat < STATE.md",
+    );
+}
+
+#[test]
+fn o1_what_is_moved_inside_the_kernel_arrives_whole() {
+    let twin = twin();
+    // Into a session, out of a version, between two coordinated files, and within one.
+    twin.saves(
+        "STATE.md",
+        1,
+        &python(
+            "s, w = os.open('plain.txt', os.O_RDONLY), os.open(F, os.O_RDWR | os.O_TRUNC)
+print(os.sendfile(w, s, 2, 5))
+print(os.copy_file_range(s, w, 4, 6, 5))
+r, p = os.pipe()
+os.write(p, b'spliced')
+print(os.splice(r, w, 7, offset_dst=9))
+print(os.copy_file_range(w, w, 5, 0, 20))
+print(os.pread(w, 99, 0))
+os.close(w)",
+        ),
+    );
+    twin.same(&python(
+        "r, p = os.pipe()
+s, o = os.open(F, os.O_RDONLY), os.open('out.bin', os.O_WRONLY | os.O_CREAT, 0o640)
+print(os.splice(s, p, 7), os.read(r, 9))
+print(os.sendfile(o, s, 0, 4), os.copy_file_range(s, o, 4, 3))
+os.close(o)
+print(open('out.bin', 'rb').read())",
+    ));
+    twin.saves(
+        "OTHER.md",
+        1,
+        &python(
+            "s, o = os.open(F, os.O_RDONLY), os.open('OTHER.md', os.O_WRONLY | os.O_TRUNC)
+n = os.fstat(s).st_size
+while n: n -= os.copy_file_range(s, o, n)
+os.close(o)
+print(open('OTHER.md', 'rb').read())",
+        ),
+    );
+    twin.saves("STATE.md", 1, "cp --reflink=auto plain.txt STATE.md; cat STATE.md");
+    twin.same("cp --reflink=auto STATE.md copy.txt; cat copy.txt");
+    // FICLONE: what the backing filesystem says, or that there is none here; never half a file.
+    let project = &twin.project;
+    let mut puppet = Puppet::new(project);
+    puppet.does("s, w = os.open('plain.txt', os.O_RDONLY), os.open('STATE.md', os.O_WRONLY)");
+    let said = puppet.does("fcntl.ioctl(w, 0x40049409, s)");
+    assert!(["0", "ENOTSUP", "ENOTTY"].contains(&said.as_str()), "{said}");
+    puppet.does("os.close(w)");
+    assert_eq!(project.read("STATE.md"), "0123456789");
+}
+
+#[test]
+fn o1_a_sessions_file_takes_every_shape() {
+    let twin = twin();
+    twin.saves(
+        "STATE.md",
+        1,
+        &python(
+            "w = os.open(F, os.O_RDWR)
+for n in (5, 20000, 3, 0, 9): print(t(os.ftruncate, w, n), os.fstat(w).st_size, os.pread(w, 99, 0))
+print(t(os.ftruncate, w, -1), t(os.ftruncate, w, 1 << 62))
+os.close(w)
+print(os.stat(F).st_size)",
+        ),
+    );
+    // fallocate(2): plain, keeping the size, a hole punched, a range zeroed.
+    twin.saves(
+        "STATE.md",
+        1,
+        &python(
+            "w = os.open(F, os.O_RDWR | os.O_TRUNC)
+def fallocate(mode, at, n): return raw('fallocate', w, mode, ctypes.c_long(at), ctypes.c_long(n))
+os.write(w, b'x' * 70000)
+print(fallocate(1, 0, 200000), os.fstat(w).st_size)
+print(fallocate(0, 65536, 40000), os.fstat(w).st_size)
+print(fallocate(3, 4096, 20000), fallocate(2, 0, 1), fallocate(0, 0, 0), fallocate(0, -1, 5))
+print(fallocate(16, 40960, 8192), os.fstat(w).st_size)
+d = os.pread(w, 200000, 0)
+print(len(d), d.count(b'x'), d[4095:4097], d[24095:24097], d[40959:40961])
+os.close(w)
+print(open(F, 'rb').read() == d)",
+        ),
+    );
+    // Holes and data, in a new shadow, in one that holds a copy of its base, and in the version.
+    twin.saves(
+        "STATE.md",
+        2,
+        &python(
+            "def map_of(fd):
+    at, found = 0, []
+    while (d := t(os.lseek, fd, at, os.SEEK_DATA)) != 'ENXIO':
+        at = os.lseek(fd, d, os.SEEK_HOLE)
+        found.append((d, at))
+    return found
+w = os.open(F, os.O_RDWR | os.O_TRUNC)
+os.ftruncate(w, 1 << 20)
+os.pwrite(w, b'y' * 65536, 262144)
+os.fsync(w)
+print(map_of(w), os.lseek(w, 0, os.SEEK_END), os.lseek(w, -5, os.SEEK_END), t(os.lseek, w, 1 << 21, os.SEEK_DATA))
+os.close(w)
+w = os.open(F, os.O_RDWR)
+os.pwrite(w, b'z' * 65536, 524288)
+os.fsync(w)
+print(map_of(w), os.lseek(w, 0, os.SEEK_END))
+os.close(w)
+r = os.open(F, os.O_RDONLY)
+print(map_of(r), os.lseek(r, 0, os.SEEK_END))",
+        ),
+    );
+}
+
+#[test]
+fn w11_what_is_done_to_a_sessions_handle_is_done_to_the_file() {
+    let twin = twin();
+    twin.saves(
+        "STATE.md",
+        1,
+        &python(
+            "w = os.open(F, os.O_RDWR | os.O_TRUNC)
+os.write(w, b'text')
+os.fchmod(w, 0o604)
+os.setxattr(w, 'user.note', b'value')
+os.setxattr(w, 'user.gone', b'value')
+os.removexattr(w, 'user.gone')
+os.utime(w, (1000, 2000))
+s = os.fstat(w)
+print(oct(s.st_mode), s.st_size, s.st_mtime, s.st_atime, os.getxattr(w, 'user.note'), os.listxattr(w))
+os.close(w)
+s = os.stat(F)
+print(oct(s.st_mode), s.st_mtime, os.getxattr(F, 'user.note'), os.listxattr(F))",
+        ),
+    );
+    // Written after the time was set: the time is that of the write.
+    twin.saves(
+        "STATE.md",
+        1,
+        &python(
+            "w = os.open(F, os.O_RDWR)
+os.utime(w, (1000, 2000))
+os.write(w, b'more')
+os.close(w)
+print(os.stat(F).st_mtime > 2000)",
+        ),
+    );
+    twin.saves(
+        "STATE.md",
+        1,
+        &python(
+            "w = os.open(F, os.O_WRONLY | os.O_TRUNC | os.O_SYNC)
+os.writev(w, [b'one ', b'two ']); os.pwritev(w, [b'three'], 8)
+os.fdatasync(w); os.fsync(w)
+os.close(w)
+print(open(F).read())",
+        ),
+    );
+}
+
+#[test]
+fn w9_of_many_exclusive_creators_exactly_one_wins() {
+    let project = project();
+    let program = "import os, sys, time
+while not os.path.exists(sys.argv[1]): time.sleep(0.001)
+won = 0
+for n in range(12):
+    try: fd = os.open(f'new{n}.md', os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    except FileExistsError: continue
+    os.write(fd, f'{os.getpid()}'.encode())
+    os.close(fd)
+    won += 1
+print(won, os.getpid())";
+    let go = project.outside().join("go");
+    let racers: Vec<Running> = (0..6)
+        .map(|_| {
+            let mut command = project.python(program);
+            command.arg(&go);
+            Running::start(command)
+        })
+        .collect();
+    std::fs::write(&go, "").unwrap();
+    let (mut all, mut pids) = (0, BTreeSet::new());
+    for mut racer in racers {
+        let said = racer.hear();
+        let (won, pid) = said.split_once(' ').unwrap();
+        all += won.parse::<u32>().unwrap();
+        pids.insert(pid.to_owned());
+        assert!(racer.finish().success());
+    }
+    assert_eq!(all, 12, "each name has one creator");
+    for number in 0..12 {
+        let name = format!("new{number}.md");
+        assert!(pids.contains(&project.read(&name)), "{name}: {}", project.read(&name));
+        assert_eq!(project.history(&name).len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn w9_a_file_without_a_name_is_refused_here_and_one_from_outside_cannot_be_linked() {
+    let project = project();
+    let mut puppet = Puppet::new(&project);
+    // fuser has no FUSE_TMPFILE: programs fall back to a named file, as on NFS.
+    assert_eq!(puppet.does("os.open('.', os.O_TMPFILE | os.O_RDWR)"), "ENOTSUP");
+    assert_eq!(puppet.does("os.open('sub', os.O_TMPFILE | os.O_RDWR)"), "ENOTSUP");
+    puppet.does("o = os.open('..', os.O_TMPFILE | os.O_RDWR)");
+    let by_proc = "raw('linkat', -100, b'/proc/self/fd/%d' % o, -100, b'NEW.md', 0x400)";
+    assert_eq!(puppet.does(by_proc), "EXDEV");
+    assert_eq!(puppet.does("raw('linkat', o, b'', -100, b'NEW.md', 0x1000)"), "EXDEV");
+    assert_eq!(puppet.does("os.path.exists('NEW.md')"), "False");
+    assert!(project.history("NEW.md").is_empty());
+}
+
+#[test]
+fn w9_linkat_of_a_descriptor_gives_an_open_file_a_coordinated_name() {
+    let project = project();
+    let (mut puppet, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    let links = [
+        "raw('linkat', -100, b'/proc/self/fd/%d' % t, -100, b'{}', 0x400)",
+        "raw('linkat', t, b'', -100, b'{}', 0x1000)",
+    ];
+    for (number, link) in links.iter().enumerate() {
+        let name = format!("NEW{number}.md");
+        puppet.does("t = os.open('temporary', os.O_RDWR | os.O_CREAT | os.O_TRUNC)");
+        puppet.does("os.write(t, b'by descriptor')");
+        assert_eq!(puppet.does(&link.replace("{}", &name)), "None", "{link}");
+        assert_eq!(puppet.does(&link.replace("{}", &name)), "EEXIST", "{link}");
+        assert_eq!(puppet.does(&link.replace("{}", "STATE.md")), "EEXIST", "{link}");
+        assert_eq!(other.does(&format!("get('{name}')")), "by descriptor");
+        assert_eq!(puppet.does("os.unlink('temporary'), os.close(t)"), "(None, None)");
+        // With one name it is coordinated.
+        assert_eq!(other.does(&format!("put('{name}', 'changed')")), "None");
+        assert_eq!(project.show(&name, 1), b"by descriptor");
+        assert_eq!(project.read(&name), "changed");
+    }
+    assert_eq!(project.read("STATE.md"), "version one\n");
+}
+
+#[test]
+fn w8_a_holder_may_rename_over_its_own_open_file() {
+    let twin = twin();
+    // What it writes after that goes to a file that has no name any more.
+    twin.same(&python(
+        "w = os.open(F, os.O_WRONLY | os.O_TRUNC)
+os.write(w, b'written before')
+os.close(os.open('t', os.O_WRONLY | os.O_CREAT, 0o640))
+open('t', 'w').write('renamed over')
+os.rename('t', F)
+print(open(F).read())
+os.write(w, b' and after')
+os.close(w)
+print(open(F).read())",
+    ));
+    twin.same(&python(
+        "w = os.open(F, os.O_WRONLY | os.O_TRUNC)
+os.write(w, b'old')
+n = os.open('STATE.tmp.md', os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+os.write(n, b'new')
+os.rename('STATE.tmp.md', F)
+os.write(n, b'er')
+os.close(n)
+os.write(w, b'est')
+os.close(w)
+print(open(F).read(), os.path.exists('STATE.tmp.md'))",
+    ));
+}
+
+#[test]
+fn w8_a_holder_may_rename_its_open_file_to_an_ordinary_name_and_exchange_it() {
+    let twin = twin();
+    twin.same(&python(
+        "w = os.open(F, os.O_WRONLY | os.O_TRUNC)
+os.write(w, b'before')
+os.rename(F, 'gone.txt')
+print(os.path.exists(F), open('gone.txt').read())
+os.write(w, b' and after')
+os.close(w)
+print(open('gone.txt').read())
+open(F, 'w').write('another')
+print(open(F).read(), open('gone.txt').read())
+os.rename('gone.txt', 'back.md')
+w = os.open(F, os.O_WRONLY | os.O_TRUNC)
+os.write(w, b'exchanged')
+print(raw('renameat2', -100, b'STATE.md', -100, b'OTHER.md', 2))
+os.write(w, b' later')
+os.close(w)
+print(open(F).read(), open('OTHER.md').read())
+w = os.open(F, os.O_WRONLY | os.O_TRUNC)
+os.write(w, b'again')
+print(raw('renameat2', -100, b'OTHER.md', -100, b'STATE.md', 2))
+os.write(w, b' later')
+os.close(w)
+print(open(F).read(), open('OTHER.md').read())",
+    ));
+}
+
+#[test]
+fn w9_a_directory_in_which_somebody_creates_a_file_is_not_empty() {
+    let project = project();
+    let (mut creator, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    other.does("os.mkdir('full'), os.mkdir('empty')");
+    creator.does("f = open('full/NEW.md', 'w')");
+    assert_eq!(creator.does("(f.write('text'), f.flush())"), "(4, None)");
+    assert_eq!(other.does("os.rmdir('full')"), "ENOTEMPTY");
+    assert_eq!(other.does("os.rename('empty', 'full')"), "ENOTEMPTY");
+    assert_eq!(
+        other.does("os.rename('full', 'empty')"),
+        "None",
+        "a directory goes with what is in it"
+    );
+    assert_eq!(creator.does("f.close()"), "None");
+    assert_eq!(project.read("empty/NEW.md"), "text");
+    assert!(project.recovered().is_empty());
+}
+
+#[test]
+fn w9_creators_and_removers_of_a_directory_lose_nothing() {
+    let project = project();
+    let creator = "import os
+made = 0
+for n in range(60):
+    os.makedirs('d', exist_ok=True)
+    try:
+        with open(f'd/{os.getpid()}.{n}.md', 'w') as f: f.write('text')
+    except (FileNotFoundError, FileExistsError): continue
+    made += 1
+print(made)";
+    let remover = "import os
+for n in range(120):
+    try: os.rmdir('d')
+    except OSError: pass";
+    let script = "python3 -c \"$0\" & a=$!; python3 -c \"$0\" & b=$!; python3 -c \"$1\" & c=$!; wait $a $b $c";
+    let mut command = project.sh(script);
+    command.args([creator, remover]);
+    let made: usize = succeed(command)
+        .lines()
+        .map(|line| line.parse::<usize>().unwrap())
+        .sum();
+    let there = std::fs::read_dir(project.path("d")).map_or(0, |entries| {
+        entries
+            .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+            .filter(|content| content == "text")
+            .count()
+    });
+    assert_eq!(there, made, "who was told that the file is there finds it");
+    assert_eq!(project.recovered().len(), 0);
+}
+
+/// A Python program whose descriptor travels: it is started, says a line when the first part is done, and goes on when it is told to.
+fn published_in_the_end(program: &str, versions: usize, content: &str) {
+    let project = project();
+    let mut started = Running::start(project.python(program));
+    let said = started.hear();
+    assert_eq!(said, "ready", "{program}");
+    std::fs::write(project.outside().join("go"), "").unwrap();
+    eventually(&format!("{content}: {program}"), || project.read("STATE.md") == content);
+    drop(started.0.stdin.take());
+    assert!(wait(&mut started.0, Duration::from_secs(30)).success());
+    eventually("no session is open", || {
+        project.status()["sessions"].as_array().unwrap().is_empty()
+    });
+    assert_eq!(project.history("STATE.md").len(), versions, "{program}");
+    assert!(project.recovered().is_empty(), "{program}");
+}
+
+/// Waits, in a child, for the test's word.
+const AWAIT: &str = "import os, subprocess, sys, time
+def go():
+    while not os.path.exists('../go'): time.sleep(0.005)
+fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)
+os.write(fd, b'parent ')
+";
+
+#[test]
+fn w5_a_daemonized_child_publishes_once_when_it_closes() {
+    let double_fork = "
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        time.sleep(0.2)
+        sys.stdout.write('ready\\n'); sys.stdout.flush()
+        os.close(1)
+        go()
+        os.write(fd, b'daemon')
+        os._exit(0)
+    os._exit(0)
+os.wait()
+sys.stdin.read()";
+    // The parent still has its own descriptor: the version comes with the last of both.
+    let project = project();
+    let mut parent = Running::start(project.python(&format!("{AWAIT}{double_fork}\nos.close(fd)")));
+    assert_eq!(parent.hear(), "ready");
+    assert_eq!(project.read("STATE.md"), "version one\n", "not before the last close");
+    std::fs::write(project.outside().join("go"), "").unwrap();
+    drop(parent.0.stdin.take());
+    assert!(wait(&mut parent.0, Duration::from_secs(30)).success());
+    eventually("the daemon's words", || project.read("STATE.md") == "parent daemon");
+    assert!(project.recovered().is_empty());
+}
+
+#[test]
+fn w5_a_spawned_child_writes_into_the_session_that_it_was_given() {
+    let spawn = "
+p = os.posix_spawn('/bin/sh', ['sh', '-c', 'while [ ! -e ../go ]; do sleep 0.01; done; printf child >&7'], os.environ,
+    file_actions=[(os.POSIX_SPAWN_DUP2, fd, 7)])
+os.close(fd)
+print('ready', flush=True)
+os.waitpid(p, 0)";
+    published_in_the_end(&format!("{AWAIT}{spawn}"), 2, "parent child");
+    // vfork: what subprocess uses where it can.
+    let vfork = "
+os.set_inheritable(fd, True)
+p = subprocess.Popen(['sh', '-c', f'while [ ! -e ../go ]; do sleep 0.01; done; printf child >&{fd}'], close_fds=False)
+os.close(fd)
+print('ready', flush=True)
+p.wait()";
+    published_in_the_end(&format!("{AWAIT}{vfork}"), 2, "parent child");
+    // As its standard output.
+    let output = "
+p = subprocess.Popen(['sh', '-c', 'while [ ! -e ../go ]; do sleep 0.01; done; printf child'], stdout=fd)
+os.close(fd)
+print('ready', flush=True)
+p.wait()";
+    published_in_the_end(&format!("{AWAIT}{output}"), 2, "parent child");
+}
+
+#[test]
+fn w5_a_child_that_execs_keeps_its_parents_session_open() {
+    let program = "
+if os.fork() == 0:
+    os.set_inheritable(fd, True)
+    os.execvp('sh', ['sh', '-c', f'while [ ! -e ../go ]; do sleep 0.01; done; printf child >&{fd}'])
+print('ready', flush=True)
+os.close(fd)
+os.wait()";
+    published_in_the_end(&format!("{AWAIT}{program}"), 2, "parent child");
+}
+
+#[test]
+fn w5_a_descriptor_in_a_socket_that_nobody_reads_is_published_when_it_goes() {
+    let project = project();
+    let mut giver = Puppet::new(&project);
+    giver.does("a, b = socket.socketpair()");
+    giver.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
+    assert_eq!(
+        giver.does("os.write(fd, b'sent'), socket.send_fds(a, [b'x'], [fd])"),
+        "(4, 1)"
+    );
+    assert_eq!(giver.does("os.close(fd)"), "None");
+    assert_eq!(
+        project.read("STATE.md"),
+        "sent",
+        "the close of the last known one publishes"
+    );
+    // Received again by the same process: what it writes then follows.
+    assert_eq!(giver.does("fd = socket.recv_fds(b, 1, 1)[1][0]"), "ok");
+    assert_eq!(giver.does("os.write(fd, b' on'), os.close(fd)"), "(3, None)");
+    assert_eq!(project.read("STATE.md"), "sent on");
+    // One that was written to and goes with its socket, by nobody's close: it is published all the same.
+    giver.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
+    giver.does("(os.write(fd, b'in flight'), socket.send_fds(a, [b'x'], [fd]))");
+    giver.0.signal(Signal::TERM);
+    wait(&mut giver.0.0, Duration::from_secs(30));
+    eventually("it is published, or kept", || {
+        project.read("STATE.md") == "in flight" || !project.recovered().is_empty()
+    });
+}
