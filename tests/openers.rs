@@ -590,3 +590,116 @@ fn w5_a_descriptor_in_a_socket_that_nobody_reads_is_published_when_it_goes() {
         project.read("STATE.md") == "in flight" || !project.recovered().is_empty()
     });
 }
+
+#[test]
+fn w5_a_daemon_that_outlives_everybody_loses_nothing_and_tears_nothing() {
+    // As daemon(3) does it: both parents have gone before the first word of the daemon itself.
+    let daemonize = "
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+os.chdir('/')
+print('ready', flush=True)
+time.sleep(0.3)
+for n in range(20):
+    os.write(fd, b'%d ' % n)
+    time.sleep(0.01)
+os.close(fd)
+os.close(0)
+os.close(1)
+time.sleep(0.2)";
+    let project = project();
+    let mut parent = Running::start(project.python(&format!("{AWAIT}{daemonize}")));
+    assert_eq!(parent.hear(), "ready");
+    let whole: String = (0..20).fold("parent ".to_owned(), |text, n| text + &format!("{n} "));
+    eventually("all that was written", || {
+        let seen = project.read("STATE.md");
+        assert!(
+            seen == "version one\n" || whole.starts_with(&seen),
+            "never anything else: {seen}"
+        );
+        seen == whole
+    });
+    let history = project.history("STATE.md");
+    assert!(history.len() <= 3, "once, or once late: {history:?}");
+    assert!(project.recovered().is_empty());
+}
+
+#[test]
+fn w5_a_descriptor_that_another_process_took_is_published_when_it_closes() {
+    let project = project();
+    let (mut holder, mut thief) = (Puppet::new(&project), Puppet::new(&project));
+    holder.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
+    holder.does("os.write(fd, b'holder ')");
+    let number: u32 = holder.does("fd").parse().unwrap();
+    let pid = holder.0.pid();
+    thief.does("call = ctypes.CDLL(None, use_errno=True).syscall");
+    let taken = thief.does(&format!("call(438, os.pidfd_open({pid}), {number}, 0)"));
+    if taken == "-1" {
+        eprintln!("no pidfd_getfd(2) here: not tested");
+        return;
+    }
+    assert_eq!(holder.does("os.close(fd)"), "None");
+    assert_eq!(
+        thief.does(&format!("os.write({taken}, b'thief'), os.close({taken})")),
+        "(5, None)"
+    );
+    assert_eq!(project.read("STATE.md"), "holder thief");
+    assert!(project.recovered().is_empty());
+}
+
+#[test]
+fn w1_a_strangers_open_through_the_holders_proc_directory_waits_its_turn() {
+    let project = project();
+    let (mut holder, mut stranger) = (Puppet::new(&project), Puppet::new(&project));
+    holder.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
+    holder.does("os.write(fd, b'holder')");
+    let name = format!("/proc/{}/fd/{}", holder.0.pid(), holder.does("fd"));
+    assert_eq!(
+        stranger.does(&format!("os.open('{name}', os.O_WRONLY | os.O_NONBLOCK)")),
+        "EAGAIN"
+    );
+    stranger.starts(&format!("fd = os.open('{name}', os.O_RDWR)"));
+    project.await_sessions(1, 1);
+    assert_eq!(holder.does("os.close(fd)"), "None");
+    assert_eq!(stranger.says(), "ok");
+    assert_eq!(
+        stranger.does("os.read(fd, 99), os.write(fd, b' and stranger'), os.close(fd)"),
+        "(b'holder', 13, None)"
+    );
+    assert_eq!(project.read("STATE.md"), "holder and stranger");
+    assert_eq!(project.history("STATE.md").len(), 3);
+}
+
+#[test]
+fn w8_a_file_that_somebody_writes_is_renamed_away_when_he_is_done() {
+    let project = project();
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    for target in ["MOVED.md", "moved.txt"] {
+        holder.does("put('STATE.md', 'before')");
+        holder.does("f = open('STATE.md', 'w')");
+        holder.does("(f.write('session'), f.flush())");
+        other.starts(&format!("os.rename('STATE.md', '{target}')"));
+        project.await_sessions(1, 1);
+        assert_eq!(holder.does("f.close()"), "None");
+        assert_eq!(other.says(), "None");
+        assert_eq!(project.read(target), "session", "{target}");
+        assert_eq!(other.does("os.path.exists('STATE.md')"), "False");
+    }
+}
+
+#[test]
+fn w8_a_failed_rename_leaves_the_holders_session_where_it_was() {
+    let project = project();
+    let mut holder = Puppet::new(&project);
+    holder.does("f = open('STATE.md', 'w')");
+    holder.does("(f.write('before'), f.flush())");
+    assert_eq!(
+        holder.does("raw('renameat2', -100, b'STATE.md', -100, b'OTHER.md', 1)"),
+        "EEXIST"
+    );
+    assert_eq!(holder.does("os.rename('STATE.md', 'sub')"), "EISDIR");
+    assert_eq!(holder.does("(f.write(' and after'), f.close())"), "(10, None)");
+    assert_eq!(project.read("STATE.md"), "before and after");
+    assert_eq!(project.read("OTHER.md"), "o1");
+}
