@@ -44,8 +44,8 @@ FILES = [
     ),
     (
         "W8", "w8-a-renamed-session-keeps-its-old-name", "src/mount/coordinated/names.rs",
-        "own.set_name(moving.new.clone());",
-        "own.set_name(moving.old.clone());",
+        "own.iter().for_each(|own| own.set_name(moving.new.clone()));",
+        "own.iter().for_each(|own| own.set_name(moving.old.clone()));",
         ["names::w8_a_coordinated_temporary_name_becomes_the_file"],
     ),
     (
@@ -95,6 +95,30 @@ FILES = [
         "Err(_) => self.take_back(number),",
         "Err(_) => {}",
         ["renames::h3_a_rename_of_a_directory_that_fails_leaves_histories_where_they_are"],
+    ),
+    (
+        "W8", "w8-an-exchanged-session-keeps-its-old-name", "src/mount/coordinated/names.rs",
+        "exchanged.into_iter().for_each(|own| own.set_name(moving.old.clone()));",
+        "exchanged.into_iter().for_each(|own| drop(own.name()));",
+        ["openers::w8_a_holder_may_rename_its_open_file_to_an_ordinary_name_and_exchange_it"],
+    ),
+    (
+        "W8", "w8-a-rename-over-ones-own-open-file-is-undone-at-its-close", "src/mount/coordinated/names.rs",
+        "moving.old != moving.new => replaced.lose_name(),",
+        "moving.old != moving.new => drop(replaced.name()),",
+        ["openers::w8_a_holder_may_rename_over_its_own_open_file"],
+    ),
+    (
+        "W8", "w8-a-failed-rename-takes-the-session-along", "src/mount/coordinated/names.rs",
+        "own.iter().for_each(|own| own.set_name(moving.old.clone()));",
+        "own.iter().for_each(|own| drop(own.name()));",
+        ["openers::w8_a_failed_rename_leaves_the_holders_session_where_it_was"],
+    ),
+    (
+        "W9", "w9-a-directory-is-renamed-over-one-with-an-unborn-file", "src/mount/coordinated/directories.rs",
+        "if replaces && old != new",
+        "if false && replaces && old != new",
+        ["openers::w9_a_directory_in_which_somebody_creates_a_file_is_not_empty"],
     ),
     (
         "W8", "w8-unlink-answers-before-the-name-is-free", "src/mount/coordinated/names.rs",

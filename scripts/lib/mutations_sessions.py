@@ -225,16 +225,14 @@ SESSIONS = [
     ),
     (
         "W3", "w3-an-own-rename-leaves-what-was-written", "src/mount/coordinated/names.rs",
-        "this.end_now(own, Ending::Closed)?;",
-        'log::debug!("{own:?} stays {:?}", Ending::Closed);',
+        ".try_for_each(|own| this.end_now(own, Ending::Closed))?;",
+        ".for_each(|own| drop((own.name(), Ending::Closed)));",
         ["waiting::w3_the_holder_reads_renames_and_unlinks_its_own_open_file"],
     ),
     (
-        "W3", "w3-an-unlinked-file-comes-back-at-close", "src/mount/coordinated/names.rs",
-        """                let _ = own.staged(|staged| {
-                    staged.unlinked = true;""",
-        """                let _ = own.staged(|staged| {
-                    staged.unlinked = false;""",
+        "W3", "w3-an-unlinked-file-comes-back-at-close", "src/mount/coordinated/session.rs",
+        "staged.unlinked = true;",
+        "staged.unlinked = false;",
         ["waiting::w3_the_holder_reads_renames_and_unlinks_its_own_open_file"],
     ),
     (

@@ -61,7 +61,8 @@ fn row(version: &Version) -> Vec<String> {
     };
     let marks: Vec<_> = [(version.current, "current"), (version.stale, "stale")]
         .into_iter()
-        .filter_map(|(set, mark)| set.then(|| mark.to_owned()))
+        .filter(|(set, _)| *set)
+        .map(|(_, mark)| mark.to_owned())
         .chain(names(version))
         .collect();
     vec![

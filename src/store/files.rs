@@ -485,11 +485,11 @@ impl<D: Disk> Store<D> {
         {
             return Ok(Some(version));
         }
-        let versions = self.history.versions(path)?;
-        let current = versions.into_iter().find(|entry| entry.current);
-        Ok(current
-            .filter(|e| e.record.identity.is_some_and(|i| i.ino == stat.ino))
-            .map(|e| e.record.version))
+        let (_, own) = self.history.own_segment(path)?;
+        let record = own.current.and_then(|current| own.scan.records.get(&current));
+        Ok(record
+            .filter(|record| record.identity.is_some_and(|identity| identity.ino == stat.ino))
+            .map(|record| record.version))
     }
 
     /// Computes the hash of a version that was published without one, for a background thread. Returns whether it did.

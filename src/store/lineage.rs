@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::disk::{Disk, Stat};
 use super::history::{Kept, Key, Scan, VersionEntry, found};
@@ -48,9 +48,12 @@ impl<D: Disk> Segment<D> {
     }
 }
 
+/// The directory, name and state of a file.
+pub(super) type Live<D> = (<D as Disk>::Dir, OsString, Stat);
+
 /// What a name's file was, and is.
 pub(super) struct Lineage<D: Disk> {
-    pub live: Option<(D::Dir, OsString, Stat)>,
+    pub live: Option<Live<D>>,
     /// The name's own first, whole.
     pub segments: Vec<Segment<D>>,
 }
@@ -83,8 +86,8 @@ impl<D: Disk> Lineage<D> {
 }
 
 impl<D: Disk> History<D> {
-    /// The history of `path` and of the names that its files had before.
-    pub(super) fn lineage(&self, path: &Path) -> io::Result<Lineage<D>> {
+    /// What `path` itself has, and the file that is there now.
+    pub(super) fn own_segment(&self, path: &Path) -> io::Result<(Option<Live<D>>, Segment<D>)> {
         let live = self.live(path)?;
         let (mut dir, mut scan) = self.history_of(path)?;
         if live.is_none() && scan.records.is_empty() {
@@ -108,6 +111,12 @@ impl<D: Disk> History<D> {
             until: u64::MAX,
             heir: None,
         };
+        Ok((live, own))
+    }
+
+    /// The history of `path` and of the names that its files had before.
+    pub(super) fn lineage(&self, path: &Path) -> io::Result<Lineage<D>> {
+        let (live, own) = self.own_segment(path)?;
         let mut lineage = Lineage {
             live,
             segments: vec![own],
@@ -211,7 +220,7 @@ impl<D: Disk> History<D> {
 
     fn record_at(
         &self,
-        former: &PathBuf,
+        former: &Path,
         dir: &D::Dir,
         name: &std::ffi::OsStr,
         live: &Stat,
