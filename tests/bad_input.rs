@@ -194,6 +194,7 @@ fn r6_a_link_in_place_of_anything_in_the_store_is_not_followed() {
         "daemon.json",
         "daemon.json.new",
         "sock",
+        "moves",
         "shadows/journal",
         "shadows",
         "history",

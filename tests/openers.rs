@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use support::puppet::Puppet;
 use support::twin::Twin;
-use support::{Project, Running, eventually, succeed, wait, watchdog};
+use support::{Immutable, Project, Running, eventually, succeed, wait, watchdog};
 
 fn project() -> Project {
     watchdog();
@@ -690,7 +690,11 @@ fn w8_a_file_that_somebody_writes_is_renamed_away_when_he_is_done() {
 
 #[test]
 fn w8_a_failed_rename_leaves_the_holders_session_where_it_was() {
-    let project = project();
+    let mut project = project();
+    project.unmount();
+    let fixed = project.path("sub");
+    let Some(_fixed) = Immutable::new(&fixed) else { return };
+    project.mount();
     let mut holder = Puppet::new(&project);
     holder.does("f = open('STATE.md', 'w')");
     holder.does("(f.write('before'), f.flush())");
@@ -699,7 +703,14 @@ fn w8_a_failed_rename_leaves_the_holders_session_where_it_was() {
         "EEXIST"
     );
     assert_eq!(holder.does("os.rename('STATE.md', 'sub')"), "EISDIR");
+    assert_eq!(
+        holder.does("os.rename('STATE.md', 'sub/x.md')"),
+        "EPERM",
+        "what the backing filesystem says"
+    );
     assert_eq!(holder.does("(f.write(' and after'), f.close())"), "(10, None)");
     assert_eq!(project.read("STATE.md"), "before and after");
     assert_eq!(project.read("OTHER.md"), "o1");
+    assert!(!project.path("sub/x.md").exists());
+    project.unmount();
 }

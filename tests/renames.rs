@@ -213,9 +213,12 @@ fn h3_a_file_that_was_deleted_before_its_directory_was_renamed_is_found_by_both_
 
 #[test]
 fn h3_a_new_directory_of_an_old_name_has_nothing_to_do_with_the_renamed_one() {
-    let project = project(&[("docs/a.md", "one")]);
+    let mut project = project(&[("docs/a.md", "one")]);
     write(&project, "docs/a.md", "two");
     rename(&project, "docs", "notes");
+    // The next daemon reads the histories anew, that of the old path before that of the new one.
+    project.unmount();
+    project.mount();
     std::fs::create_dir(project.path("docs")).unwrap();
     write(&project, "docs/a.md", "another");
     write(&project, "docs/a.md", "another, again");
@@ -244,6 +247,14 @@ fn h3_histories_follow_two_directories_that_are_exchanged() {
     let (x, y) = (contents(&project, "x/a.md"), contents(&project, "y/a.md"));
     assert!(x.ends_with(&["y3".into(), "y4".into()]), "{x:?}");
     assert!(y.ends_with(&["x2".into(), "x3".into()]), "{y:?}");
+    for name in ["x/a.md", "y/a.md"] {
+        let history = project.history(name);
+        assert_eq!(
+            (&history[1]["how"], &history[0]["stale"]),
+            (&"close".into(), &false.into()),
+            "{history:?}"
+        );
+    }
 }
 
 #[test]
@@ -355,6 +366,10 @@ fn h3_a_rename_of_a_directory_that_fails_leaves_histories_where_they_are() {
     std::fs::remove_file(project.path("full/a.md")).unwrap();
     write(&project, "full/a.md", "new");
     assert_eq!(contents(&project, "full/a.md"), ["other", "other two", "new"]);
-    std::fs::remove_file(project.path("d/a.md")).unwrap();
+    write(&project, "d/b.md", "b1");
+    for name in ["d/a.md", "d/b.md"] {
+        std::fs::remove_file(project.path(name)).unwrap();
+    }
+    assert_eq!(numbers(&project.history("full/b.md")), Vec::<u64>::new());
     assert_eq!(numbers(&project.history("d/below/a.md")), Vec::<u64>::new());
 }

@@ -122,7 +122,8 @@ impl<D: Disk> History<D> {
         let files = disk.open_dir(&store, OsStr::new("history"))?;
         let recovered = disk.open_dir(&store, OsStr::new("recovered"))?;
         Ok(History {
-            moves: RwLock::new(History::read_moves(&disk, &store)?),
+            // What is no list of moves leads nowhere; the owner sets it aside.
+            moves: RwLock::new(History::read_moves(&disk, &store).unwrap_or_default()),
             home: store,
             disk,
             root,

@@ -41,7 +41,7 @@ impl<D: Disk> Store<D> {
         if !formatted {
             write_format(&disk, &home, &root).map_err(StoreError::io("write", "format"))?;
         }
-        let moves = History::read_moves(&disk, &home).map_err(StoreError::io("read", "moves"))?;
+        let moves = History::own_moves(&disk, &home, &shadows).map_err(StoreError::io("read", "moves"))?;
         let history = History {
             moves: RwLock::new(moves),
             home,

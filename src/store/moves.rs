@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::disk::{Disk, if_there, read_small};
+use super::disk::{Disk, Kind, if_there, read_small};
 use super::record::{decode_path, encode_path};
 use super::{History, JOURNAL_READ_BYTES_MAX, Store};
 
 const FILE: &str = "moves";
+/// A file longer than this is cut to the newest moves, as many as half of it holds.
+pub(super) const MOVES_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// One directory's rename. The two of an exchange have one number.
 #[derive(Debug, Clone)]
@@ -22,6 +24,19 @@ struct Move {
     from: PathBuf,
     to: PathBuf,
     time: u64,
+}
+
+impl Move {
+    fn line(&self) -> io::Result<Vec<u8>> {
+        Line {
+            number: self.number,
+            from: encode_path(&self.from),
+            to: encode_path(&self.to),
+            time: self.time,
+            undone: false,
+        }
+        .bytes()
+    }
 }
 
 /// The same as it lies on disk: a line of JSON.
@@ -35,6 +50,14 @@ struct Line {
     /// The move of this number did not happen.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     undone: bool,
+}
+
+impl Line {
+    fn bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
 }
 
 /// All renames of directories that the histories below them outlive.
@@ -76,12 +99,16 @@ impl Moves {
     }
 
     fn index(&mut self) {
+        let all = std::mem::take(&mut self.all);
         (self.arrived, self.left) = Default::default();
-        for (at, found) in self.all.iter().enumerate() {
-            self.arrived.entry(found.to.clone()).or_default().push(at);
-            let left = self.left.entry(found.from.clone()).or_default();
-            *left = found.time.max(*left);
-        }
+        all.into_iter().for_each(|found| self.add(found));
+    }
+
+    fn add(&mut self, found: Move) {
+        self.arrived.entry(found.to.clone()).or_default().push(self.all.len());
+        let left = self.left.entry(found.from.clone()).or_default();
+        *left = found.time.max(*left);
+        self.all.push(found);
     }
 
     /// The path that `path` had before the last move, older than number `bound`, that brought it where it is; and that move's number.
@@ -106,6 +133,28 @@ impl Moves {
             .filter_map(|above| self.left.get(above))
             .max()
             .copied()
+    }
+
+    /// How many are known.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The newest moves, as lines, that together have at most `bytes_max` bytes; and how many they are.
+    fn newest(&self, bytes_max: u64) -> io::Result<(Vec<u8>, usize)> {
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        for found in self.all.iter().rev() {
+            let line = found.line()?;
+            bytes += line.len() as u64;
+            if bytes > bytes_max {
+                break;
+            }
+            lines.push(line);
+        }
+        let count = lines.len();
+        lines.reverse();
+        Ok((lines.concat(), count))
     }
 
     /// Whether a history below `path` may lie under another path.
@@ -134,10 +183,22 @@ impl MoveLog {
 }
 
 impl<D: Disk> History<D> {
-    /// What `.concord/moves` says; nothing when it cannot be read: then histories are found under their old paths only.
+    /// What `.concord/moves` says.
+    ///
+    /// # Errors
+    /// The errno of reading it; ELOOP or InvalidInput when it is no regular file, InvalidData when it is absurdly long.
     pub(super) fn read_moves(disk: &D, home: &D::Dir) -> io::Result<Moves> {
         let bytes = if_there(read_small(disk, home, OsStr::new(FILE), JOURNAL_READ_BYTES_MAX))?;
         Ok(Moves::parse(&bytes.unwrap_or_default()))
+    }
+
+    /// The same for the owner of the store: what is not a regular file there is moved to where recovery sets it aside.
+    pub(super) fn own_moves(disk: &D, home: &D::Dir, shadows: &D::Dir) -> io::Result<Moves> {
+        let name = OsStr::new(FILE);
+        if if_there(disk.stat_at(home, name))?.is_some_and(|stat| stat.kind != Kind::File) {
+            disk.rename((home, name), (shadows, OsStr::new("moves.bad")))?;
+        }
+        Self::read_moves(disk, home)
     }
 }
 
@@ -207,51 +268,51 @@ impl<D: Disk> Store<D> {
 
     fn write_down(&self, ways: &[Way<'_>], now: u64) -> io::Result<u64> {
         let _writing = self.move_log.writing.lock();
-        let number = self.history.moves.read().next;
-        let line = |(from, to): &Way<'_>| Line {
-            number,
-            from: encode_path(from),
-            to: encode_path(to),
-            time: now,
-            undone: false,
-        };
-        self.append_lines(&ways.iter().map(line).collect::<Vec<_>>())?;
-        let mut moves = self.history.moves.write();
-        for (from, to) in ways {
-            moves.all.push(Move {
-                number,
-                from: from.to_path_buf(),
-                to: to.to_path_buf(),
-                time: now,
-            });
+        if self.history.moves.read().len > MOVES_BYTES_MAX {
+            self.shorten()?;
         }
-        moves.index();
+        let number = self.history.moves.read().next;
+        let made = |(from, to): &Way<'_>| Move {
+            number,
+            from: from.to_path_buf(),
+            to: to.to_path_buf(),
+            time: now,
+        };
+        let made: Vec<Move> = ways.iter().map(made).collect();
+        let lines: io::Result<Vec<_>> = made.iter().map(Move::line).collect();
+        self.append(&lines?.concat(), number)?;
+        let mut moves = self.history.moves.write();
+        made.into_iter().for_each(|found| moves.add(found));
         Ok(number)
     }
 
-    /// Lines that are on disk when this returns.
-    fn append_lines(&self, lines: &[Line]) -> io::Result<()> {
+    /// Forgets the oldest moves.
+    fn shorten(&self) -> io::Result<()> {
+        let (disk, home) = (self.disk(), &self.history.home);
+        let (bytes, count) = self.history.moves.read().newest(MOVES_BYTES_MAX / 2)?;
+        let part = OsStr::new("moves.part");
+        if_there(disk.unlink(home, part))?;
+        let file = disk.create(home, part)?;
+        disk.write_at(&file, &bytes, 0)?;
+        disk.sync_file(&file)?;
+        disk.rename((home, part), (home, OsStr::new(FILE)))?;
+        let mut moves = self.history.moves.write();
+        let oldest = moves.all.len() - count;
+        moves.all.drain(..oldest);
+        moves.index();
+        moves.len = bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Appends lines, which are on disk when this returns.
+    fn append(&self, bytes: &[u8], number: u64) -> io::Result<()> {
         let disk = self.disk();
-        let mut bytes = Vec::new();
-        for line in lines {
-            bytes.extend(serde_json::to_vec(line)?);
-            bytes.push(b'\n');
-        }
-        let (len, next) = {
-            let moves = self.history.moves.read();
-            (moves.len, moves.next)
-        };
+        let len = self.history.moves.read().len;
         let file = disk.open_or_create(&self.history.home, OsStr::new(FILE))?;
         let written = disk
-            .write_at(&file, &bytes, len)
+            .write_at(&file, bytes, len)
             .and_then(|()| disk.sync_file(&file))
-            .and_then(|()| {
-                if len == 0 {
-                    disk.sync_dir(&self.history.home)
-                } else {
-                    Ok(())
-                }
-            });
+            .and_then(|()| disk.sync_dir(&self.history.home));
         if written.is_err() {
             // The next line is written over it.
             let _ = disk.set_len(&file, len);
@@ -259,7 +320,7 @@ impl<D: Disk> Store<D> {
         }
         let mut moves = self.history.moves.write();
         moves.len = len + bytes.len() as u64;
-        moves.next = lines.iter().map(|line| line.number + 1).fold(next, u64::max);
+        moves.next = moves.next.max(number + 1);
         Ok(())
     }
 
@@ -274,7 +335,7 @@ impl<D: Disk> Store<D> {
             time: 0,
             undone: true,
         };
-        if let Err(error) = self.append_lines(&[undone]) {
+        if let Err(error) = undone.bytes().and_then(|line| self.append(&line, number)) {
             log::warn!("cannot note in .concord/moves that a directory was not renamed: {error}");
         }
         let mut moves = self.history.moves.write();

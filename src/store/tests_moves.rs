@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::disk::Disk;
+use super::moves::MOVES_BYTES_MAX;
 use super::record::Who;
 use super::sim::{Dice, Plan, ROOT, SimDisk};
 use super::tests_faults::info;
@@ -125,6 +126,31 @@ fn check(disk: &SimDisk, done: bool, (wanted, anywhere): (&[&str], bool), contex
     drop(store);
     let again = Store::open(disk.clone(), ROOT, 6).unwrap().1;
     assert_eq!(again.items, vec![], "{context}: a second recovery finds something");
+}
+
+#[test]
+fn the_moves_that_are_written_down_do_not_grow_without_end() {
+    let disk = start(Plan::Never);
+    let store = open(&disk).unwrap();
+    let long = "x".repeat(4000);
+    let other = "y".repeat(4000);
+    let steps = MOVES_BYTES_MAX as usize / 8000 * 3;
+    let mut now = "d".to_owned();
+    for step in 0..steps {
+        let next = if step % 2 == 0 { &long } else { &other };
+        let rename = || disk.rename((&ROOT, OsStr::new(&now)), (&ROOT, OsStr::new(next)));
+        let ways = [(Path::new(&now), Path::new(next))];
+        store.move_directories::<(), io::Error>(&ways, 20, rename).unwrap();
+        now = next.clone();
+        if step % 100 == 0 {
+            let size = disk.tree()["/.concord/moves"].len() as u64;
+            assert!(size < MOVES_BYTES_MAX + 10_000, "{size}");
+        }
+    }
+    drop(store);
+    let store = open(&disk).unwrap();
+    let count = store.history().moves.read().count();
+    assert!(count > 100 && count < steps, "{count}");
 }
 
 type Scenario = (&'static str, fn(&Store<SimDisk>) -> io::Result<()>, [&'static str; 2]);
