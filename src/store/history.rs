@@ -95,8 +95,6 @@ pub struct History<D: Disk> {
     pub(super) root: D::Dir,
     pub(super) files: D::Dir,
     pub(super) recovered: D::Dir,
-    /// `.concord/` itself.
-    pub(super) home: D::Dir,
     /// Nothing else is locked under it, and nothing waits.
     pub(super) moves: RwLock<Moves>,
 }
@@ -124,7 +122,6 @@ impl<D: Disk> History<D> {
         Ok(History {
             // What is no list of moves leads nowhere; the owner sets it aside.
             moves: RwLock::new(History::read_moves(&disk, &store).unwrap_or_default()),
-            home: store,
             disk,
             root,
             files,

@@ -44,7 +44,6 @@ impl<D: Disk> Store<D> {
         let moves = History::own_moves(&disk, &home, &shadows).map_err(StoreError::io("read", "moves"))?;
         let history = History {
             moves: RwLock::new(moves),
-            home,
             disk,
             root,
             files,

@@ -288,7 +288,7 @@ impl<D: Disk> Store<D> {
 
     /// Forgets the oldest moves.
     fn shorten(&self) -> io::Result<()> {
-        let (disk, home) = (self.disk(), &self.history.home);
+        let (disk, home) = (self.disk(), &self.home);
         let (bytes, count) = self.history.moves.read().newest(MOVES_BYTES_MAX / 2)?;
         let part = OsStr::new("moves.part");
         if_there(disk.unlink(home, part))?;
@@ -308,11 +308,11 @@ impl<D: Disk> Store<D> {
     fn append(&self, bytes: &[u8], number: u64) -> io::Result<()> {
         let disk = self.disk();
         let len = self.history.moves.read().len;
-        let file = disk.open_or_create(&self.history.home, OsStr::new(FILE))?;
+        let file = disk.open_or_create(&self.home, OsStr::new(FILE))?;
         let written = disk
             .write_at(&file, bytes, len)
             .and_then(|()| disk.sync_file(&file))
-            .and_then(|()| disk.sync_dir(&self.history.home));
+            .and_then(|()| disk.sync_dir(&self.home));
         if written.is_err() {
             // The next line is written over it.
             let _ = disk.set_len(&file, len);
