@@ -103,6 +103,53 @@ fn h3_the_name_that_a_file_left_keeps_its_versions_and_a_new_file_there_goes_on_
 }
 
 #[test]
+fn h3_a_name_that_another_file_had_before_lists_the_versions_of_both() {
+    let project = project(&[("a.md", "a1"), ("b.md", "b1")]);
+    write(&project, "b.md", "b2");
+    std::fs::remove_file(project.path("b.md")).unwrap();
+    for content in ["a2", "a3", "a4"] {
+        write(&project, "a.md", content);
+    }
+    rename(&project, "a.md", "b.md");
+    write(&project, "b.md", "a5");
+    assert_eq!(
+        contents(&project, "b.md"),
+        ["b1", "b2", "a1", "a2", "a3", "a4", "a4", "a5"]
+    );
+    let numbers = numbers(&project.history("b.md"));
+    assert_eq!(numbers, [9, 8, 7, 6, 5, 4, 2, 1], "3 is when b.md was removed");
+    restore(&project, "b.md", 5);
+    assert_eq!(project.read("b.md"), "a2");
+    restore(&project, "b.md", 2);
+    assert_eq!(project.read("b.md"), "b2");
+    // And on to a third name.
+    rename(&project, "b.md", "c.md");
+    assert_eq!(
+        contents(&project, "c.md"),
+        ["a1", "a2", "a3", "a4", "a4", "a5", "a2", "b2", "b2"]
+    );
+}
+
+#[test]
+fn h3_numbers_do_not_run_away_when_files_change_places_for_ever() {
+    let project = project(&[("a.md", "a"), ("b.md", "b")]);
+    write(&project, "a.md", "a1");
+    std::fs::remove_file(project.path("b.md")).unwrap();
+    for _ in 0..60 {
+        for (from, to) in [("a.md", "b.md"), ("b.md", "a.md")] {
+            rename(&project, from, to);
+            write(&project, from, "another");
+            std::fs::remove_file(project.path(from)).unwrap();
+        }
+    }
+    let history = project.history("a.md");
+    assert!(history[0]["version"].as_u64().unwrap() < 1 << 54, "{}", history[0]);
+    write(&project, "a.md", "and on");
+    assert_eq!(project.read("a.md"), "and on");
+    assert_eq!(contents(&project, "a.md").last().unwrap(), "and on");
+}
+
+#[test]
 fn h3_a_file_that_comes_back_brings_along_what_it_was_meanwhile() {
     let project = project(&[("a.md", "one")]);
     write(&project, "a.md", "two");

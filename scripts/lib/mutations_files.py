@@ -50,15 +50,21 @@ FILES = [
     ),
     (
         "H3", "h3-a-rename-leaves-the-history-behind", "src/store/names.rs",
-        "record.come_from(src.path, version, live.is_none());",
-        "record.come_from(src.path, version, false);",
+        "continues: live.is_none(),",
+        "continues: false,",
         ["renames::h3_a_files_history_follows_it_to_a_free_name"],
     ),
     (
         "W8", "w8-a-temporary-names-history-replaces-the-files", "src/store/names.rs",
-        "record.come_from(src.path, version, live.is_none());",
-        "record.come_from(src.path, version, true);",
+        "continues: live.is_none(),",
+        "continues: true,",
         ["renames::w8_a_saver_with_a_coordinated_temporary_name_makes_versions_of_the_file_and_of_nothing_else"],
+    ),
+    (
+        "H3", "h3-a-number-means-two-versions", "src/store/lineage.rs",
+        "Ok(match shift.saturating_add(from.version) < SHIFTED_MAX {",
+        "Ok(match shift.saturating_add(from.version) > SHIFTED_MAX {",
+        ["renames::h3_a_name_that_another_file_had_before_lists_the_versions_of_both"],
     ),
     (
         "H3", "h3-a-renamed-files-history-has-no-beginning", "src/store/lineage.rs",

@@ -170,7 +170,7 @@ impl<D: Disk> Store<D> {
     /// path. On disk before anything else happens: once more than the change itself, it is all that leads there.
     fn take_over_history(&self, history: &mut FileHistory<D>, place: &Place<'_, D>, live: &Stat) -> io::Result<()> {
         let at = (place.dir, place.name, live);
-        let Some(record) = self.history.arrived(place.path, at, history.next)? else {
+        let Some(record) = self.history.arrived(place.path, at, (&history.records, history.next))? else {
             return Ok(());
         };
         self.announce(history, &record)?;

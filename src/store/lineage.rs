@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, Stat};
 use super::history::{Kept, Key, Scan, VersionEntry, found};
@@ -14,8 +14,15 @@ use super::{History, prefix};
 /// Names that are followed back. A file that was renamed more often shows its older versions under the older names only.
 const FORMER_NAMES_MAX: usize = 64;
 
+/// Numbers beyond this are not given for the sake of a complete listing; JavaScript's readers of our JSON know no greater ones.
+const SHIFTED_MAX: u64 = 1 << 53;
+
+/// A name's own records, and the number of its next version.
+pub(super) type Own<'a> = (&'a BTreeMap<u64, VersionRecord>, u64);
+
 /// The part of a name's history that is of one file.
 pub(super) struct Segment<D: Disk> {
+    path: PathBuf,
     pub dir: Option<D::Dir>,
     pub scan: Scan,
     /// The version whose content is not here: the live file's, or the one that left for another name.
@@ -26,6 +33,8 @@ pub(super) struct Segment<D: Disk> {
     until: u64,
     /// Whose content `current` is, by segment and version. `None`: the live file's.
     heir: Option<(usize, u64)>,
+    /// What is added to its numbers when they are told.
+    shift: u64,
 }
 
 impl<D: Disk> Segment<D> {
@@ -61,10 +70,16 @@ pub(super) struct Lineage<D: Disk> {
 impl<D: Disk> Lineage<D> {
     /// Adds the versions of former names whose numbers the name itself has not used.
     pub fn add_former(&self, entries: &mut BTreeMap<u64, VersionEntry>) {
-        for segment in &self.segments[1..] {
+        for segment in self.former() {
+            let up = |number: u64| number + segment.shift;
             for record in segment.stay().filter(|record| segment.host(record.version).is_some()) {
-                entries.entry(record.version).or_insert_with(|| VersionEntry {
-                    record: record.clone(),
+                entries.entry(up(record.version)).or_insert_with(|| VersionEntry {
+                    record: VersionRecord {
+                        version: up(record.version),
+                        based_on: record.based_on.map(up),
+                        replaced: record.replaced.map(up),
+                        ..record.clone()
+                    },
                     current: false,
                     gone: false,
                 });
@@ -72,16 +87,24 @@ impl<D: Disk> Lineage<D> {
         }
     }
 
-    /// The segment that a version is in.
-    fn holder(&self, version: u64) -> Option<usize> {
+    /// What the name itself has not listed already.
+    fn former(&self) -> impl Iterator<Item = &Segment<D>> {
+        let own = &self.segments[0].path;
+        self.segments[1..].iter().filter(move |segment| segment.path != *own)
+    }
+
+    /// The segment that a version is in, and its number there.
+    fn holder(&self, version: u64) -> Option<(usize, u64)> {
         let own = self.segments[0].scan.records.get(&version);
         if own.is_some_and(VersionRecord::is_tombstone) {
             return None;
         }
-        let holds = |(at, segment): &(usize, &Segment<D>)| {
-            segment.host(version).is_some() && (*at == 0 || segment.stay().any(|record| record.version == version))
-        };
-        self.segments.iter().enumerate().find(holds).map(|(at, _)| at)
+        let own = &self.segments[0].path;
+        self.segments.iter().enumerate().find_map(|(at, segment)| {
+            let number = version.checked_sub(segment.shift)?;
+            let of_it = || segment.path != *own && segment.stay().any(|record| record.version == number);
+            (segment.host(number).is_some() && (at == 0 || of_it())).then_some((at, number))
+        })
     }
 }
 
@@ -97,19 +120,21 @@ impl<D: Disk> History<D> {
         if let Some((dir, name, stat)) = &live {
             current = self.current_of(&scan, dir, name, stat)?;
             if current.is_none() {
-                let arrived = self.arrived(path, (dir, name, stat), scan.next())?;
+                let arrived = self.arrived(path, (dir, name, stat), (&scan.records, scan.next()))?;
                 let record = arrived.unwrap_or_else(|| found(path, scan.next(), stat));
                 current = Some(record.version);
                 scan.records.insert(record.version, record);
             }
         }
         let own = Segment {
+            path: path.to_owned(),
             dir,
             scan,
             current,
             after: 0,
             until: u64::MAX,
             heir: None,
+            shift: 0,
         };
         Ok((live, own))
     }
@@ -121,17 +146,49 @@ impl<D: Disk> History<D> {
             live,
             segments: vec![own],
         };
+        self.trace(&mut lineage.segments)?;
+        Ok(lineage)
+    }
+
+    /// Adds what the files of `segments` were before.
+    fn trace(&self, segments: &mut Vec<Segment<D>>) -> io::Result<()> {
         let mut at = 0;
-        while at < lineage.segments.len() && lineage.segments.len() < FORMER_NAMES_MAX {
-            let mut former = Vec::new();
-            for record in lineage.segments[at].stay().rev() {
-                former.extend(self.segment_before(record, at)?);
+        while at < segments.len() && segments.len() < FORMER_NAMES_MAX {
+            let (mut former, shift) = (Vec::new(), segments[at].shift);
+            for record in segments[at].stay().rev() {
+                if let Some(from) = &record.came_from {
+                    former.extend(self.segment_before(from, (at, record.version), shift)?);
+                }
             }
-            lineage.segments.extend(former);
+            segments.extend(former);
             at += 1;
         }
-        lineage.segments.truncate(FORMER_NAMES_MAX);
-        Ok(lineage)
+        segments.truncate(FORMER_NAMES_MAX);
+        Ok(())
+    }
+
+    /// What is added to the numbers that a file had as `from`, now that it comes to `path`: so much that they come after those which the
+    /// name has used for other files.
+    pub(super) fn shift(&self, path: &Path, (own, next): Own<'_>, from: &CameFrom) -> io::Result<u64> {
+        if own.is_empty() || !from.continues {
+            return Ok(0);
+        }
+        let mut segments: Vec<_> = self.segment_before(from, (0, 0), 0)?.into_iter().collect();
+        self.trace(&mut segments)?;
+        let here = encode_path(path);
+        let came_from_here = |record: &VersionRecord| record.came_from.as_ref().is_some_and(|from| from.path == here);
+        let others = segments
+            .iter()
+            .filter(|segment| segment.path != path)
+            .flat_map(|segment| {
+                let others = segment.stay().filter(|record| !came_from_here(record));
+                others.map(|record| record.version + segment.shift)
+            });
+        let shift = others.min().map_or(0, |lowest| next.saturating_sub(lowest));
+        Ok(match shift.saturating_add(from.version) < SHIFTED_MAX {
+            true => shift,
+            false => 0,
+        })
     }
 
     fn history_of(&self, path: &Path) -> io::Result<(Option<D::Dir>, Scan)> {
@@ -161,11 +218,11 @@ impl<D: Disk> History<D> {
         }
     }
 
-    /// What the file that became version `record` was under the name it had before.
-    fn segment_before(&self, record: &VersionRecord, at: usize) -> io::Result<Option<Segment<D>>> {
-        let Some(from) = record.came_from.as_ref().filter(|from| from.continues) else {
+    /// What a file that came from elsewhere was there. `heir` is what became of it, whose numbers are told with `shift` added.
+    fn segment_before(&self, from: &CameFrom, heir: (usize, u64), shift: u64) -> io::Result<Option<Segment<D>>> {
+        if !from.continues {
             return Ok(None);
-        };
+        }
         let Some(path) = decode_path(&from.path) else {
             return Ok(None);
         };
@@ -177,22 +234,24 @@ impl<D: Disk> History<D> {
         let mut before = scan.records.range(..from.version).rev();
         let after = before.find(|(_, record)| record.is_tombstone()).map_or(0, |(v, _)| *v);
         Ok(Some(Segment {
+            path,
             dir: Some(dir),
             scan,
             current: Some(from.version),
             after,
             until: from.version,
-            heir: Some((at, record.version)),
+            heir: Some(heir),
+            shift: shift + from.shift,
         }))
     }
 
     /// The record of a file that came to `path` with a directory, and has not been changed since: what it was under its former path, with a
-    /// number of at least `next`.
+    /// number that its own history has not used.
     pub(super) fn arrived(
         &self,
         path: &Path,
         (dir, name, live): (&D::Dir, &std::ffi::OsStr, &Stat),
-        next: u64,
+        own: Own<'_>,
     ) -> io::Result<Option<VersionRecord>> {
         let (mut at, mut bound) = (path.to_owned(), u64::MAX);
         loop {
@@ -201,14 +260,17 @@ impl<D: Disk> History<D> {
                 return Ok(None);
             };
             if let Some(record) = self.record_at(&former, dir, name, live)? {
+                let mut from = CameFrom {
+                    path: encode_path(&former),
+                    version: record.version,
+                    continues: true,
+                    shift: 0,
+                };
+                from.shift = self.shift(path, own, &from)?;
                 return Ok(Some(VersionRecord {
-                    version: record.version.max(next),
+                    version: (record.version + from.shift).max(own.1),
                     path: encode_path(path),
-                    came_from: Some(CameFrom {
-                        path: encode_path(&former),
-                        version: record.version,
-                        continues: true,
-                    }),
+                    came_from: Some(from),
                     // What it extends is in the other history.
                     extends: None,
                     ..record
@@ -237,7 +299,7 @@ impl<D: Disk> History<D> {
     /// Opens the content of a version that is somewhere in the lineage.
     pub(super) fn open_in(&self, lineage: &Lineage<D>, version: u64) -> io::Result<Kept<D::File>> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("version {version} is not kept"));
-        let (mut at, mut wanted) = (lineage.holder(version).ok_or_else(missing)?, version);
+        let (mut at, mut wanted) = lineage.holder(version).ok_or_else(missing)?;
         let mut bytes = None;
         loop {
             let segment = &lineage.segments[at];

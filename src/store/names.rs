@@ -6,7 +6,7 @@ use std::path::Path;
 use super::disk::{Disk, Stat};
 use super::error::{At, at};
 use super::files::{FileHistory, Taken, content_name, record_name};
-use super::record::{How, Identity, JournalLine, VersionRecord, Who, clip, clip_who, encode_path};
+use super::record::{CameFrom, How, Identity, JournalLine, VersionRecord, Who, clip, clip_who, encode_path};
 use super::{HASH_BYTES_MAX, Place, PublishError, PublishInfo, Published, Stage, Store};
 use crate::rules::Durability;
 
@@ -95,7 +95,15 @@ impl<D: Disk> Store<D> {
         let mut record = self.record_for(dst, &history, &moving, replaced, (who, based_on), info);
         record.hash = self.hash_small(&file, &moving, info).map_err(at(Stage::Look))?;
         if let Some(version) = source.as_ref().and_then(|(_, _, stone)| stone.replaced) {
-            record.come_from(src.path, version, live.is_none());
+            let mut from = CameFrom {
+                path: encode_path(src.path),
+                version,
+                continues: live.is_none(),
+                shift: 0,
+            };
+            let own = (&history.records, history.next);
+            from.shift = self.history.shift(dst.path, own, &from).map_err(at(Stage::Look))?;
+            record.come_from(from);
         }
         undo.dirs.push((history.dir.clone(), record_name(record.version)));
         self.announce(&mut history, &record).map_err(at(Stage::Record))?;

@@ -154,6 +154,13 @@ pub struct CameFrom {
     pub version: u64,
     /// The new name was free: its history goes on with that of the old one. Else the file replaced another, whose history stays.
     pub continues: bool,
+    /// What is added to the numbers under the old name: the new one has used them for other files.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub shift: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl VersionRecord {
@@ -167,16 +174,12 @@ impl VersionRecord {
         identity.is(stat) || grown || touched
     }
 
-    /// Its file was version `version` of `path`. Where the history `continues`, none of its numbers is used for anything else.
-    pub fn come_from(&mut self, path: &Path, version: u64, continues: bool) {
-        if continues {
-            self.version = self.version.max(version + 1);
+    /// What its file was before. Where the history continues, none of its numbers is used for anything else.
+    pub fn come_from(&mut self, from: CameFrom) {
+        if from.continues {
+            self.version = self.version.max(from.version + from.shift + 1);
         }
-        self.came_from = Some(CameFrom {
-            path: encode_path(path),
-            version,
-            continues,
-        });
+        self.came_from = Some(from);
     }
 
     /// Says that the name went away; there is no content.
@@ -268,7 +271,7 @@ impl VersionRecord {
         if raw.extends.is_some_and(|e| e >= version) {
             return Err(BadRecord::Field("extends"));
         }
-        let continues = |from: &CameFrom| from.continues && from.version > version;
+        let continues = |from: &CameFrom| from.continues && from.version.saturating_add(from.shift) > version;
         if raw
             .came_from
             .as_ref()
