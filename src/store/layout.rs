@@ -79,7 +79,7 @@ fn own_dir<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr, path: &str) -> Result<
     let made = disk
         .open_dir(dir, name)
         .map_err(StoreError::io("open the directory", path))?;
-    disk.restrict_dir(&made)
+    disk.restrict_dir(&made, dir)
         .map_err(StoreError::io("close to others", path))?;
     Ok(made)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::handles::Writer;
+use super::permission;
 use super::session::{EndReply, Outcome, Session, Staged};
 use super::{Coordination, Counted, caller, described, nanos_now, place, publish_info};
 use crate::mount::attr;
@@ -215,6 +216,16 @@ impl Coordination {
         let _turn = self.turns.take(&[&name]);
         let content = Arc::clone(&staged.shadow.file);
         let replaced = self.replaced_by(&name);
+        let base = staged.base.as_ref().unwrap_or(&staged.shadow.file);
+        if let Some(replaced) = &replaced
+            && !permission::may_write(session.about.caller, base, replaced.fd())
+        {
+            // Only where the queue does not see to it: a late session, or one that stepped back from a lock.
+            self.counts.add(Counted::Failed);
+            let reason = "the file was replaced by one that its writer may not write to";
+            self.discard(session, staged, Counted::Failed, reason);
+            return Outcome::Lost(Errno::ACCESS);
+        }
         let result = self
             .path_of(&name)
             .and_then(|path| Ok((self.directory(name.parent)?, path)));

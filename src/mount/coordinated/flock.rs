@@ -23,6 +23,7 @@ use super::reader::Reader;
 use super::session::{Life, Session, Staged};
 use super::wait::Claim;
 use super::{Answer, Appender, Coordination, Target};
+use crate::mount::attr;
 use crate::mount::handles::Handle;
 use crate::mount::nodes::NodeId;
 use crate::mount::tree::Caller;
@@ -328,7 +329,7 @@ impl Coordination {
         let admitted = move |granted: Result<Granted, Errno>| {
             let began = granted.and_then(|granted| {
                 let (Granted::New(id) | Granted::Join(id)) = granted;
-                this.begin_again(&old, &begun, id, file, caller, process)
+                this.begin_again(&old, &begun, id, file, process)
             });
             then(began.map(|session| {
                 if !writer.replace(&old, &session) {
@@ -346,7 +347,6 @@ impl Coordination {
         target: &Target,
         id: crate::session::SessionId,
         file: crate::session::FileKey,
-        caller: Caller,
         process: crate::session::ProcId,
     ) -> Result<Arc<Session>, Errno> {
         let node = old.about.node;
@@ -359,12 +359,18 @@ impl Coordination {
             id,
             file,
             node: Some(node),
-            caller,
+            // Who writes through a mapping is nobody that the kernel names, and its opener's rights are the handle's.
+            caller: old.about.caller,
             process,
             how: How::Close,
             truncate: false,
             creates: None,
             own_node: true,
+            seen: old
+                .left()
+                .and_then(|left| Some(attr::identity(&rustix::fs::fstat(&left).ok()?, false))),
+            // The handle may read too, for all that is known here.
+            wanted: rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK,
         };
         let session = self.begin(target, beginning)?;
         session.share_node(others);

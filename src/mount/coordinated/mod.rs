@@ -17,6 +17,7 @@ mod handles;
 mod locks;
 mod names;
 mod open;
+mod permission;
 mod reader;
 mod restore;
 mod session;

@@ -323,6 +323,7 @@ impl Coordination {
     pub fn truncate(self: &Arc<Self>, caller: Caller, node: NodeId, target: Target, len: u64, answer: Answer<Stat>) {
         let in_hand = InHand::take(&self.files, &target.name);
         let key = in_hand.key();
+        let seen = self.tree.nodes.identity(node);
         let reroute = self.arrived(caller, key);
         let opener = self.opener_for(caller, key);
         if let Some(own) = self.nearest_of(key, &opener) {
@@ -369,6 +370,8 @@ impl Coordination {
                         truncate: len == 0,
                         creates,
                         own_node,
+                        seen,
+                        wanted: rustix::fs::Access::WRITE_OK,
                     };
                     this.begin(&truncated, beginning)
                 });

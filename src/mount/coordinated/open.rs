@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::files::{Creation, Finds, Granted, InHand, Reroute};
 use super::handles::Writer;
+use super::permission;
 use super::session::{About, Session, Staged};
 use super::wait::Claim;
 use super::{Answer, Coordination, Target, caller, nanos_now};
@@ -15,7 +16,7 @@ use crate::mount::attr;
 use crate::mount::entry::Entry;
 use crate::mount::errno::from_io;
 use crate::mount::handles::Ordinary;
-use crate::mount::nodes::NodeId;
+use crate::mount::nodes::{Identity, NodeId};
 use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
 use crate::session::{FileKey, Intent, Opener, ProcId, SessionId};
@@ -34,6 +35,9 @@ pub(super) struct Beginning {
     pub creates: Option<Creation>,
     /// The node was made for this caller; another may only be had while nobody has it open.
     pub own_node: bool,
+    /// What the kernel has checked the caller's permissions on, and what has to be checked if it turns out to be another inode.
+    pub seen: Option<Identity>,
+    pub wanted: rustix::fs::Access,
 }
 
 impl Coordination {
@@ -165,6 +169,7 @@ impl Coordination {
     pub fn open_reader(&self, caller: Caller, node: NodeId, target: &Target) -> Result<Arc<Ordinary>, Errno> {
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
+        let seen = self.tree.nodes.identity(node);
         let arrived = self.arrived(caller, file).is_some();
         // One that is ending counts too: what it staged may be discarded.
         let shadow_of = || self.files.lock().session_on(node).cloned();
@@ -216,6 +221,7 @@ impl Coordination {
                 }
             }
         };
+        permission::check(caller, pin.fd(), seen, rustix::fs::Access::READ_OK)?;
         Ok(Arc::new(Ordinary { node, pin }))
     }
 
@@ -234,6 +240,7 @@ impl Coordination {
         let truncate = flags.contains(OFlags::TRUNC);
         let in_hand = InHand::take(&self.files, &target.name);
         let key = in_hand.key();
+        let seen = self.tree.nodes.identity(node);
         let reroute = self.arrived(caller, key);
         let opener = self.opener_for(caller, key);
         let nonblock = flags.contains(OFlags::NONBLOCK);
@@ -273,6 +280,8 @@ impl Coordination {
             truncate,
             creates,
             own_node,
+            seen,
+            wanted: permission::wanted(flags),
         };
         self.admit(
             target,
@@ -386,6 +395,8 @@ impl Coordination {
                         truncate: true,
                         creates,
                         own_node: true,
+                        seen: None,
+                        wanted: permission::wanted(flags),
                     };
                     let session = this.begin(&created, beginning)?;
                     let entry = Entry {
@@ -417,6 +428,8 @@ impl Coordination {
             truncate,
             creates,
             own_node,
+            seen,
+            wanted,
         } = beginning;
         let path = self.path_of(&target.name)?;
         let dir = self.directory(target.name.parent)?;
@@ -425,6 +438,9 @@ impl Coordination {
             Err(Errno::NOENT) if creates.is_some() => None,
             opened => Some(opened?),
         };
+        if let Some(base) = &base {
+            permission::check(caller, base, seen, wanted)?;
+        }
         let (mark, base_len) = self.logs.of(&target.name).mark(base.as_ref())?;
         let shadow = match (&base, creates) {
             (None, Some(creation)) => {
@@ -473,6 +489,7 @@ impl Coordination {
             file,
             node,
             process,
+            caller: permission::of_process(caller, process),
             who,
             how,
             policy: target.policy.clone(),
