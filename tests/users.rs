@@ -5,10 +5,10 @@ mod support;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::puppet::Puppet;
-use support::{Project, concord, eventually, run, succeed, text, watchdog};
+use support::{Project, Running, concord, eventually, run, succeed, text, watchdog};
 
 const MATRIX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/users/matrix.py");
 /// What only this file's tests do costs no sync.
@@ -450,7 +450,7 @@ fn another_user_who_reaches_the_control_socket_may_ask_nothing() {
     for ask in asks {
         root.does("s = socket.socket(socket.AF_UNIX); s.connect('sock')");
         root.does(&format!("s.sendall(b'{ask}\\n')"));
-        let said = root.does("s.makefile().read()");
+        let said = root.does("s.makefile().readline().strip()");
         assert!(said.contains("may not control the daemon of user 0"), "{ask}: {said}");
         assert!(!said.contains("s.md"), "{ask}: {said}");
     }
@@ -481,4 +481,82 @@ fn a_name_and_a_command_that_are_hostile_forge_no_line_of_the_log() {
         });
         assert!(!text(&output.stdout).contains('\x1b') && !text(&output.stderr).contains('\x1b'));
     }
+}
+
+/// For two seconds, a user's directory `d` is a link to somebody else's directory every other moment, while another user saves, appends, creates and
+/// replaces files in it. `saved` is where those are made, `swapped` where the directory is exchanged.
+fn race_of_links(project: &Project, swapped: &Path) {
+    let theirs = project.outside().join("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    for name in ["f.md", "log.md"] {
+        std::fs::write(theirs.join(name), "untouched\n").unwrap();
+        std::fs::set_permissions(theirs.join(name), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    std::fs::create_dir(project.path("d")).unwrap();
+    for name in ["", "d", "d/f.md", "d/log.md"] {
+        let path = project.path(name);
+        if path.extension().is_some() {
+            std::fs::write(&path, "").unwrap();
+        }
+        set(
+            project,
+            name,
+            (A.0, 4000, if name.contains('.') { 0o664 } else { 0o2775 }),
+        );
+    }
+    let swap = format!(
+        "import os, time\nos.setgroups([4000]); os.setgid(3001); os.setuid(2001); os.chdir({swapped:?})\nend = time.time() + 2\n\
+         while time.time() < end:\n os.rename('d', 'e'); os.symlink({theirs:?}, 'd'); os.unlink('d'); os.rename('e', 'd')\n"
+    );
+    let save = "import errno, os, time\nos.setgroups([4000]); os.setgid(3002); os.setuid(2002)\nend, done, seen = time.time() + 2, 0, set()\n\
+        def save(name, flags):\n fd = os.open(name, flags, 0o664)\n try: os.write(fd, b'mine\\n')\n finally: os.close(fd)\n\
+        W = os.O_WRONLY\n\
+        steps = [lambda: save('d/f.md', W | os.O_TRUNC), lambda: save('d/f.md', os.O_RDWR), lambda: save('d/log.md', W | os.O_APPEND),\n\
+        \x20 lambda: (save('d/new.md', W | os.O_CREAT | os.O_EXCL), os.unlink('d/new.md')), lambda: (save('d/t', W | os.O_CREAT), os.rename('d/t', 'd/f.md')),\n\
+        \x20 lambda: os.truncate('d/f.md', 1)]\n\
+        while time.time() < end:\n for step in steps:\n  try: step(); done += 1\n  except OSError as error: seen.add(errno.errorcode[error.errno])\n\
+        print(done, ' '.join(sorted(seen - {'ENOENT', 'EACCES', 'EEXIST', 'EXDEV', 'ESTALE'})))";
+    let (mut swapper, saver) = (
+        Running::start(project.python(&swap)),
+        Running::start(project.python(save)),
+    );
+    let mut saver = saver;
+    let said = saver.hear();
+    assert!(saver.finish().success());
+    drop(swapper.0.stdin.take());
+    assert!(swapper.finish().success());
+    let (done, odd) = said.split_once(' ').unwrap();
+    assert!(done.parse::<u32>().unwrap() > 20 && odd.is_empty(), "{said}");
+    let names: Vec<_> = std::fs::read_dir(&theirs)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    for name in ["f.md", "log.md"] {
+        let stat = std::fs::metadata(theirs.join(name)).unwrap();
+        assert_eq!((stat.uid(), stat.mode() & 0o7777), (0, 0o600));
+        assert_eq!(std::fs::read_to_string(theirs.join(name)).unwrap(), "untouched\n");
+    }
+}
+
+#[test]
+fn a_directory_that_becomes_a_link_again_and_again_leads_no_save_astray() {
+    if not_root() {
+        return;
+    }
+    let project = Project::with(&[FAST]);
+    race_of_links(&project, &project.root());
+}
+
+#[test]
+fn a_directory_that_becomes_a_link_behind_the_mount_leads_no_save_astray() {
+    if not_root() {
+        return;
+    }
+    let mut project = Project::unmounted(&[]);
+    let plain = project.outside().join("plain");
+    std::fs::create_dir(&plain).unwrap();
+    std::fs::write(plain.join(FAST.0), FAST.1).unwrap();
+    project.mount_with(&["--shared-backing", "--backing", plain.to_str().unwrap()]);
+    race_of_links(&project, &plain);
 }
