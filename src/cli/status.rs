@@ -6,15 +6,14 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::output::{Answer, Out, columns, duration};
-use super::project::Project;
-use crate::control::client::Client;
+use super::project::{Project, connect};
 use crate::control::lossless::printable;
 use crate::control::{Kept, SessionStatus, Status};
 
 pub fn run(dir: &Path, out: &mut Out) -> anyhow::Result<Answer> {
     let project = Project::containing(dir)?;
-    let status = Client::connect(&project.root)
-        .and_then(|client| client.status())
+    let status = connect(&project.root)
+        .and_then(|client| Ok(client.status()?))
         .with_context(|| printable(&project.root))?;
     if out.json {
         out.document(&status)?;
@@ -74,20 +73,29 @@ pub fn sessions(out: &mut impl Write, sessions: &[SessionStatus]) -> io::Result<
             .unwrap_or_default();
         rows.push(vec![
             format!("  {}", printable(&session.file.0)),
-            format!("{} (pid {}){agent}", printable(&session.command), session.pid),
+            who(&session.command, session.pid) + &agent,
             session.state.clone(),
             duration(session.held_ms),
         ]);
         rows.extend(session.waiting.iter().map(|waiter| {
             vec![
                 String::new(),
-                format!("{} (pid {})", printable(&waiter.command), waiter.pid),
+                who(&waiter.command, waiter.pid),
                 "waits".into(),
                 duration(waiter.waited_ms),
             ]
         }));
     }
     columns(out, &[3], &rows)
+}
+
+/// A process. One of another pid namespace has no number here.
+fn who(command: &str, pid: u32) -> String {
+    let command = printable(command);
+    match pid {
+        0 => command,
+        pid => format!("{command} (pid {pid})"),
+    }
 }
 
 /// What is kept and why, under its heading.

@@ -55,7 +55,7 @@ pub enum BeaconError {
 impl Beacon {
     /// The beacon of this process, which has the backing tree open as `root`.
     pub fn of_this_process(root: impl AsFd, mountpoint: &Path) -> io::Result<Self> {
-        let pid = std::process::id();
+        let pid = own_pid();
         Ok(Self {
             pid,
             start: life(pid)?.start,
@@ -150,6 +150,13 @@ pub fn remove(root: impl AsFd) -> io::Result<()> {
 fn open_store(root: impl AsFd) -> io::Result<File> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(root, STORE, flags, Mode::empty())?.into())
+}
+
+/// Our own process id as /proc has it, by which it can be found there: it may be mounted for another pid namespace than ours.
+fn own_pid() -> u32 {
+    let itself = std::fs::read_link("/proc/self").ok();
+    let shown = itself.and_then(|itself| itself.to_str()?.parse().ok());
+    shown.unwrap_or_else(std::process::id)
 }
 
 /// Of a process.

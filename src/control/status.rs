@@ -34,7 +34,7 @@ pub struct Status {
 /// Something that the kernel has or lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feature {
-    /// As in `concord doctor`: `passthrough`, `resend` ...
+    /// As in `concord doctor`: `passthrough`, `resend` ...; `processes`: /proc tells of those that the kernel names.
     pub name: String,
     /// In use.
     pub on: bool,
@@ -45,7 +45,7 @@ pub struct Feature {
 pub struct SessionStatus {
     /// Relative to the project.
     pub file: JsonPath,
-    /// Its holder.
+    /// Its holder; 0 when it is in another pid namespace.
     pub pid: u32,
     /// The holder's command name.
     pub command: String,
@@ -62,7 +62,7 @@ pub struct SessionStatus {
 /// One open that waits for a session to end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiter {
-    /// The process.
+    /// The process; 0 when it is in another pid namespace.
     pub pid: u32,
     /// Its command name.
     pub command: String,

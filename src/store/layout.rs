@@ -145,7 +145,7 @@ fn take_lock<D: Disk>(disk: &D, home: &D::Dir) -> Result<D::File, StoreError> {
         std::thread::sleep(Duration::from_millis(10));
     };
     if locked {
-        let pid = format!("{}\n", std::process::id());
+        let pid = format!("{}\n", proc::own_pid().unwrap_or_default());
         disk.set_len(&lock, 0)
             .and_then(|()| disk.write_at(&lock, pid.as_bytes(), 0))
             .map_err(StoreError::io("write", "lock"))?;

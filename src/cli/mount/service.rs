@@ -55,6 +55,11 @@ impl MountedProject {
         let config = Arc::new(Config::open(&order.root, &order.mountpoint, order.config.as_deref())?);
         let rules = config.first()?;
         let (store, report) = Store::open(RealDisk, Arc::clone(&order.root), nanos_now())?;
+        if !proc::is_ours() {
+            log::warn!(
+                "/proc shows another pid namespace than the daemon's: every process is unknown to it; mount one of its own"
+            );
+        }
         for item in &report.items {
             log::warn!("recovered {}: {}", item.at, item.reason);
         }
@@ -147,12 +152,16 @@ impl Service for Shared {
         Status {
             mountpoint: JsonPath(self.order.mountpoint.clone()),
             backing: JsonPath(self.order.backing.clone()),
-            pid: std::process::id(),
+            pid: proc::own_pid().unwrap_or_default(),
             since: self.since,
             features: vec![
                 Feature {
                     name: "passthrough".into(),
                     on: self.coordination.passthrough(),
+                },
+                Feature {
+                    name: "processes".into(),
+                    on: proc::is_ours(),
                 },
                 Feature {
                     name: "shared-backing".into(),

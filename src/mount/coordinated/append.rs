@@ -228,7 +228,7 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
         let seen = self.tree.nodes.identity(node);
-        let Some(reroute) = self.arrived(caller, file) else {
+        let Some(reroute) = self.arrived(caller, file, node, false) else {
             self.files.lock().send_round(caller.tid, file, Finds::Own(None), None);
             return answer(Err(Errno::STALE));
         };
@@ -373,7 +373,8 @@ impl Coordination {
         let process = caller::process(caller);
         self.tree.workers.run(move || {
             let processes = appender.closed_by(process, closing);
-            if processes.is_none_or(|processes| is_held(&processes, appender.file.node.0)) {
+            let is_held = |processes: Vec<u32>| !process.is_known() || is_held(&processes, appender.file.node.0);
+            if processes.is_none_or(is_held) {
                 reply(this.settle_on_disk(&appender));
             } else {
                 reply(this.finish_append(&appender, closing));

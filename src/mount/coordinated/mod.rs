@@ -262,6 +262,7 @@ fn place<'a>(dir: &'a Arc<OwnedFd>, name: &'a Name, path: &'a Path) -> Place<'a,
 /// What the log and `status` need of a file in use.
 fn described(who: &Who) -> String {
     match &who.agent {
+        _ if who.pid == 0 => format!("a process {}", who.command),
         Some(agent) => format!("process {} ({}, {agent})", who.pid, who.command),
         None => format!("process {} ({})", who.pid, who.command),
     }

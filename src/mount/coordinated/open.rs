@@ -69,8 +69,11 @@ impl Coordination {
 
     /// The LOOKUP of a thread that was answered ESTALE: it gets a node of its own, the same until it opens it.
     fn arrive(&self, caller: Caller, key: FileKey, target: &Target) -> Result<Option<Entry>, Errno> {
-        let Some(Finds::Own(node)) = self.files.lock().reroute(caller.tid, key).map(|reroute| reroute.finds) else {
-            return Ok(None);
+        let stranger = caller.tid == 0;
+        let node = match self.files.lock().reroute(caller.tid, key).map(|reroute| reroute.finds) {
+            Some(Finds::Own(node)) => node,
+            _ if stranger && self.files.lock().expects_strangers(key) => None,
+            _ => return Ok(None),
         };
         let stat = match self.stat(&target.name) {
             Ok(stat) => stat,
@@ -91,6 +94,14 @@ impl Coordination {
                     attr::identity(&stat, false),
                     attr::kind(stat.st_mode),
                 );
+                if stranger {
+                    self.files.lock().stranger_finds(key, id);
+                    return Ok(Some(Entry {
+                        id,
+                        stat,
+                        private: false,
+                    }));
+                }
                 // The kernel forgets it at once when it finds another node in its cache, and then looks again.
                 self.tree.nodes.look_up_again(id);
                 if let Some(reroute) = self.files.lock().reroute(caller.tid, key) {
@@ -111,8 +122,11 @@ impl Coordination {
         self.files.lock().is_passing(node)
     }
 
-    /// A thread that was sent round is here; what it found, the kernel holds now.
-    pub(super) fn arrived(&self, caller: Caller, file: FileKey) -> Option<Reroute> {
+    /// A thread that was sent round is here with `node`; what it found, the kernel holds now.
+    pub(super) fn arrived(&self, caller: Caller, file: FileKey, node: NodeId, reads: bool) -> Option<Reroute> {
+        if caller.tid == 0 {
+            return self.files.lock().take_stranger(node, file, reads);
+        }
         let reroute = self.files.lock().take_reroute(caller.tid, file)?;
         if let Finds::Own(Some(node)) = reroute.finds {
             self.tree.nodes.forget(node, 1);
@@ -170,7 +184,8 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
         let seen = self.tree.nodes.identity(node);
-        let arrived = self.arrived(caller, file).is_some();
+        // A stranger would not be known again.
+        let arrived = self.arrived(caller, file, node, true).is_some() || caller.tid == 0;
         // One that is ending counts too: what it staged may be discarded.
         let shadow_of = || self.files.lock().session_on(node).cloned();
         let found = match shadow_of() {
@@ -241,7 +256,7 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &target.name);
         let key = in_hand.key();
         let seen = self.tree.nodes.identity(node);
-        let reroute = self.arrived(caller, key);
+        let reroute = self.arrived(caller, key, node, false);
         let opener = self.opener_for(caller, key);
         let nonblock = flags.contains(OFlags::NONBLOCK);
         if reroute.is_none() && !nonblock && self.must_go_round(key, node, &opener, truncate) {
