@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lossless::{JsonPath, JsonTime};
 use super::protocol;
+use crate::os::proc;
 
 /// The project's store, relative to its root.
 const STORE: &str = ".concord";
@@ -55,7 +56,8 @@ pub enum BeaconError {
 impl Beacon {
     /// The beacon of this process, which has the backing tree open as `root`.
     pub fn of_this_process(root: impl AsFd, mountpoint: &Path) -> io::Result<Self> {
-        let pid = own_pid();
+        // By which it can be found in /proc, whose pid namespace may not be ours.
+        let pid = proc::own_pid().unwrap_or_else(std::process::id);
         Ok(Self {
             pid,
             start: life(pid)?.start,
@@ -150,13 +152,6 @@ pub fn remove(root: impl AsFd) -> io::Result<()> {
 fn open_store(root: impl AsFd) -> io::Result<File> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(root, STORE, flags, Mode::empty())?.into())
-}
-
-/// Our own process id as /proc has it, by which it can be found there: it may be mounted for another pid namespace than ours.
-fn own_pid() -> u32 {
-    let itself = std::fs::read_link("/proc/self").ok();
-    let shown = itself.and_then(|itself| itself.to_str()?.parse().ok());
-    shown.unwrap_or_else(std::process::id)
 }
 
 /// Of a process.

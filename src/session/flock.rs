@@ -109,6 +109,20 @@ impl Flocks {
         line.flat_map(|line| line.holders.iter().map(|(owner, _)| *owner))
     }
 
+    /// Who has the file's lock, and who waits for it, first come first.
+    pub fn line(&self, key: LockKey) -> (Vec<(LockOwner, LockMode)>, Vec<(Ticket, LockMode)>) {
+        let Some(line) = self.lines.get(&key) else {
+            return (Vec::new(), Vec::new());
+        };
+        let waiting = line.waiters.iter().map(|waiter| (waiter.ticket, waiter.mode));
+        (line.holders.clone(), waiting.collect())
+    }
+
+    /// The files that are locked.
+    pub fn keys(&self) -> impl Iterator<Item = LockKey> {
+        self.lines.keys().copied()
+    }
+
     /// Whether nobody has a lock on the file or waits for one.
     pub fn is_idle(&self, key: LockKey) -> bool {
         !self.lines.contains_key(&key)

@@ -14,12 +14,13 @@ use super::config::{Config, LOOK_EVERY};
 use crate::cli::rooms::{Daemon, MountOrder};
 use crate::cli::wiring::{nanos_now, refused_or_kept};
 use crate::control::{
-    Counts, Feature, JsonPath, JsonTime, Kept, Peer, Refused, RefusedKind, Restored, Service, SessionStatus, Status,
-    Waiter,
+    Counts, Feature, JsonPath, JsonTime, Kept, LockParty, LockStatus, Peer, Refused, RefusedKind, Restored, Service,
+    SessionStatus, Status, Waiter,
 };
 use crate::mount::coordinated::{Coordination, Counted};
 use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
 use crate::os::proc;
+use crate::session::LockMode;
 use crate::store::{RealDisk, Store};
 
 /// How often an unmount looks whether the sessions have ended.
@@ -171,6 +172,7 @@ impl Service for Shared {
             rules: rules.map(JsonPath),
             rules_error,
             sessions: self.coordination.sessions().into_iter().map(session).collect(),
+            locks: self.coordination.flocks().into_iter().map(lock).collect(),
             counts: self.counts(),
             refused: refused.map(|(_, kept)| kept.clone()).collect(),
             recovered: recovered.into_iter().map(|(_, kept)| kept).collect(),
@@ -303,6 +305,23 @@ fn session(session: crate::mount::coordinated::SessionStatus) -> SessionStatus {
                 waited_ms: millis(waiter.waited),
             })
             .collect(),
+    }
+}
+
+fn lock(lock: crate::mount::coordinated::LockStatus) -> LockStatus {
+    let party = |party: crate::mount::coordinated::LockParty| LockParty {
+        pid: party.who.pid,
+        command: party.who.command,
+        kind: match party.mode {
+            LockMode::Shared => "shared".to_owned(),
+            LockMode::Exclusive => "exclusive".to_owned(),
+        },
+        for_ms: millis(party.for_),
+    };
+    LockStatus {
+        file: lock.path.map(JsonPath),
+        held: lock.holders.into_iter().map(party).collect(),
+        waiting: lock.waiters.into_iter().map(party).collect(),
     }
 }
 

@@ -182,9 +182,11 @@ impl Coordination {
             holder,
             owner,
             mode,
+            caller,
             ..
         } = &attempt;
-        let (granted, woken) = self.locks.lock().try_lock(whose, *owner, holder, *mode);
+        let by = (holder, super::caller::process(*caller), caller.uid);
+        let (granted, woken) = self.locks.lock().try_lock(whose, *owner, by, *mode);
         woken.into_iter().for_each(|waiting| self.woken(waiting));
         match (granted, holder) {
             (true, _) => {
@@ -220,8 +222,9 @@ impl Coordination {
             mode,
             nonblock,
         } = attempt;
+        let process = super::caller::process(caller);
         let mut locks = self.locks.lock();
-        let (granted, woken) = locks.try_lock(&whose, owner, &holder, mode);
+        let (granted, woken) = locks.try_lock(&whose, owner, (&holder, process, caller.uid), mode);
         if granted {
             drop(locks);
             woken.into_iter().for_each(|waiting| self.woken(waiting));
@@ -231,6 +234,8 @@ impl Coordination {
             caller,
             owner,
             holder,
+            process,
+            since: Instant::now(),
             until: nonblock.then(|| Instant::now() + NONBLOCK_PATIENCE),
             answer,
         };
@@ -246,6 +251,7 @@ impl Coordination {
             holder,
             until,
             answer,
+            ..
         } = waiting;
         self.granted(holder, caller, owner, until.is_some(), answer);
     }

@@ -43,7 +43,7 @@ pub use flock::Wish;
 pub use handles::Writer;
 pub use reader::{Reader, Use};
 pub use session::RealStore;
-pub use status::{SessionStatus, WaiterStatus};
+pub use status::{LockParty, LockStatus, SessionStatus, WaiterStatus};
 
 use caller::Descriptions;
 use counts::Counts;

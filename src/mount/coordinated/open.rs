@@ -70,10 +70,13 @@ impl Coordination {
     /// The LOOKUP of a thread that was answered ESTALE: it gets a node of its own, the same until it opens it.
     fn arrive(&self, caller: Caller, key: FileKey, target: &Target) -> Result<Option<Entry>, Errno> {
         let stranger = caller.tid == 0;
-        let node = match self.files.lock().reroute(caller.tid, key).map(|reroute| reroute.finds) {
-            Some(Finds::Own(node)) => node,
-            _ if stranger && self.files.lock().expects_strangers(key) => None,
-            _ => return Ok(None),
+        let node = {
+            let mut files = self.files.lock();
+            match files.reroute(caller.tid, key).map(|reroute| reroute.finds) {
+                Some(Finds::Own(node)) => node,
+                _ if stranger && files.expects_strangers(key) => None,
+                _ => return Ok(None),
+            }
         };
         let stat = match self.stat(&target.name) {
             Ok(stat) => stat,
