@@ -292,10 +292,9 @@ fn a_daemon_that_sees_the_proc_of_another_namespace_says_so_and_asks_nothing_of_
     assert_eq!(feature("processes"), false);
     // A process of the container, whose number there is somebody else's in that /proc.
     let mut inside = Command::new("nsenter");
-    inside
-        .args(["--target", &contained.daemon_pid().to_string(), "--pid", "--wdns"])
-        .arg(project.root());
-    inside.args(["sh", "-c", "echo v2 > s.md; { /bin/echo a; /bin/echo b; } > t.md"]);
+    inside.args(["--target", &contained.daemon_pid().to_string(), "--pid", "sh", "-c"]);
+    inside.arg("cd \"$0\"; echo v2 > s.md; { /bin/echo a; /bin/echo b; } > t.md");
+    inside.arg(project.root());
     succeed(inside);
     eventually("both were published", || {
         project.read("s.md") == "v2\n" && project.path("t.md").exists()

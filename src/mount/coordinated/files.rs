@@ -14,6 +14,10 @@ use crate::session::{FileKey, Queue, Refusal, SessionId, Ticket};
 /// A thread that was sent back with ESTALE walks the path again at once; after this long it will not come any more.
 const REROUTE_LIFETIME: Duration = Duration::from_secs(30);
 
+/// For so long after one was sent round, each stranger that looks the name up finds a node of its own. One may have to wait for its directory meanwhile, which a
+/// rename(2) keeps locked for as long as a rule's `wait`.
+const STRANGERS_LIFETIME: Duration = Duration::from_secs(10);
+
 /// What a waiting request does when its wait ends.
 pub type Continue = Box<dyn FnOnce(Result<Granted, Errno>) + Send>;
 
@@ -123,7 +127,7 @@ pub struct Files {
     keys: HashMap<Name, FileKey>,
     in_use: HashMap<FileKey, InUse>,
     reroutes: HashMap<Way, Reroute>,
-    /// Strangers that were sent round and have not opened what they found.
+    /// Strangers that were sent round lately. They cannot be told from others that come after, so none is crossed out when one arrives.
     strangers: Vec<Reroute>,
     late: Vec<Arc<Session>>,
     next_key: u64,
@@ -262,6 +266,8 @@ impl Files {
             since,
         };
         if tid == 0 {
+            self.strangers
+                .retain(|other| (other.file, other.creates) != (file, creates));
             self.strangers.push(reroute);
         } else {
             self.reroutes.insert(Way::Thread(tid), reroute);
@@ -295,13 +301,10 @@ impl Files {
         self.reroutes.insert(Way::Node(node), reroute);
     }
 
-    /// A stranger has come with a node. Whoever only reads may have looked the name up by chance.
-    pub fn take_stranger(&mut self, node: NodeId, file: FileKey, reads: bool) -> Option<Reroute> {
+    /// A stranger has come with a node that was made for one.
+    pub fn take_stranger(&mut self, node: NodeId, file: FileKey) -> Option<Reroute> {
         let way = Way::Node(node);
         self.reroutes.get(&way).filter(|reroute| reroute.file == file)?;
-        if !reads && let Some(first) = self.strangers.iter().position(|stranger| stranger.file == file) {
-            self.strangers.remove(first);
-        }
         self.reroutes.remove(&way)
     }
 
@@ -327,8 +330,9 @@ impl Files {
     /// Forgets the threads that were sent round and never came; returns the nodes held for them.
     pub fn expire_reroutes(&mut self, now: Instant) -> Vec<NodeId> {
         let late = |reroute: &Reroute| now.saturating_duration_since(reroute.since) > REROUTE_LIFETIME;
+        let gone = |stranger: &Reroute| now.saturating_duration_since(stranger.since) > STRANGERS_LIFETIME;
         let expired: Vec<(Way, Reroute)> = self.reroutes.extract_if(|_, reroute| late(reroute)).collect();
-        let strangers: Vec<Reroute> = self.strangers.extract_if(.., |stranger| late(stranger)).collect();
+        let strangers: Vec<Reroute> = self.strangers.extract_if(.., |stranger| gone(stranger)).collect();
         let files = expired.iter().map(|(_, reroute)| reroute).chain(&strangers);
         files.for_each(|reroute| self.settle(reroute.file));
         let held = |(way, reroute): (Way, Reroute)| match (way, reroute.finds) {

@@ -324,7 +324,7 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &target.name);
         let key = in_hand.key();
         let seen = self.tree.nodes.identity(node);
-        let reroute = self.arrived(caller, key, node, false);
+        let reroute = self.arrived(caller, key, node);
         let opener = self.opener_for(caller, key);
         if let Some(own) = self.nearest_of(key, &opener) {
             let this = Arc::clone(self);
@@ -449,7 +449,7 @@ impl Coordination {
         // A stranger would not be known again: it waits at most `wait`.
         let mut arrived = caller.tid == 0;
         for key in &keys {
-            arrived |= self.arrived(caller, *key, ROOT, false).is_some();
+            arrived |= self.arrived(caller, *key, ROOT).is_some();
             self.files.lock().settle(*key);
         }
         let busy = |key: &FileKey| !self.files.lock().queue.is_idle(*key) && self.nearest_of(*key, opener).is_none();

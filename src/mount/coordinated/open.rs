@@ -84,7 +84,7 @@ impl Coordination {
                 let Some(session) = self.files.lock().sessions(key).last().cloned() else {
                     return Ok(None);
                 };
-                session.staged(|staged| staged.stat())?
+                rustix::fs::fstat(session.pin.fd())?
             }
             Err(errno) => return Err(errno),
         };
@@ -126,9 +126,9 @@ impl Coordination {
     }
 
     /// A thread that was sent round is here with `node`; what it found, the kernel holds now.
-    pub(super) fn arrived(&self, caller: Caller, file: FileKey, node: NodeId, reads: bool) -> Option<Reroute> {
+    pub(super) fn arrived(&self, caller: Caller, file: FileKey, node: NodeId) -> Option<Reroute> {
         if caller.tid == 0 {
-            return self.files.lock().take_stranger(node, file, reads);
+            return self.files.lock().take_stranger(node, file);
         }
         let reroute = self.files.lock().take_reroute(caller.tid, file)?;
         if let Finds::Own(Some(node)) = reroute.finds {
@@ -168,7 +168,8 @@ impl Coordination {
             session.ok_or(Errno::STALE)
         };
         match self.stat(&name) {
-            Err(Errno::NOENT) => promised()?.staged(|staged| staged.stat()),
+            // Also while it is being published.
+            Err(Errno::NOENT) => rustix::fs::fstat(promised()?.pin.fd()),
             result => result,
         }
     }
@@ -188,7 +189,7 @@ impl Coordination {
         let file = in_hand.key();
         let seen = self.tree.nodes.identity(node);
         // A stranger would not be known again.
-        let arrived = self.arrived(caller, file, node, true).is_some() || caller.tid == 0;
+        let arrived = self.arrived(caller, file, node).is_some() || caller.tid == 0;
         // One that is ending counts too: what it staged may be discarded.
         let shadow_of = || self.files.lock().session_on(node).cloned();
         let found = match shadow_of() {
@@ -259,7 +260,7 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &target.name);
         let key = in_hand.key();
         let seen = self.tree.nodes.identity(node);
-        let reroute = self.arrived(caller, key, node, false);
+        let reroute = self.arrived(caller, key, node);
         let opener = self.opener_for(caller, key);
         let nonblock = flags.contains(OFlags::NONBLOCK);
         if reroute.is_none() && !nonblock && self.must_go_round(key, node, &opener, truncate) {
