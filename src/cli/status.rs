@@ -157,7 +157,7 @@ mod tests {
              \x20 docs/plan.md  python3 (pid 41) of planner  open    1.5s\n\
              \x20               vim (pid 42)                 waits  250ms\n\
              locked: 1\n\
-             \x20 c.json  cargo (pid 43)                  exclusive         2s\n\
+             \x20 c.json  cargo (pid 43)                 exclusive       2.0s\n\
              \x20         unknown (other pid namespace)  waits, shared  250ms\n\
              refused: 1\n\
              \x20 2023-11-14T22:13:20Z  a.json: disk full; 12 bytes kept in .concord/recovered/7-a.json\n\

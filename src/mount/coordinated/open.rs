@@ -230,12 +230,15 @@ impl Coordination {
         let pin = {
             let _opening = self.tree.opening(node);
             match self.tree.nodes.open_pin(node) {
-                Some(pin) => pin,
-                None => {
+                Some(pin) if shadow_of().is_none() => pin,
+                // What somebody stages is not for others.
+                others => {
                     let version = open_version(&*self.directory(target.name.parent)?, &target.name.name)?;
                     let pin = Arc::new(Pin::new(version.into(), Access::Read, None));
-                    self.tree.nodes.set_open_pin(node, &pin);
-                    self.tree.attributes_changed(node);
+                    if others.is_none() {
+                        self.tree.nodes.set_open_pin(node, &pin);
+                        self.tree.attributes_changed(node);
+                    }
                     pin
                 }
             }
