@@ -34,6 +34,9 @@ pub struct Locked {
     pub woken: Vec<Ticket>,
 }
 
+/// Who has or wants which lock.
+pub type Parties<Who> = Vec<(Who, LockMode)>;
+
 #[derive(Debug, Clone)]
 struct Waiter {
     ticket: Ticket,
@@ -110,7 +113,7 @@ impl Flocks {
     }
 
     /// Who has the file's lock, and who waits for it, first come first.
-    pub fn line(&self, key: LockKey) -> (Vec<(LockOwner, LockMode)>, Vec<(Ticket, LockMode)>) {
+    pub fn line(&self, key: LockKey) -> (Parties<LockOwner>, Parties<Ticket>) {
         let Some(line) = self.lines.get(&key) else {
             return (Vec::new(), Vec::new());
         };
