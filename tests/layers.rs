@@ -13,7 +13,7 @@ const ROOMS: [(&str, &[&str]); 8] = [
     ("os", &[]),
     ("store", &["os", "content", "rules", "session::SessionId"]),
     ("mount", &["rules", "session", "content", "os", "store"]),
-    ("control", &[]),
+    ("control", &["os"]),
     (
         "cli",
         &["rules", "session", "content", "os", "store", "mount", "control"],

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::puppet::Puppet;
-use support::{Immutable, Project, Running, eventually, succeed, wait, watchdog};
+use support::{Immutable, Project, Running, concord, eventually, succeed, wait, watchdog};
 
 const TRY: &str = "fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)";
 
@@ -417,4 +417,58 @@ done; wait; cat n.txt STATE.md";
     eventually("nothing is open", || {
         project.status()["sessions"].as_array().unwrap().is_empty()
     });
+}
+
+#[test]
+fn w12_status_shows_who_has_a_lock_and_who_waits_for_it() {
+    watchdog();
+    let project = Project::with(&[("c.json", "0"), ("d/plain", "")]);
+    let (mut holder, mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project), Puppet::new(&project));
+    let parties = |lock: &serde_json::Value, side: &str| {
+        let parties = lock[side].as_array().unwrap().iter();
+        let told = parties.map(|party| {
+            (
+                party["pid"].as_u64().unwrap() as u32,
+                party["kind"].as_str().unwrap().to_owned(),
+            )
+        });
+        told.collect::<Vec<_>>()
+    };
+    for (file, flags) in [("c.json", "os.O_RDWR"), ("d/plain", "os.O_RDWR")] {
+        for (puppet, how) in [(&mut holder, "LOCK_SH"), (&mut reader, "LOCK_SH")] {
+            puppet.does(&format!("fd = os.open('{file}', os.O_RDONLY)"));
+            assert_eq!(puppet.does(&format!("fcntl.flock(fd, fcntl.{how})")), "None");
+        }
+        writer.does(&format!("fd = os.open('{file}', {flags})"));
+        writer.starts("fcntl.flock(fd, fcntl.LOCK_EX)");
+        eventually("the writer waits", || {
+            let status = project.status();
+            let locks = status["locks"].as_array().unwrap();
+            locks.len() == 1 && !locks[0]["waiting"].as_array().unwrap().is_empty()
+        });
+        let status = project.status();
+        let lock = &status["locks"][0];
+        assert_eq!(lock["file"], file);
+        let shared = |puppet: &Puppet| (puppet.0.pid(), "shared".to_owned());
+        assert_eq!(parties(lock, "held"), [shared(&holder), shared(&reader)]);
+        assert_eq!(parties(lock, "waiting"), [(writer.0.pid(), "exclusive".to_owned())]);
+        let mut command = concord(&["status"]);
+        command.arg(project.root());
+        let shown = succeed(command);
+        assert!(
+            shown.contains("locked: 1\n") && shown.contains("waits, exclusive"),
+            "{shown}"
+        );
+        holder.does("os.close(fd)");
+        reader.does("os.close(fd)");
+        assert_eq!(writer.says(), "None");
+        let status = project.status();
+        let lock = &status["locks"][0];
+        assert_eq!(parties(lock, "held"), [(writer.0.pid(), "exclusive".to_owned())]);
+        assert_eq!(parties(lock, "waiting"), []);
+        writer.does("os.close(fd)");
+        eventually("nothing is locked", || {
+            project.status()["locks"].as_array().unwrap().is_empty()
+        });
+    }
 }

@@ -280,6 +280,12 @@ fn o1_extended_attributes_and_acls_are_the_backing_files() {
             .split(|&byte| byte == 0)
             .any(|name| name == b"user.note")
     );
+    // Who asks for the length first: getfattr(1), cp(1), tar(1).
+    let length = rustix::fs::getxattr_query(mount.at("file"), "user.note").unwrap();
+    assert_eq!(length, b"value".len());
+    let names = rustix::fs::listxattr_query(mount.at("file")).unwrap();
+    assert_eq!(names, rustix::fs::listxattr_query(mount.backing.join("file")).unwrap());
+    assert!(names >= b"user.note\0".len());
     assert_eq!(
         rustix::fs::getxattr(mount.at("file"), "user.note", &mut buffer[..2]),
         Err(Errno::RANGE)

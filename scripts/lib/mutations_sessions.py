@@ -249,7 +249,7 @@ SESSIONS = [
     ),
     (
         "W5", "w5-every-flush-publishes", "src/mount/coordinated/close.rs",
-        "Ok((processes, _)) if is_held(&processes, session.about.node.0) => reply(Ok(())),",
+        "Ok((processes, _)) if !flusher.is_known() || is_held(&processes, session.about.node.0) => reply(Ok(())),",
         "Ok((processes, _)) if is_held(&processes, 0) => reply(Ok(())),",
         [
             "closing::w5_redirections_publish_once_each",
@@ -362,5 +362,68 @@ SESSIONS = [
             "unmount::f5_a_forced_unmount_keeps_what_was_staged",
             "waiting::w1_lease_a_holder_that_others_wait_for_too_long_is_discarded",
         ],
+    ),
+    (
+        "W11", "w11-who-waited-is-not-asked-again", "src/mount/coordinated/permission.rs",
+        "if caller.uid == 0 || seen == Some(identity(&file)?) {",
+        "if caller.uid == 0 || seen.is_some() {",
+        [
+            "users::w11_who_waited_for_a_file_may_do_what_its_new_permissions_say",
+            "users::w12_a_lock_gives_nobody_a_file_that_he_may_not_write_to",
+        ],
+    ),
+    (
+        "W10", "w10-lines-follow-a-name-to-any-file", "src/mount/coordinated/permission.rs",
+        "let covers = *inode == Some(identity) || may_write(self.caller, opened, file);",
+        "let covers = inode.is_some() || may_write(self.caller, opened, file);",
+        ["users::w10_lines_do_not_follow_a_name_to_a_file_that_their_writer_may_not_write_to"],
+    ),
+    (
+        "W5", "w5-a-late-session-replaces-anything", "src/mount/coordinated/permission.rs",
+        "    caller.uid == 0\n        || same()",
+        "    caller.uid != u32::MAX\n        || same()",
+        ["users::w5_what_is_written_late_does_not_replace_a_file_that_its_writer_may_not_write_to"],
+    ),
+    (
+        "H4", "h4-anybodys-store-is-taken", "src/store/real.rs",
+        "stat.st_uid != rustix::process::geteuid().as_raw() && ",
+        "stat.st_uid == u32::MAX && ",
+        ["users::a_store_that_another_user_has_put_there_is_not_used"],
+    ),
+    (
+        "H4", "h4-anybody-may-ask-the-daemon", "src/control/server.rs",
+        "    uid == 0 || uid == own\n",
+        "    uid != u32::MAX || uid == own\n",
+        ["users::another_user_who_reaches_the_control_socket_may_ask_nothing"],
+    ),
+    (
+        "O1", "o1-a-mount-is-freer-than-its-backing-mount", "src/mount/mod.rs",
+        "let no = |flag| flags.contains(flag);",
+        "let no = |flag| flags.contains(flag) && !may;",
+        ["users::what_the_backing_mount_forbids_programs_and_devices_the_mount_forbids_too"],
+    ),
+    (
+        "O1", "o1-an-attributes-length-is-told-as-nothing", "src/mount/xattr.rs",
+        "rustix::fs::getxattr_query(path, name).map(|length| Answer::Length(length as u32))",
+        "rustix::fs::getxattr_query(path, name).map(|length| Answer::Length((length - length) as u32))",
+        ["ordinary::o1_extended_attributes_and_acls_are_the_backing_files"],
+    ),
+    (
+        "W5", "w5-a-strangers-first-close-publishes", "src/mount/coordinated/close.rs",
+        "!flusher.is_known() || is_held(&processes, session.about.node.0)",
+        "flusher.is_known() && is_held(&processes, session.about.node.0)",
+        ["containers::w5_shells_of_another_pid_namespace_publish_once_and_whole"],
+    ),
+    (
+        "W1", "w1-strangers-are-not-known-again", "src/mount/coordinated/open.rs",
+        "_ if stranger && files.expects_strangers(key) => None,",
+        "_ if stranger && files.expects_strangers(key) && key.0 == 0 => None,",
+        ["containers::w12_locks_exclude_across_pid_namespaces"],
+    ),
+    (
+        "W12", "w12-status-shows-no-waiting-lock", "src/mount/coordinated/locks.rs",
+        "waiting: waits.collect(),",
+        "waiting: waits.take(0).collect(),",
+        ["locks::w12_status_shows_who_has_a_lock_and_who_waits_for_it"],
     ),
 ]

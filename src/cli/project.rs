@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 
 use super::mountinfo;
-use crate::control::client::Client;
+use crate::control::client::{Client, ClientError};
 use crate::control::lossless::printable;
 
 /// The store's directory in a project's root.
@@ -75,6 +75,23 @@ impl Project {
         past.filter(|tree| tree.join(STORE).symlink_metadata().is_ok())
             .unwrap_or_else(|| self.root.clone())
     }
+}
+
+/// The daemon of a project.
+pub fn connect(root: &Path) -> Result<Client> {
+    let error = match Client::connect(root) {
+        Ok(client) => return Ok(client),
+        Err(error) => error,
+    };
+    if let ClientError::NotRunning(_) = &error
+        && mountinfo::mounted_at(root).is_ok_and(|mount| mount.is_some())
+        && mountinfo::liveness(root) == mountinfo::Liveness::Live
+    {
+        bail!(
+            "it is mounted, but its daemon is in another pid namespace (a container): ask there, for example with nsenter(1) or `docker exec`"
+        );
+    }
+    Err(error.into())
 }
 
 /// As realpath(3), but what does not exist is kept as it is named: the versions of a deleted file, and of a file in a

@@ -5,16 +5,15 @@ use std::io::Write;
 use anyhow::Context;
 
 use super::output::{Answer, Out};
-use super::project::Project;
+use super::project::{Project, connect};
 use super::versioned::Versioned;
-use crate::control::client::Client;
 use crate::control::lossless::printable;
 
 pub fn run(wanted: &Versioned, out: &mut Out) -> anyhow::Result<Answer> {
     let (project, relative) = Project::of_file(&wanted.file)?;
     let version = wanted.version.context("a version is missing")?;
-    let restored = Client::connect(&project.root)
-        .and_then(|client| client.restore(&relative, version))
+    let restored = connect(&project.root)
+        .and_then(|client| Ok(client.restore(&relative, version)?))
         .with_context(|| format!("{}@{version}", printable(&relative)))?;
     if out.json {
         out.document(&restored)?;

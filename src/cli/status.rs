@@ -6,15 +6,14 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::output::{Answer, Out, columns, duration};
-use super::project::Project;
-use crate::control::client::Client;
+use super::project::{Project, connect};
 use crate::control::lossless::printable;
-use crate::control::{Kept, SessionStatus, Status};
+use crate::control::{Kept, LockStatus, SessionStatus, Status};
 
 pub fn run(dir: &Path, out: &mut Out) -> anyhow::Result<Answer> {
     let project = Project::containing(dir)?;
-    let status = Client::connect(&project.root)
-        .and_then(|client| client.status())
+    let status = connect(&project.root)
+        .and_then(|client| Ok(client.status()?))
         .with_context(|| printable(&project.root))?;
     if out.json {
         out.document(&status)?;
@@ -58,6 +57,7 @@ fn print(out: &mut impl Write, status: &Status) -> io::Result<()> {
         .collect();
     writeln!(out, "counts: {}", counts.join(", "))?;
     sessions(out, &status.sessions)?;
+    locks(out, &status.locks)?;
     kept(out, "refused", &status.refused)?;
     kept(out, "recovered", &status.recovered)
 }
@@ -74,20 +74,57 @@ pub fn sessions(out: &mut impl Write, sessions: &[SessionStatus]) -> io::Result<
             .unwrap_or_default();
         rows.push(vec![
             format!("  {}", printable(&session.file.0)),
-            format!("{} (pid {}){agent}", printable(&session.command), session.pid),
+            who(&session.command, session.pid) + &agent,
             session.state.clone(),
             duration(session.held_ms),
         ]);
         rows.extend(session.waiting.iter().map(|waiter| {
             vec![
                 String::new(),
-                format!("{} (pid {})", printable(&waiter.command), waiter.pid),
+                who(&waiter.command, waiter.pid),
                 "waits".into(),
                 duration(waiter.waited_ms),
             ]
         }));
     }
     columns(out, &[3], &rows)
+}
+
+/// The flock(2) locks, each with those who have it and those who wait for it.
+fn locks(out: &mut impl Write, locks: &[LockStatus]) -> io::Result<()> {
+    writeln!(out, "locked: {}", locks.len())?;
+    let mut rows = Vec::new();
+    for lock in locks {
+        let file = lock.file.as_ref().map_or("(deleted)".into(), |file| printable(&file.0));
+        let parties = lock.held.iter().map(|party| (party, party.kind.clone()));
+        let waiting = lock
+            .waiting
+            .iter()
+            .map(|party| (party, format!("waits, {}", party.kind)));
+        for (number, (party, state)) in parties.chain(waiting).enumerate() {
+            let file = if number == 0 {
+                format!("  {file}")
+            } else {
+                String::new()
+            };
+            rows.push(vec![
+                file,
+                who(&party.command, party.pid),
+                state,
+                duration(party.for_ms),
+            ]);
+        }
+    }
+    columns(out, &[3], &rows)
+}
+
+/// A process. One of another pid namespace has no number here.
+fn who(command: &str, pid: u32) -> String {
+    let command = printable(command);
+    match pid {
+        0 => command,
+        pid => format!("{command} (pid {pid})"),
+    }
 }
 
 /// What is kept and why, under its heading.
@@ -119,6 +156,9 @@ mod tests {
              sessions open: 1\n\
              \x20 docs/plan.md  python3 (pid 41) of planner  open    1.5s\n\
              \x20               vim (pid 42)                 waits  250ms\n\
+             locked: 1\n\
+             \x20 c.json  cargo (pid 43)                 exclusive       2.0s\n\
+             \x20         unknown (other pid namespace)  waits, shared  250ms\n\
              refused: 1\n\
              \x20 2023-11-14T22:13:20Z  a.json: disk full; 12 bytes kept in .concord/recovered/7-a.json\n\
              recovered: 1\n\

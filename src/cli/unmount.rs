@@ -12,7 +12,7 @@ use serde_json::json;
 use super::mountinfo::{self, Liveness};
 use super::output::{Answer, Out};
 use super::{project, status};
-use crate::control::client::{Client, ClientError};
+use crate::control::client::ClientError;
 use crate::control::lossless::printable;
 use crate::control::{JsonPath, beacon::Beacon};
 
@@ -76,7 +76,7 @@ fn detach(dir: &Path) -> anyhow::Result<()> {
 }
 
 fn ask(dir: &Path, force: bool) -> anyhow::Result<()> {
-    let client = Client::connect(dir)?;
+    let client = project::connect(dir)?;
     let daemon = client.beacon().clone();
     let busy = client.status().map(|status| status.sessions).unwrap_or_default();
     if !busy.is_empty() && !force {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lossless::{JsonPath, JsonTime};
 use super::protocol;
+use crate::os::proc;
 
 /// The project's store, relative to its root.
 const STORE: &str = ".concord";
@@ -55,7 +56,8 @@ pub enum BeaconError {
 impl Beacon {
     /// The beacon of this process, which has the backing tree open as `root`.
     pub fn of_this_process(root: impl AsFd, mountpoint: &Path) -> io::Result<Self> {
-        let pid = std::process::id();
+        // By which it can be found in /proc, whose pid namespace may not be ours.
+        let pid = proc::own_pid().unwrap_or_else(std::process::id);
         Ok(Self {
             pid,
             start: life(pid)?.start,

@@ -1,6 +1,7 @@
 //! The client's side of the socket.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::beacon::{Beacon, BeaconError};
 use super::protocol::{self, REPLY_BYTES_MAX, Reply, Request};
 use super::{Kept, Refused, Restored, Status};
+use crate::os::peer;
 
 /// For answers that the daemon has at hand.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -142,8 +144,8 @@ impl Client {
             _ => self.io(error),
         })?;
         // daemon.json may have been written by somebody who wants root to talk to another program.
-        let server = rustix::net::sockopt::socket_peercred(&stream).map_err(|errno| self.io(errno.into()))?;
-        if server.pid.as_raw_nonzero().get().unsigned_abs() != self.beacon.pid {
+        let server = peer::credentials(stream.as_fd()).map_err(|error| self.io(error))?;
+        if server.pid != self.beacon.pid {
             return Err(self.useless("another process listens on its socket"));
         }
         Ok(stream)

@@ -1,6 +1,7 @@
 //! The daemon's side of the socket: one short-lived thread a connection, a small number of them at once.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::protocol::{self, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request};
 use super::{Peer, Refused, RefusedKind, Service};
+use crate::os::peer;
 
 /// Connections served at once; the next one is told that the daemon is busy.
 const CONNECTIONS_MAX: usize = 32;
@@ -144,11 +146,11 @@ fn answer(stream: &mut UnixStream, service: &dyn Service, limits: Limits) -> Res
 
 /// Who connected, if it may: root and the daemon's own user.
 fn peer(stream: &UnixStream) -> Result<Peer, Refused> {
-    let cred = rustix::net::sockopt::socket_peercred(stream)
+    let cred = peer::credentials(stream.as_fd())
         .map_err(|error| Refused::new(RefusedKind::Failed, format!("SO_PEERCRED failed: {error}")))?;
     let peer = Peer {
-        pid: cred.pid.as_raw_nonzero().get().unsigned_abs(),
-        uid: cred.uid.as_raw(),
+        pid: cred.pid,
+        uid: cred.uid,
     };
     let own = rustix::process::geteuid().as_raw();
     if may_ask(peer.uid, own) {

@@ -23,6 +23,9 @@ pub struct Status {
     pub rules_error: Option<String>,
     /// The sessions open, oldest first.
     pub sessions: Vec<SessionStatus>,
+    /// The flock(2) locks held, oldest file first.
+    #[serde(default)]
+    pub locks: Vec<LockStatus>,
     /// Since the mount.
     pub counts: Counts,
     /// Publishes that failed or were refused, newest first.
@@ -34,7 +37,7 @@ pub struct Status {
 /// Something that the kernel has or lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feature {
-    /// As in `concord doctor`: `passthrough`, `resend` ...
+    /// As in `concord doctor`: `passthrough`, `resend` ...; `processes`: /proc tells of those that the kernel names.
     pub name: String,
     /// In use.
     pub on: bool,
@@ -45,7 +48,7 @@ pub struct Feature {
 pub struct SessionStatus {
     /// Relative to the project.
     pub file: JsonPath,
-    /// Its holder.
+    /// Its holder; 0 when it is in another pid namespace.
     pub pid: u32,
     /// The holder's command name.
     pub command: String,
@@ -62,12 +65,36 @@ pub struct SessionStatus {
 /// One open that waits for a session to end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiter {
-    /// The process.
+    /// The process; 0 when it is in another pid namespace.
     pub pid: u32,
     /// Its command name.
     pub command: String,
     /// For how long, in milliseconds.
     pub waited_ms: u64,
+}
+
+/// The flock(2) lock of one file. fcntl(2) locks are the kernel's, and not listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockStatus {
+    /// Relative to the project; none when the file has no name any more.
+    pub file: Option<JsonPath>,
+    /// Who has it: one process, or several with shared locks.
+    pub held: Vec<LockParty>,
+    /// Who waits for it, first come first.
+    pub waiting: Vec<LockParty>,
+}
+
+/// A process that has a lock or waits for one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockParty {
+    /// Which called flock(2); 0 when it is in another pid namespace. Others may have the descriptor since.
+    pub pid: u32,
+    /// Its command name.
+    pub command: String,
+    /// `shared` or `exclusive`.
+    pub kind: String,
+    /// For how long, in milliseconds.
+    pub for_ms: u64,
 }
 
 /// Events since the mount.

@@ -93,6 +93,11 @@ pub fn status() -> Status {
                 waited_ms: 250,
             }],
         }],
+        locks: vec![LockStatus {
+            file: Some("c.json".into()),
+            held: vec![party(43, "cargo", "exclusive", 2000)],
+            waiting: vec![party(0, "unknown (other pid namespace)", "shared", 250)],
+        }],
         counts: Counts {
             publishes: 12,
             waits: 3,
@@ -100,5 +105,14 @@ pub fn status() -> Status {
         },
         refused: vec![kept("a.json", "disk full")],
         recovered: vec![kept("b.md", "the writer was killed")],
+    }
+}
+
+fn party(pid: u32, command: &str, kind: &str, for_ms: u64) -> LockParty {
+    LockParty {
+        pid,
+        command: command.into(),
+        kind: kind.into(),
+        for_ms,
     }
 }

@@ -25,6 +25,7 @@ use super::route::{self, reply_uncached};
 use super::setattr::Changes;
 use super::tree::{Caller, Tree};
 use super::xattr::Answer;
+use crate::os::proc;
 use crate::session::LockOwner as LockOwnerId;
 
 /// The filesystem as fuser sees it.
@@ -108,11 +109,13 @@ impl Fs {
     }
 }
 
+/// Who asks. Nobody that we can look up has the thread id 0: the kernel says so of threads in a pid namespace that ours is no ancestor of, and we where /proc is
+/// of another namespace and would tell of somebody else.
 pub(super) fn caller(request: &Request) -> Caller {
     Caller {
         uid: request.uid(),
         gid: request.gid(),
-        tid: request.pid(),
+        tid: if proc::is_ours() { request.pid() } else { 0 },
     }
 }
 

@@ -27,6 +27,7 @@ use coordinated::{Coordination, RealStore};
 
 use crate::rules::Rules;
 
+use rustix::fs::StatVfsMountFlags;
 use rustix::mount::UnmountFlags;
 use rustix::process::{Resource, Rlimit};
 
@@ -127,6 +128,7 @@ impl Mount {
         let mountpoint = mountpoint.canonicalize().map_err(wrap)?;
         let descriptors_max = raise_descriptor_limit();
         let stacked = is_overlay(&backing);
+        let config = config(&backing, allow_other, fs_name);
         let tree = tree::Tree::new(backing, shared_backing, descriptors_max).map_err(|errno| MountError::Backing {
             path: mountpoint.clone(),
             source: errno.into(),
@@ -139,12 +141,7 @@ impl Mount {
         } = coordinated;
         let coordination = Coordination::start(Arc::clone(&tree), store, rules, config_changed).map_err(wrap)?;
         let fs = fs::Fs::new(Arc::clone(&tree), Arc::clone(&coordination), stacked);
-        let session = fuser::Session::new(fs, &mountpoint, &config(allow_other, fs_name)).map_err(|source| {
-            MountError::Mount {
-                path: mountpoint.clone(),
-                source,
-            }
-        })?;
+        let session = fuser::Session::new(fs, &mountpoint, &config).map_err(wrap)?;
         tree.set_notifier(session.notifier());
         Ok(Mount {
             session,
@@ -218,7 +215,7 @@ fn run_fusermount(arguments: &[&str], mountpoint: &Path) -> io::Result<()> {
     ))
 }
 
-fn config(allow_other: bool, fs_name: String) -> fuser::Config {
+fn config(backing: impl AsFd, allow_other: bool, fs_name: String) -> fuser::Config {
     let mut config = fuser::Config::default();
     config.mount_options = vec![
         fuser::MountOption::DefaultPermissions,
@@ -226,11 +223,7 @@ fn config(allow_other: bool, fs_name: String) -> fuser::Config {
         // As `Subtype` fuser hands it to fusermount only, and mountinfo of a mount by root would say plain "fuse".
         fuser::MountOption::CUSTOM("subtype=concordfs".to_owned()),
     ];
-    if rustix::process::geteuid().is_root() {
-        config
-            .mount_options
-            .extend([fuser::MountOption::Suid, fuser::MountOption::Dev]);
-    }
+    config.mount_options.extend(restrictions(backing));
     // With `Owner` the kernel itself refuses other users; fuser's own filter would refuse root too.
     config.acl = if allow_other {
         fuser::SessionACL::All
@@ -240,6 +233,30 @@ fn config(allow_other: bool, fs_name: String) -> fuser::Config {
     config.n_threads = Some(std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2)));
     config.clone_fd = true;
     config
+}
+
+/// What the backing filesystem's own mount does not let its programs and devices do, this one does not either. Users other than root get nosuid and nodev from
+/// fusermount3 in any case.
+fn restrictions(backing: impl AsFd) -> Vec<fuser::MountOption> {
+    use fuser::MountOption::{Dev, Exec, NoDev, NoExec, NoSuid, Suid};
+    let may = rustix::process::geteuid().is_root();
+    let Ok(flags) = rustix::fs::fstatvfs(backing).map(|stat| stat.f_flag) else {
+        return vec![NoSuid, NoDev];
+    };
+    let no = |flag| flags.contains(flag);
+    vec![
+        if may && !no(StatVfsMountFlags::NOSUID) {
+            Suid
+        } else {
+            NoSuid
+        },
+        if may && !no(StatVfsMountFlags::NODEV) {
+            Dev
+        } else {
+            NoDev
+        },
+        if no(StatVfsMountFlags::NOEXEC) { NoExec } else { Exec },
+    ]
 }
 
 /// Every open inode takes a descriptor. Returns how many we may have.

@@ -28,14 +28,20 @@ impl Tree {
     pub fn get_xattr(&self, id: NodeId, name: &OsStr, size: u32) -> Result<Answer> {
         let anchor = self.anchor(id)?;
         let path = proc_path(anchor.as_fd());
-        answer(size, |buffer| rustix::fs::getxattr(&path, name, buffer))
+        if size == 0 {
+            return rustix::fs::getxattr_query(path, name).map(|length| Answer::Length(length as u32));
+        }
+        data(size, |buffer| rustix::fs::getxattr(&path, name, buffer))
     }
 
     /// listxattr(2); with `size` 0 the length only.
     pub fn list_xattr(&self, id: NodeId, size: u32) -> Result<Answer> {
         let anchor = self.anchor(id)?;
         let path = proc_path(anchor.as_fd());
-        answer(size, |buffer| rustix::fs::listxattr(&path, buffer))
+        if size == 0 {
+            return rustix::fs::listxattr_query(path).map(|length| Answer::Length(length as u32));
+        }
+        data(size, |buffer| rustix::fs::listxattr(&path, buffer))
     }
 
     /// setxattr(2). An ACL is set as the caller, because it may cost the file its set-group-id bit.
@@ -64,10 +70,7 @@ impl Tree {
     }
 }
 
-fn answer(size: u32, read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Answer> {
-    if size == 0 {
-        return read(&mut []).map(|length| Answer::Length(length as u32));
-    }
+fn data(size: u32, read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Answer> {
     let mut buffer = vec![0; (size as usize).min(XATTR_SIZE_MAX)];
     let length = read(&mut buffer)?;
     buffer.truncate(length);

@@ -7,6 +7,8 @@ use std::cell::Cell;
 use std::io;
 use std::sync::OnceLock;
 
+use rustix::fs::{Access, AtFlags};
+
 /// `CAP_DAC_OVERRIDE`, capabilities(7): kept while acting as somebody else, because the kernel has already checked access
 /// to the mounted tree, with capabilities of the caller that the daemon cannot see.
 const CAP_DAC_OVERRIDE: u32 = 1;
@@ -186,6 +188,20 @@ impl Drop for Assumed {
             log::warn!("cannot put the daemon's groups back: {error}");
         }
     }
+}
+
+/// access(2) by the thread `tid` of user `uid` and group `gid`: what the file's own permissions say, none of the daemon's capabilities in play. Where the
+/// daemon may not become others, it asks for itself: the mount is then its user's alone.
+///
+/// # Errors
+/// Those of access(2).
+pub fn access_as(uid: u32, gid: u32, tid: u32, path: &str, wanted: Access) -> rustix::io::Result<()> {
+    let _as_them = Assumed::user_with_groups(uid, gid, tid);
+    if let Some(mut reduced) = own_capabilities() {
+        reduced[0].effective &= !FILE_CAPABILITIES;
+        set_capabilities(&reduced).map_err(|_| rustix::io::Errno::ACCESS)?;
+    }
+    rustix::fs::accessat(rustix::fs::CWD, path, wanted, AtFlags::EACCESS)
 }
 
 /// Runs `work` without `CAP_FSETID`, so that what it does to set-user-id files clears the bits as it would for a user.

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod creds;
+pub mod peer;
 pub mod pidfd;
 pub mod proc;
 pub mod writeback;

@@ -10,6 +10,7 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, StatxFlags};
 use rustix::io::Errno;
@@ -62,6 +63,18 @@ pub enum Closing {
     Exit,
     /// Its end by a signal.
     Killed,
+}
+
+/// This process's id in the pid namespace that /proc shows, which is that of who mounted /proc; `None` when it shows none that we are in.
+pub fn own_pid() -> Option<u32> {
+    let itself = rustix::fs::readlink("/proc/self", Vec::new()).ok()?;
+    u32::try_from(number(itself.as_bytes(), 10)?).ok()
+}
+
+/// Whether /proc shows our own pid namespace: otherwise a thread that the kernel names to us is another one there.
+pub fn is_ours() -> bool {
+    static OURS: OnceLock<bool> = OnceLock::new();
+    *OURS.get_or_init(|| own_pid() == Some(std::process::id()))
 }
 
 /// The process of a thread. Waits for execve where pidfds do not tell (before Linux 6.13).

@@ -34,6 +34,9 @@ pub struct Locked {
     pub woken: Vec<Ticket>,
 }
 
+/// Who has or wants which lock.
+pub type Parties<Who> = Vec<(Who, LockMode)>;
+
 #[derive(Debug, Clone)]
 struct Waiter {
     ticket: Ticket,
@@ -107,6 +110,20 @@ impl Flocks {
     pub fn holders(&self, key: LockKey) -> impl Iterator<Item = LockOwner> {
         let line = self.lines.get(&key).into_iter();
         line.flat_map(|line| line.holders.iter().map(|(owner, _)| *owner))
+    }
+
+    /// Who has the file's lock, and who waits for it, first come first.
+    pub fn line(&self, key: LockKey) -> (Parties<LockOwner>, Parties<Ticket>) {
+        let Some(line) = self.lines.get(&key) else {
+            return (Vec::new(), Vec::new());
+        };
+        let waiting = line.waiters.iter().map(|waiter| (waiter.ticket, waiter.mode));
+        (line.holders.clone(), waiting.collect())
+    }
+
+    /// The files that are locked.
+    pub fn keys(&self) -> impl Iterator<Item = LockKey> {
+        self.lines.keys().copied()
     }
 
     /// Whether nobody has a lock on the file or waits for one.

@@ -55,8 +55,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn open_dir(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Self::Dir>;
     /// mkdir(2), mode 0700.
     fn make_dir(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<()>;
-    /// Takes away what others than the owner may do with the directory.
-    fn restrict_dir(&self, dir: &Self::Dir) -> io::Result<()>;
+    /// Takes away what others than the owner may do with a directory that is in `parent`. PermissionDenied when the owner is neither this process's user nor
+    /// the parent's owner: whoever could make a directory there could have put it there for us.
+    fn restrict_dir(&self, dir: &Self::Dir, parent: &Self::Dir) -> io::Result<()>;
     /// Everything in the directory except `.` and `..`.
     fn list(&self, dir: &Self::Dir) -> io::Result<Vec<Entry>>;
     /// fsync(2) of a directory.

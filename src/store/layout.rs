@@ -79,7 +79,7 @@ fn own_dir<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr, path: &str) -> Result<
     let made = disk
         .open_dir(dir, name)
         .map_err(StoreError::io("open the directory", path))?;
-    disk.restrict_dir(&made)
+    disk.restrict_dir(&made, dir)
         .map_err(StoreError::io("close to others", path))?;
     Ok(made)
 }
@@ -145,7 +145,7 @@ fn take_lock<D: Disk>(disk: &D, home: &D::Dir) -> Result<D::File, StoreError> {
         std::thread::sleep(Duration::from_millis(10));
     };
     if locked {
-        let pid = format!("{}\n", std::process::id());
+        let pid = format!("{}\n", proc::own_pid().unwrap_or_default());
         disk.set_len(&lock, 0)
             .and_then(|()| disk.write_at(&lock, pid.as_bytes(), 0))
             .map_err(StoreError::io("write", "lock"))?;

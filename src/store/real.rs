@@ -63,8 +63,16 @@ impl Disk for RealDisk {
         Ok(fs::mkdirat(dir, name, Mode::RWXU)?)
     }
 
-    fn restrict_dir(&self, dir: &Self::Dir) -> io::Result<()> {
-        let mode = Mode::from_raw_mode(fs::fstat(dir)?.st_mode);
+    fn restrict_dir(&self, dir: &Self::Dir, parent: &Self::Dir) -> io::Result<()> {
+        let stat = fs::fstat(dir)?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() && stat.st_uid != fs::fstat(parent)?.st_uid {
+            let why = format!(
+                "it belongs to user {}, who may not keep other people's files; remove it, or give it to root",
+                stat.st_uid
+            );
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        let mode = Mode::from_raw_mode(stat.st_mode);
         if mode.intersects(Mode::RWXG | Mode::RWXO) {
             fs::fchmod(dir, Mode::RWXU)?;
         }

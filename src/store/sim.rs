@@ -299,7 +299,7 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn restrict_dir(&self, _: &Ino) -> io::Result<()> {
+    fn restrict_dir(&self, _: &Ino, _: &Ino) -> io::Result<()> {
         self.0.lock().step()
     }
 

@@ -52,6 +52,12 @@ pub fn run(
     let _ = env_logger::Builder::from_env(
         env_logger::Env::default().default_filter_or("info,fuser::session=error,fuser::mnt=warn"),
     )
+    .format(|line, record| {
+        // Names of files and programs are in it, and may hold anything.
+        let message = printable(record.args().to_string());
+        let (time, level, target) = (line.timestamp(), record.level(), record.target());
+        writeln!(line, "[{time} {level:<5} {target}] {message}")
+    })
     .try_init();
     live(order, stay, rooms, |service| obey(signals, service, stay), ready)
 }

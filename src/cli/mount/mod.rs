@@ -22,6 +22,7 @@ use super::project;
 use super::rooms::{MountOrder, Rooms};
 use crate::control::JsonPath;
 use crate::control::lossless::printable;
+use crate::os::proc;
 
 #[derive(Debug, Args)]
 pub struct Mount {
@@ -52,7 +53,7 @@ pub fn run(mount: &Mount, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<An
         let order = order(mount)?;
         let dir = order.mountpoint.clone();
         daemon::run(order, daemon::Stay::Foreground, rooms, || {
-            said(out, &dir, std::process::id())
+            said(out, &dir, proc::own_pid().unwrap_or_default())
         })?;
         return Ok(Answer::Yes);
     }
@@ -130,6 +131,9 @@ fn checked(dir: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn fuse_is_there() -> anyhow::Result<()> {
+    if proc::own_pid().is_none() {
+        bail!("/proc: it is not mounted, or shows another pid namespace only; `mount -t proc proc /proc`");
+    }
     match std::fs::symlink_metadata("/dev/fuse") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             bail!("/dev/fuse: there is none; `modprobe fuse`, and in a container start it with --device /dev/fuse")

@@ -14,12 +14,13 @@ use super::config::{Config, LOOK_EVERY};
 use crate::cli::rooms::{Daemon, MountOrder};
 use crate::cli::wiring::{nanos_now, refused_or_kept};
 use crate::control::{
-    Counts, Feature, JsonPath, JsonTime, Kept, Peer, Refused, RefusedKind, Restored, Service, SessionStatus, Status,
-    Waiter,
+    Counts, Feature, JsonPath, JsonTime, Kept, LockParty, LockStatus, Peer, Refused, RefusedKind, Restored, Service,
+    SessionStatus, Status, Waiter,
 };
 use crate::mount::coordinated::{Coordination, Counted};
 use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
 use crate::os::proc;
+use crate::session::LockMode;
 use crate::store::{RealDisk, Store};
 
 /// How often an unmount looks whether the sessions have ended.
@@ -55,6 +56,11 @@ impl MountedProject {
         let config = Arc::new(Config::open(&order.root, &order.mountpoint, order.config.as_deref())?);
         let rules = config.first()?;
         let (store, report) = Store::open(RealDisk, Arc::clone(&order.root), nanos_now())?;
+        if !proc::is_ours() {
+            log::warn!(
+                "/proc shows another pid namespace than the daemon's: every process is unknown to it; mount one of its own"
+            );
+        }
         for item in &report.items {
             log::warn!("recovered {}: {}", item.at, item.reason);
         }
@@ -147,12 +153,16 @@ impl Service for Shared {
         Status {
             mountpoint: JsonPath(self.order.mountpoint.clone()),
             backing: JsonPath(self.order.backing.clone()),
-            pid: std::process::id(),
+            pid: proc::own_pid().unwrap_or_default(),
             since: self.since,
             features: vec![
                 Feature {
                     name: "passthrough".into(),
                     on: self.coordination.passthrough(),
+                },
+                Feature {
+                    name: "processes".into(),
+                    on: proc::is_ours(),
                 },
                 Feature {
                     name: "shared-backing".into(),
@@ -162,6 +172,7 @@ impl Service for Shared {
             rules: rules.map(JsonPath),
             rules_error,
             sessions: self.coordination.sessions().into_iter().map(session).collect(),
+            locks: self.coordination.flocks().into_iter().map(lock).collect(),
             counts: self.counts(),
             refused: refused.map(|(_, kept)| kept.clone()).collect(),
             recovered: recovered.into_iter().map(|(_, kept)| kept).collect(),
@@ -294,6 +305,23 @@ fn session(session: crate::mount::coordinated::SessionStatus) -> SessionStatus {
                 waited_ms: millis(waiter.waited),
             })
             .collect(),
+    }
+}
+
+fn lock(lock: crate::mount::coordinated::LockStatus) -> LockStatus {
+    let party = |party: crate::mount::coordinated::LockParty| LockParty {
+        pid: party.who.pid,
+        command: party.who.command,
+        kind: match party.mode {
+            LockMode::Shared => "shared".to_owned(),
+            LockMode::Exclusive => "exclusive".to_owned(),
+        },
+        for_ms: millis(party.for_),
+    };
+    LockStatus {
+        file: lock.path.map(JsonPath),
+        held: lock.holders.into_iter().map(party).collect(),
+        waiting: lock.waiters.into_iter().map(party).collect(),
     }
 }
 

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use rustix::fs::{OFlags, Stat};
+use rustix::fs::{Access, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::append_log::Log;
 use super::close::{Ending, is_held};
 use super::files::{Creation, Finds, Granted, InHand};
 use super::open::Beginning;
+use super::permission::Right;
 use super::session::EndReply;
 use super::wait::Claim;
 use super::{Answer, Coordination, Counted, Target, Writer, caller, described, nanos_now};
@@ -32,7 +33,8 @@ use crate::store::record::{How, RecoveredKind, Who};
 use crate::store::{RealDisk, Shadow};
 
 const KILLED: &str = "its writer was killed before it finished the line";
-const REMOVED: &str = "its file was removed while it was appended to";
+const REMOVED: &str =
+    "its file was removed while it was appended to, or replaced by one that its writer may not write to";
 const FORCED: &str = "the mount was taken away by force before the line was finished";
 
 /// An open file description that appends.
@@ -45,6 +47,8 @@ pub struct Appender {
     pub since: Instant,
     /// The name it was opened by.
     pub name: Name,
+    /// To write there.
+    pub(super) right: Right,
     policy: Policy,
     /// O_SYNC or O_DSYNC.
     sync: bool,
@@ -183,6 +187,7 @@ impl Coordination {
         log: Arc<Log>,
     ) -> Appender {
         Appender {
+            right: Right::new(caller, process, file.pin.fd()),
             file,
             who: self.descriptions.of(process, caller.uid),
             since: Instant::now(),
@@ -222,7 +227,8 @@ impl Coordination {
     ) {
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
-        let Some(reroute) = self.arrived(caller, file) else {
+        let seen = self.tree.nodes.identity(node);
+        let Some(reroute) = self.arrived(caller, file, node) else {
             self.files.lock().send_round(caller.tid, file, Finds::Own(None), None);
             return answer(Err(Errno::STALE));
         };
@@ -248,7 +254,10 @@ impl Coordination {
                 let started = this.start_appender(caller, node, &awaited, flags);
                 return answer(started.map(|appender| Handle::Appender(Arc::new(appender))));
             }
-            let beginning = first_of(id, file, node, caller, process, reroute.creates);
+            let beginning = Beginning {
+                seen,
+                ..first_of(id, file, node, caller, process, reroute.creates)
+            };
             let session = this.begin(&awaited, beginning);
             answer(session.map(|session| Handle::Writer(Arc::new(Writer::creating(session, flags)))));
         };
@@ -279,7 +288,7 @@ impl Coordination {
             let log = Arc::clone(&held.log);
             let parts: &[&[u8]] = &[&held.tail, finished];
             let parts = if held.tail.is_empty() { &parts[1..] } else { parts };
-            let commit = || self.commit((&log, &mut log.lock()), parts, &appender.who);
+            let commit = || self.commit((&log, &mut log.lock()), parts, appender);
             match if clears {
                 creds::without_fsetid(commit)
             } else {
@@ -364,7 +373,8 @@ impl Coordination {
         let process = caller::process(caller);
         self.tree.workers.run(move || {
             let processes = appender.closed_by(process, closing);
-            if processes.is_none_or(|processes| is_held(&processes, appender.file.node.0)) {
+            let is_held = |processes: Vec<u32>| !process.is_known() || is_held(&processes, appender.file.node.0);
+            if processes.is_none_or(is_held) {
                 reply(this.settle_on_disk(&appender));
             } else {
                 reply(this.finish_append(&appender, closing));
@@ -452,6 +462,7 @@ impl Coordination {
                 node: session.about.node,
                 pin: Arc::clone(&session.pin),
             }),
+            right: Right::new(session.about.caller, session.about.process, session.pin.fd()),
             who: session.about.who.clone(),
             since: session.since,
             name: session.name(),
@@ -484,6 +495,7 @@ impl Coordination {
             intent: Intent::Truncate,
             nonblock: false,
         };
+        let seen = appender.right.inode();
         let (this, truncated) = (Arc::clone(self), target.clone());
         let resume = move |granted: Result<Granted, Errno>| {
             let that = Arc::clone(&this);
@@ -494,6 +506,7 @@ impl Coordination {
                         node: None,
                         how: How::Truncate,
                         truncate: len == 0,
+                        seen,
                         ..first_of(id, file, ROOT, caller, process, None)
                     };
                     let session = that.begin(&truncated, beginning)?;
@@ -517,9 +530,9 @@ impl Coordination {
         let log = Arc::clone(&held.log);
         let committed = match (&held.kept, held.whole, held.tail.is_empty()) {
             (Some(kept), true, _) if held.kept_bytes > 0 => {
-                self.commit_file((&log, &mut log.lock()), &kept.file, &appender.who)
+                self.commit_file((&log, &mut log.lock()), &kept.file, appender)
             }
-            (_, false, false) => self.commit((&log, &mut log.lock()), &[&held.tail], &appender.who),
+            (_, false, false) => self.commit((&log, &mut log.lock()), &[&held.tail], appender),
             _ => {
                 self.drop_kept(held);
                 return Ok(());
@@ -618,5 +631,7 @@ fn first_of(
         truncate: false,
         creates,
         own_node: true,
+        seen: None,
+        wanted: Access::WRITE_OK,
     }
 }

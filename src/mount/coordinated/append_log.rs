@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::append::Appender;
 use super::session::Staged;
 use super::{Coordination, is_coordinable, nanos_now, place, publish_info};
 use crate::mount::attr;
@@ -352,8 +353,8 @@ impl Coordination {
     /// Appends `parts`, which together are whole lines, or the last thing that a handle has to say. `log` is locked by `state`.
     ///
     /// # Errors
-    /// ENOSPC, EDQUOT, EFBIG, EIO: the file is as it was. ENOENT: it was removed.
-    pub(super) fn commit(&self, (log, state): (&Log, &mut State), parts: &[&[u8]], who: &Who) -> Result<(), Errno> {
+    /// ENOSPC, EDQUOT, EFBIG, EIO: the file is as it was. ENOENT: it was removed, or replaced by one that the author may not write to.
+    pub(super) fn commit(&self, (log, state): (&Log, &mut State), parts: &[&[u8]], by: &Appender) -> Result<(), Errno> {
         let bytes: Vec<u8>;
         let data = match parts {
             [one] => *one,
@@ -364,28 +365,38 @@ impl Coordination {
         };
         let plain = !data.contains(&0) && data.ends_with(b"\n");
         let write = |file: &File, at: u64| file.write_all_at(data, at).map(|()| data.len() as u64);
-        self.grow((log, state), who, plain, write)
+        self.grow((log, state), by, plain, write)
     }
 
     /// The same with the whole of a file.
     ///
     /// # Errors
     /// As [`Coordination::commit`].
-    pub(super) fn commit_file(&self, (log, state): (&Log, &mut State), from: &File, who: &Who) -> Result<(), Errno> {
+    pub(super) fn commit_file(
+        &self,
+        (log, state): (&Log, &mut State),
+        from: &File,
+        by: &Appender,
+    ) -> Result<(), Errno> {
         let length = rustix::fs::fstat(from)?.st_size.max(0) as u64;
         let write = |file: &File, at: u64| copy_to(from, (0, length), file, at).map(|()| length);
-        self.grow((log, state), who, false, write)
+        self.grow((log, state), by, false, write)
     }
 
     /// Writes behind the committed length, then moves that.
     fn grow(
         &self,
         (log, state): (&Log, &mut State),
-        who: &Who,
+        by: &Appender,
         plain: bool,
         write: impl FnOnce(&File, u64) -> std::io::Result<u64>,
     ) -> Result<(), Errno> {
-        self.begin_growth(state, who)?;
+        if let Live::Open(current) = &state.live
+            && !by.right.covers(by.file.pin.fd(), &current.file, current.identity)
+        {
+            return Err(Errno::NOENT);
+        }
+        self.begin_growth(state, &by.who)?;
         let Live::Open(current) = &mut state.live else {
             return Err(Errno::NOENT);
         };

@@ -31,7 +31,10 @@ const AGENT_COMMANDS: [&str; 12] = [
     "copilot",
 ];
 
-const UNKNOWN: ProcId = ProcId { tgid: 0, unique: 0 };
+/// A process of another pid namespace, which the kernel cannot name to us.
+pub const UNKNOWN: ProcId = ProcId { tgid: 0, unique: 0 };
+/// What records and `status` say of it instead of a command.
+pub const UNKNOWN_COMMAND: &str = "unknown (other pid namespace)";
 
 /// The process that a request's thread belongs to.
 pub fn process(caller: Caller) -> ProcId {
@@ -81,6 +84,9 @@ impl Descriptions {
 
 /// Command and agent. `proc` waits for our answer, in a system call that is not execve(2): its environment can be read.
 fn describe(proc: ProcId) -> (String, Option<String>) {
+    if proc == UNKNOWN {
+        return (UNKNOWN_COMMAND.to_owned(), None);
+    }
     let Some(own) = proc::process(proc.tgid).filter(|own| own.unique == proc.unique) else {
         return (String::new(), None);
     };

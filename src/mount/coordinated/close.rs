@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::caller::UNKNOWN;
 use super::handles::Writer;
+use super::permission;
 use super::session::{EndReply, Outcome, Session, Staged};
 use super::{Coordination, Counted, caller, described, nanos_now, place, publish_info};
 use crate::mount::attr;
@@ -59,7 +61,8 @@ impl Coordination {
         });
         let noted = noted.inspect(|(_, written)| written.iter().for_each(|file| self.store.start_writing(file)));
         match noted {
-            Ok((processes, _)) if is_held(&processes, session.about.node.0) => reply(Ok(())),
+            // Whether a process of another pid namespace has it open nobody can tell: RELEASE will.
+            Ok((processes, _)) if !flusher.is_known() || is_held(&processes, session.about.node.0) => reply(Ok(())),
             Ok(_) => {
                 let taken = session.take();
                 session.on_end(reply);
@@ -215,6 +218,16 @@ impl Coordination {
         let _turn = self.turns.take(&[&name]);
         let content = Arc::clone(&staged.shadow.file);
         let replaced = self.replaced_by(&name);
+        let base = staged.base.as_ref().unwrap_or(&staged.shadow.file);
+        if let Some(replaced) = &replaced
+            && !permission::may_write(session.about.caller, base, replaced.fd())
+        {
+            // Only where the queue does not see to it: a late session, or one that stepped back from a lock.
+            self.counts.add(Counted::Failed);
+            let reason = "the file was replaced by one that its writer may not write to";
+            self.discard(session, staged, Counted::Failed, reason);
+            return Outcome::Lost(Errno::ACCESS);
+        }
         let result = self
             .path_of(&name)
             .and_then(|path| Ok((self.directory(name.parent)?, path)));
@@ -317,10 +330,11 @@ fn ending(closing: Closing) -> Ending {
     }
 }
 
-/// Whether any of these processes, or a descendant of one, has the session's node open for writing.
+/// Whether any of these processes, or a descendant of one, has the session's node open for writing; yes when one is unknown.
 pub(super) fn is_held(processes: &[u32], node: u64) -> bool {
     processes.iter().any(|pid| {
-        proc::holds_for_writing(*pid, node)
+        *pid == UNKNOWN.tgid
+            || proc::holds_for_writing(*pid, node)
             || proc::descendants(*pid)
                 .iter()
                 .any(|child| proc::holds_for_writing(*child, node))

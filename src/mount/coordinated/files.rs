@@ -14,6 +14,10 @@ use crate::session::{FileKey, Queue, Refusal, SessionId, Ticket};
 /// A thread that was sent back with ESTALE walks the path again at once; after this long it will not come any more.
 const REROUTE_LIFETIME: Duration = Duration::from_secs(30);
 
+/// For so long after one was sent round, each stranger that looks the name up finds a node of its own. One may have to wait for its directory meanwhile, which a
+/// rename(2) keeps locked for as long as a rule's `wait`.
+const STRANGERS_LIFETIME: Duration = Duration::from_secs(10);
+
 /// What a waiting request does when its wait ends.
 pub type Continue = Box<dyn FnOnce(Result<Granted, Errno>) + Send>;
 
@@ -43,6 +47,15 @@ pub enum Finds {
     Current,
     /// A node of its own, once it has looked.
     Own(Option<NodeId>),
+}
+
+/// By what a thread that was sent round is known again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Way {
+    /// By its id.
+    Thread(u32),
+    /// It has none here (another pid namespace). Whoever comes with this node, which was made for a stranger's walk, is one of those that were sent round.
+    Node(NodeId),
 }
 
 /// A thread that was answered ESTALE so that it walks the path again.
@@ -113,7 +126,9 @@ pub struct Files {
     pub ended: u64,
     keys: HashMap<Name, FileKey>,
     in_use: HashMap<FileKey, InUse>,
-    reroutes: HashMap<u32, Reroute>,
+    reroutes: HashMap<Way, Reroute>,
+    /// Strangers that were sent round lately. They cannot be told from others that come after, so none is crossed out when one arrives.
+    strangers: Vec<Reroute>,
     late: Vec<Arc<Session>>,
     next_key: u64,
     next_ticket: u64,
@@ -129,6 +144,7 @@ impl Files {
             keys: HashMap::new(),
             in_use: HashMap::new(),
             reroutes: HashMap::new(),
+            strangers: Vec::new(),
             late: Vec::new(),
             next_key: 1,
             next_ticket: 1,
@@ -232,30 +248,64 @@ impl Files {
     /// Forgets a file that nobody writes, waits for or is on the way to.
     pub fn settle(&mut self, key: FileKey) {
         let Some(file) = self.in_use.get(&key) else { return };
-        let expected = self.reroutes.values().any(|reroute| reroute.file == key);
+        let mut under_way = self.reroutes.values().chain(&self.strangers);
+        let expected = under_way.any(|reroute| reroute.file == key);
         if file.users == 0 && file.sessions.is_empty() && self.queue.is_idle(key) && !expected {
             self.keys.remove(&file.name);
             self.in_use.remove(&key);
         }
     }
 
-    /// The thread will be answered ESTALE and come back through a LOOKUP.
+    /// The thread will be answered ESTALE and come back through a LOOKUP. One without an id is known again only if it finds a node of its own.
     pub fn send_round(&mut self, tid: u32, file: FileKey, finds: Finds, creates: Option<Creation>) {
         let since = Instant::now();
-        self.reroutes.insert(
-            tid,
-            Reroute {
-                file,
-                finds,
-                creates,
-                since,
-            },
-        );
+        let reroute = Reroute {
+            file,
+            finds,
+            creates,
+            since,
+        };
+        if tid == 0 {
+            self.strangers
+                .retain(|other| (other.file, other.creates) != (file, creates));
+            self.strangers.push(reroute);
+        } else {
+            self.reroutes.insert(Way::Thread(tid), reroute);
+        }
     }
 
     /// The thread's way to this file, if it was sent round to it.
     pub fn reroute(&mut self, tid: u32, file: FileKey) -> Option<&mut Reroute> {
-        self.reroutes.get_mut(&tid).filter(|reroute| reroute.file == file)
+        let way = Way::Thread(tid);
+        self.reroutes.get_mut(&way).filter(|reroute| reroute.file == file)
+    }
+
+    /// Whether strangers are on their way to the file: what each of them finds must be a node of its own.
+    pub fn expects_strangers(&self, file: FileKey) -> bool {
+        self.strangers.iter().any(|stranger| stranger.file == file)
+    }
+
+    /// A node was made for a stranger that is on its way to the file. Which of them it is cannot be told: what it makes has the least that one of them asked for.
+    pub fn stranger_finds(&mut self, file: FileKey, node: NodeId) {
+        let all = self.strangers.iter().filter(|stranger| stranger.file == file);
+        let creates = all.filter_map(|stranger| stranger.creates).reduce(|a, b| Creation {
+            mode: a.mode & b.mode,
+            umask: a.umask | b.umask,
+        });
+        let reroute = Reroute {
+            file,
+            finds: Finds::Own(Some(node)),
+            creates,
+            since: Instant::now(),
+        };
+        self.reroutes.insert(Way::Node(node), reroute);
+    }
+
+    /// A stranger has come with a node that was made for one.
+    pub fn take_stranger(&mut self, node: NodeId, file: FileKey) -> Option<Reroute> {
+        let way = Way::Node(node);
+        self.reroutes.get(&way).filter(|reroute| reroute.file == file)?;
+        self.reroutes.remove(&way)
     }
 
     /// Whether some thread is on its way to the file's current version, whose node must then not be taken over.
@@ -274,28 +324,22 @@ impl Files {
     /// The thread has arrived, or gave up.
     pub fn take_reroute(&mut self, tid: u32, file: FileKey) -> Option<Reroute> {
         self.reroute(tid, file)?;
-        self.reroutes.remove(&tid)
+        self.reroutes.remove(&Way::Thread(tid))
     }
 
-    /// Forgets the threads that were sent round and never came; returns the nodes made for them.
+    /// Forgets the threads that were sent round and never came; returns the nodes held for them.
     pub fn expire_reroutes(&mut self, now: Instant) -> Vec<NodeId> {
         let late = |reroute: &Reroute| now.saturating_duration_since(reroute.since) > REROUTE_LIFETIME;
-        let expired: Vec<Reroute> = self
-            .reroutes
-            .values()
-            .filter(|reroute| late(reroute))
-            .cloned()
-            .collect();
-        self.reroutes.retain(|_, reroute| !late(reroute));
-        expired.iter().for_each(|reroute| self.settle(reroute.file));
-        let node = |reroute: Reroute| {
-            if let Finds::Own(node) = reroute.finds {
-                node
-            } else {
-                None
-            }
+        let gone = |stranger: &Reroute| now.saturating_duration_since(stranger.since) > STRANGERS_LIFETIME;
+        let expired: Vec<(Way, Reroute)> = self.reroutes.extract_if(|_, reroute| late(reroute)).collect();
+        let strangers: Vec<Reroute> = self.strangers.extract_if(.., |stranger| gone(stranger)).collect();
+        let files = expired.iter().map(|(_, reroute)| reroute).chain(&strangers);
+        files.for_each(|reroute| self.settle(reroute.file));
+        let held = |(way, reroute): (Way, Reroute)| match (way, reroute.finds) {
+            (Way::Thread(_), Finds::Own(node)) => node,
+            _ => None,
         };
-        expired.into_iter().filter_map(node).collect()
+        expired.into_iter().filter_map(held).collect()
     }
 
     /// Whether nothing is under way.

@@ -23,6 +23,7 @@ use super::reader::Reader;
 use super::session::{Life, Session, Staged};
 use super::wait::Claim;
 use super::{Answer, Appender, Coordination, Target};
+use crate::mount::attr;
 use crate::mount::handles::Handle;
 use crate::mount::nodes::NodeId;
 use crate::mount::tree::Caller;
@@ -181,9 +182,11 @@ impl Coordination {
             holder,
             owner,
             mode,
+            caller,
             ..
         } = &attempt;
-        let (granted, woken) = self.locks.lock().try_lock(whose, *owner, holder, *mode);
+        let by = (holder, super::caller::process(*caller), caller.uid);
+        let (granted, woken) = self.locks.lock().try_lock(whose, *owner, by, *mode);
         woken.into_iter().for_each(|waiting| self.woken(waiting));
         match (granted, holder) {
             (true, _) => {
@@ -219,8 +222,9 @@ impl Coordination {
             mode,
             nonblock,
         } = attempt;
+        let process = super::caller::process(caller);
         let mut locks = self.locks.lock();
-        let (granted, woken) = locks.try_lock(&whose, owner, &holder, mode);
+        let (granted, woken) = locks.try_lock(&whose, owner, (&holder, process, caller.uid), mode);
         if granted {
             drop(locks);
             woken.into_iter().for_each(|waiting| self.woken(waiting));
@@ -230,6 +234,8 @@ impl Coordination {
             caller,
             owner,
             holder,
+            process,
+            since: Instant::now(),
             until: nonblock.then(|| Instant::now() + NONBLOCK_PATIENCE),
             answer,
         };
@@ -245,6 +251,7 @@ impl Coordination {
             holder,
             until,
             answer,
+            ..
         } = waiting;
         self.granted(holder, caller, owner, until.is_some(), answer);
     }
@@ -328,7 +335,7 @@ impl Coordination {
         let admitted = move |granted: Result<Granted, Errno>| {
             let began = granted.and_then(|granted| {
                 let (Granted::New(id) | Granted::Join(id)) = granted;
-                this.begin_again(&old, &begun, id, file, caller, process)
+                this.begin_again(&old, &begun, id, file, process)
             });
             then(began.map(|session| {
                 if !writer.replace(&old, &session) {
@@ -346,7 +353,6 @@ impl Coordination {
         target: &Target,
         id: crate::session::SessionId,
         file: crate::session::FileKey,
-        caller: Caller,
         process: crate::session::ProcId,
     ) -> Result<Arc<Session>, Errno> {
         let node = old.about.node;
@@ -359,12 +365,18 @@ impl Coordination {
             id,
             file,
             node: Some(node),
-            caller,
+            // Who writes through a mapping is nobody that the kernel names, and its opener's rights are the handle's.
+            caller: old.about.caller,
             process,
             how: How::Close,
             truncate: false,
             creates: None,
             own_node: true,
+            seen: old
+                .left()
+                .and_then(|left| Some(attr::identity(&rustix::fs::fstat(&left).ok()?, false))),
+            // The handle may read too, for all that is known here.
+            wanted: rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK,
         };
         let session = self.begin(target, beginning)?;
         session.share_node(others);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::mount::nodes::{Identity, Name};
 use crate::mount::tree::Caller;
-use crate::session::{Flocks, LockKey, LockMode, LockOwner, Locked, Ticket};
+use crate::session::{Flocks, LockKey, LockMode, LockOwner, Locked, ProcId, Ticket};
 
 use super::flock::Holder;
 
@@ -26,10 +26,46 @@ pub struct Waiting {
     pub owner: LockOwner,
     /// What it has open.
     pub holder: Holder,
+    /// Its process.
+    pub process: ProcId,
+    /// Since when it waits.
+    pub since: Instant,
     /// With LOCK_NB: when the answer is no. See `NONBLOCK_PATIENCE`.
     pub until: Option<Instant>,
     /// Told how it ended.
     pub answer: super::Answer<()>,
+}
+
+/// A lock that an open file description has.
+struct Held {
+    key: LockKey,
+    holder: Holder,
+    process: ProcId,
+    uid: u32,
+    since: Instant,
+}
+
+/// Somebody who has a lock or waits for one.
+#[derive(Debug, Clone)]
+pub struct Party {
+    /// Who called flock(2).
+    pub process: ProcId,
+    /// Its user.
+    pub uid: u32,
+    /// LOCK_SH or LOCK_EX.
+    pub mode: LockMode,
+    /// Since it has it, or waits.
+    pub since: Instant,
+}
+
+/// The lock of one file.
+pub struct Line {
+    /// The file; nothing when its name is gone.
+    pub whose: Option<Whose>,
+    /// Those who have it.
+    pub holders: Vec<Party>,
+    /// Those who wait, first come first.
+    pub waiting: Vec<Party>,
 }
 
 /// All locks of a mount, of coordinated files and of ordinary ones. Its lock is taken for moments only, and no other under it.
@@ -39,7 +75,7 @@ pub struct Locks {
     keys: HashMap<Whose, LockKey>,
     whose: HashMap<LockKey, Whose>,
     /// An open file description stays with the file that it has locked, whatever becomes of the file's name.
-    owners: HashMap<LockOwner, (LockKey, Holder)>,
+    owners: HashMap<LockOwner, Held>,
     /// The waits, by ticket.
     pub waiting: HashMap<Ticket, Waiting>,
     next: u64,
@@ -51,13 +87,24 @@ impl Locks {
         &mut self,
         whose: &Whose,
         owner: LockOwner,
-        holder: &Holder,
+        by: (&Holder, ProcId, u32),
         mode: LockMode,
     ) -> (bool, Vec<Waiting>) {
         let key = self.key_for(whose, owner);
         let Locked { granted, woken } = self.table.try_lock(key, owner, mode);
         if granted {
-            self.owners.insert(owner, (key, holder.clone()));
+            let (holder, process, uid) = (by.0.clone(), by.1, by.2);
+            let since = Instant::now();
+            self.owners.insert(
+                owner,
+                Held {
+                    key,
+                    holder,
+                    process,
+                    uid,
+                    since,
+                },
+            );
         } else {
             self.owners.remove(&owner);
         }
@@ -77,7 +124,7 @@ impl Locks {
 
     /// Lets go of what an open file description has locked. Returns those whose wait is over, with their locks.
     pub fn unlock(&mut self, owner: LockOwner) -> Vec<Waiting> {
-        let Some((key, _)) = self.owners.remove(&owner) else {
+        let Some(Held { key, .. }) = self.owners.remove(&owner) else {
             return Vec::new();
         };
         let woken = self.table.unlock(key, owner);
@@ -101,7 +148,7 @@ impl Locks {
     /// Whether it would lose the lock that it has: another is asked for, or none.
     pub fn changes(&self, owner: LockOwner, mode: Option<LockMode>) -> bool {
         let held = self.owners.get(&owner);
-        held.is_some_and(|(key, _)| self.table.mode_of(*key, owner) != mode)
+        held.is_some_and(|held| self.table.mode_of(held.key, owner) != mode)
     }
 
     /// What has the locks of this file.
@@ -112,8 +159,41 @@ impl Locks {
             .into_iter()
             .flat_map(|key| self.table.holders(*key));
         owners
-            .filter_map(|owner| self.owners.get(&owner).map(|(_, holder)| holder.clone()))
+            .filter_map(|owner| self.owners.get(&owner).map(|held| held.holder.clone()))
             .collect()
+    }
+
+    /// Every lock, for `status`.
+    pub fn lines(&self) -> Vec<Line> {
+        let line = |key: LockKey| {
+            let (holders, waiting) = self.table.line(key);
+            let held = holders.into_iter().filter_map(|(owner, mode)| {
+                let held = self.owners.get(&owner)?;
+                Some(Party {
+                    process: held.process,
+                    uid: held.uid,
+                    mode,
+                    since: held.since,
+                })
+            });
+            let waits = waiting.into_iter().filter_map(|(ticket, mode)| {
+                let waiting = self.waiting.get(&ticket)?;
+                Some(Party {
+                    process: waiting.process,
+                    uid: waiting.caller.uid,
+                    mode,
+                    since: waiting.since,
+                })
+            });
+            Line {
+                whose: self.whose.get(&key).cloned(),
+                holders: held.collect(),
+                waiting: waits.collect(),
+            }
+        };
+        let mut keys: Vec<LockKey> = self.table.keys().collect();
+        keys.sort();
+        keys.into_iter().map(line).collect()
     }
 
     /// What was `old` is `new` from now on. Where `new` is locked already, its own locks stay, and those of `old` are on a file that has no name.
@@ -133,8 +213,8 @@ impl Locks {
     }
 
     fn key_for(&mut self, whose: &Whose, owner: LockOwner) -> LockKey {
-        if let Some((key, _)) = self.owners.get(&owner) {
-            return *key;
+        if let Some(held) = self.owners.get(&owner) {
+            return held.key;
         }
         if let Some(key) = self.keys.get(whose) {
             return *key;
@@ -152,7 +232,14 @@ impl Locks {
             .filter_map(|ticket| self.waiting.remove(ticket))
             .collect();
         for waiting in &woken {
-            self.owners.insert(waiting.owner, (key, waiting.holder.clone()));
+            let held = Held {
+                key,
+                holder: waiting.holder.clone(),
+                process: waiting.process,
+                uid: waiting.caller.uid,
+                since: Instant::now(),
+            };
+            self.owners.insert(waiting.owner, held);
         }
         woken
     }

@@ -17,6 +17,7 @@ mod handles;
 mod locks;
 mod names;
 mod open;
+mod permission;
 mod reader;
 mod restore;
 mod session;
@@ -42,7 +43,7 @@ pub use flock::Wish;
 pub use handles::Writer;
 pub use reader::{Reader, Use};
 pub use session::RealStore;
-pub use status::{SessionStatus, WaiterStatus};
+pub use status::{LockParty, LockStatus, SessionStatus, WaiterStatus};
 
 use caller::Descriptions;
 use counts::Counts;
@@ -261,6 +262,7 @@ fn place<'a>(dir: &'a Arc<OwnedFd>, name: &'a Name, path: &'a Path) -> Place<'a,
 /// What the log and `status` need of a file in use.
 fn described(who: &Who) -> String {
     match &who.agent {
+        _ if who.pid == 0 => format!("a process {}", who.command),
         Some(agent) => format!("process {} ({}, {agent})", who.pid, who.command),
         None => format!("process {} ({})", who.pid, who.command),
     }

@@ -20,7 +20,7 @@ use super::{Answer, Coordination, Counted, Target, caller, is_coordinable, place
 use crate::mount::attr;
 use crate::mount::entry::{Entry, Victim};
 use crate::mount::errno::from_io;
-use crate::mount::nodes::{Name, NodeId};
+use crate::mount::nodes::{Name, NodeId, ROOT};
 use crate::mount::tree::Caller;
 use crate::os::creds;
 use crate::session::{FileKey, Intent, Opener, SessionId};
@@ -323,7 +323,8 @@ impl Coordination {
     pub fn truncate(self: &Arc<Self>, caller: Caller, node: NodeId, target: Target, len: u64, answer: Answer<Stat>) {
         let in_hand = InHand::take(&self.files, &target.name);
         let key = in_hand.key();
-        let reroute = self.arrived(caller, key);
+        let seen = self.tree.nodes.identity(node);
+        let reroute = self.arrived(caller, key, node);
         let opener = self.opener_for(caller, key);
         if let Some(own) = self.nearest_of(key, &opener) {
             let this = Arc::clone(self);
@@ -369,6 +370,8 @@ impl Coordination {
                         truncate: len == 0,
                         creates,
                         own_node,
+                        seen,
+                        wanted: rustix::fs::Access::WRITE_OK,
                     };
                     this.begin(&truncated, beginning)
                 });
@@ -443,9 +446,10 @@ impl Coordination {
     /// nobody takes over while somebody waits.
     fn must_look_again(&self, caller: Caller, opener: &Opener, names: &[&Name]) -> bool {
         let keys: Vec<FileKey> = names.iter().filter_map(|name| self.files.lock().key_of(name)).collect();
-        let mut arrived = false;
+        // A stranger would not be known again: it waits at most `wait`.
+        let mut arrived = caller.tid == 0;
         for key in &keys {
-            arrived |= self.arrived(caller, *key).is_some();
+            arrived |= self.arrived(caller, *key, ROOT).is_some();
             self.files.lock().settle(*key);
         }
         let busy = |key: &FileKey| !self.files.lock().queue.is_idle(*key) && self.nearest_of(*key, opener).is_none();

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::files::{Creation, Finds, Granted, InHand, Reroute};
 use super::handles::Writer;
+use super::permission;
 use super::session::{About, Session, Staged};
 use super::wait::Claim;
 use super::{Answer, Coordination, Target, caller, nanos_now};
@@ -15,7 +16,7 @@ use crate::mount::attr;
 use crate::mount::entry::Entry;
 use crate::mount::errno::from_io;
 use crate::mount::handles::Ordinary;
-use crate::mount::nodes::NodeId;
+use crate::mount::nodes::{Identity, NodeId};
 use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
 use crate::session::{FileKey, Intent, Opener, ProcId, SessionId};
@@ -34,6 +35,9 @@ pub(super) struct Beginning {
     pub creates: Option<Creation>,
     /// The node was made for this caller; another may only be had while nobody has it open.
     pub own_node: bool,
+    /// What the kernel has checked the caller's permissions on, and what has to be checked if it turns out to be another inode.
+    pub seen: Option<Identity>,
+    pub wanted: rustix::fs::Access,
 }
 
 impl Coordination {
@@ -65,8 +69,14 @@ impl Coordination {
 
     /// The LOOKUP of a thread that was answered ESTALE: it gets a node of its own, the same until it opens it.
     fn arrive(&self, caller: Caller, key: FileKey, target: &Target) -> Result<Option<Entry>, Errno> {
-        let Some(Finds::Own(node)) = self.files.lock().reroute(caller.tid, key).map(|reroute| reroute.finds) else {
-            return Ok(None);
+        let stranger = caller.tid == 0;
+        let node = {
+            let mut files = self.files.lock();
+            match files.reroute(caller.tid, key).map(|reroute| reroute.finds) {
+                Some(Finds::Own(node)) => node,
+                _ if stranger && files.expects_strangers(key) => None,
+                _ => return Ok(None),
+            }
         };
         let stat = match self.stat(&target.name) {
             Ok(stat) => stat,
@@ -74,7 +84,7 @@ impl Coordination {
                 let Some(session) = self.files.lock().sessions(key).last().cloned() else {
                     return Ok(None);
                 };
-                session.staged(|staged| staged.stat())?
+                rustix::fs::fstat(session.pin.fd())?
             }
             Err(errno) => return Err(errno),
         };
@@ -87,6 +97,14 @@ impl Coordination {
                     attr::identity(&stat, false),
                     attr::kind(stat.st_mode),
                 );
+                if stranger {
+                    self.files.lock().stranger_finds(key, id);
+                    return Ok(Some(Entry {
+                        id,
+                        stat,
+                        private: false,
+                    }));
+                }
                 // The kernel forgets it at once when it finds another node in its cache, and then looks again.
                 self.tree.nodes.look_up_again(id);
                 if let Some(reroute) = self.files.lock().reroute(caller.tid, key) {
@@ -107,8 +125,11 @@ impl Coordination {
         self.files.lock().is_passing(node)
     }
 
-    /// A thread that was sent round is here; what it found, the kernel holds now.
-    pub(super) fn arrived(&self, caller: Caller, file: FileKey) -> Option<Reroute> {
+    /// A thread that was sent round is here with `node`; what it found, the kernel holds now.
+    pub(super) fn arrived(&self, caller: Caller, file: FileKey, node: NodeId) -> Option<Reroute> {
+        if caller.tid == 0 {
+            return self.files.lock().take_stranger(node, file);
+        }
         let reroute = self.files.lock().take_reroute(caller.tid, file)?;
         if let Finds::Own(Some(node)) = reroute.finds {
             self.tree.nodes.forget(node, 1);
@@ -147,7 +168,8 @@ impl Coordination {
             session.ok_or(Errno::STALE)
         };
         match self.stat(&name) {
-            Err(Errno::NOENT) => promised()?.staged(|staged| staged.stat()),
+            // Also while it is being published.
+            Err(Errno::NOENT) => rustix::fs::fstat(promised()?.pin.fd()),
             result => result,
         }
     }
@@ -165,7 +187,9 @@ impl Coordination {
     pub fn open_reader(&self, caller: Caller, node: NodeId, target: &Target) -> Result<Arc<Ordinary>, Errno> {
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
-        let arrived = self.arrived(caller, file).is_some();
+        let seen = self.tree.nodes.identity(node);
+        // A stranger would not be known again.
+        let arrived = self.arrived(caller, file, node).is_some() || caller.tid == 0;
         // One that is ending counts too: what it staged may be discarded.
         let shadow_of = || self.files.lock().session_on(node).cloned();
         let found = match shadow_of() {
@@ -206,16 +230,20 @@ impl Coordination {
         let pin = {
             let _opening = self.tree.opening(node);
             match self.tree.nodes.open_pin(node) {
-                Some(pin) => pin,
-                None => {
+                Some(pin) if shadow_of().is_none() => pin,
+                // What somebody stages is not for others.
+                others => {
                     let version = open_version(&*self.directory(target.name.parent)?, &target.name.name)?;
                     let pin = Arc::new(Pin::new(version.into(), Access::Read, None));
-                    self.tree.nodes.set_open_pin(node, &pin);
-                    self.tree.attributes_changed(node);
+                    if others.is_none() {
+                        self.tree.nodes.set_open_pin(node, &pin);
+                        self.tree.attributes_changed(node);
+                    }
                     pin
                 }
             }
         };
+        permission::check(caller, pin.fd(), seen, rustix::fs::Access::READ_OK)?;
         Ok(Arc::new(Ordinary { node, pin }))
     }
 
@@ -234,7 +262,8 @@ impl Coordination {
         let truncate = flags.contains(OFlags::TRUNC);
         let in_hand = InHand::take(&self.files, &target.name);
         let key = in_hand.key();
-        let reroute = self.arrived(caller, key);
+        let seen = self.tree.nodes.identity(node);
+        let reroute = self.arrived(caller, key, node);
         let opener = self.opener_for(caller, key);
         let nonblock = flags.contains(OFlags::NONBLOCK);
         if reroute.is_none() && !nonblock && self.must_go_round(key, node, &opener, truncate) {
@@ -273,6 +302,8 @@ impl Coordination {
             truncate,
             creates,
             own_node,
+            seen,
+            wanted: permission::wanted(flags),
         };
         self.admit(
             target,
@@ -386,6 +417,8 @@ impl Coordination {
                         truncate: true,
                         creates,
                         own_node: true,
+                        seen: None,
+                        wanted: permission::wanted(flags),
                     };
                     let session = this.begin(&created, beginning)?;
                     let entry = Entry {
@@ -417,6 +450,8 @@ impl Coordination {
             truncate,
             creates,
             own_node,
+            seen,
+            wanted,
         } = beginning;
         let path = self.path_of(&target.name)?;
         let dir = self.directory(target.name.parent)?;
@@ -425,6 +460,9 @@ impl Coordination {
             Err(Errno::NOENT) if creates.is_some() => None,
             opened => Some(opened?),
         };
+        if let Some(base) = &base {
+            permission::check(caller, base, seen, wanted)?;
+        }
         let (mark, base_len) = self.logs.of(&target.name).mark(base.as_ref())?;
         let shadow = match (&base, creates) {
             (None, Some(creation)) => {
@@ -473,6 +511,7 @@ impl Coordination {
             file,
             node,
             process,
+            caller: permission::of_process(caller, process),
             who,
             how,
             policy: target.policy.clone(),

@@ -13,6 +13,7 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::open::open_version;
+use super::permission;
 use super::session::read_at;
 use super::{Coordination, caller, is_coordinable};
 use crate::mount::handles::Ordinary;
@@ -158,7 +159,9 @@ impl Coordination {
         }
         let version = open_version(&*self.directory(reader.name.parent).ok()?, &reader.name.name).ok()?;
         let version = Arc::new(Pin::new(version.into(), Access::Read, None));
-        may_read(reader.uid, &reader.opened.pin, &version).then_some(version)
+        // The kernel has asked for the one; a rename may have put a file with other permissions in its place.
+        let may = reader.uid == 0 || permission::are_alike(reader.opened.pin.fd(), version.fd());
+        may.then_some(version)
     }
 
     fn move_on(&self, caller: Caller, reader: &Arc<Reader>) {
@@ -224,25 +227,5 @@ impl Coordination {
         // A handle that has not moved on holds the node's inode, by itself.
         let alone = Arc::strong_count(&reader.opened.pin) == 1 && !reader.mapped.load(Ordering::Acquire);
         alone.then(|| rustix::fs::fstat(version.fd()).ok()).flatten()
-    }
-}
-
-/// Whether who could open one version could have opened another. The kernel has asked for the first; a rename may have put a file with other
-/// permissions in its place.
-fn may_read(uid: u32, opened: &Pin, version: &Pin) -> bool {
-    if uid == 0 {
-        return true;
-    }
-    let acl = |pin: &Pin| {
-        let mut value = vec![0; 4096];
-        let length = rustix::fs::fgetxattr(pin.reader().ok()?, "system.posix_acl_access", &mut value[..]).ok()?;
-        value.truncate(length);
-        Some(value)
-    };
-    match (rustix::fs::fstat(opened.fd()), rustix::fs::fstat(version.fd())) {
-        (Ok(a), Ok(b)) => {
-            (a.st_uid, a.st_gid, a.st_mode) == (b.st_uid, b.st_gid, b.st_mode) && acl(opened) == acl(version)
-        }
-        _ => false,
     }
 }

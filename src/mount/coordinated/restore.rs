@@ -76,6 +76,9 @@ impl Coordination {
                             truncate: true,
                             creates,
                             own_node: true,
+                            seen: None,
+                            // Root, or the mount's own user.
+                            wanted: rustix::fs::Access::EXISTS,
                         };
                         let session = that.begin(&restored, beginning)?;
                         let shadow = session.staged(|staged| Ok(Arc::clone(&staged.shadow.file)));

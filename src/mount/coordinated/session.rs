@@ -15,6 +15,7 @@ use super::close::Ending;
 use crate::mount::errno::from_io;
 use crate::mount::nodes::{Name, NodeId};
 use crate::mount::pin::Pin;
+use crate::mount::tree::Caller;
 use crate::rules::Policy;
 use crate::session::{FileKey, ProcId, SessionId};
 use crate::store::record::{How, Who};
@@ -37,6 +38,8 @@ pub struct About {
     pub node: NodeId,
     /// The process that opened it.
     pub process: ProcId,
+    /// The same, for the permissions that it has.
+    pub caller: Caller,
     /// For the record.
     pub who: Who,
     /// How its version will have come.

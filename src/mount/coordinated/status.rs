@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::locks::{Line, Party, Whose};
 use super::{Coordination, Counted};
+use crate::session::LockMode;
 use crate::store::record::Who;
 
 /// An open session.
@@ -30,7 +32,55 @@ pub struct WaiterStatus {
     pub waited: Duration,
 }
 
+/// The flock(2) lock of a file.
+#[derive(Debug, Clone)]
+pub struct LockStatus {
+    /// Relative to the project; nothing when its name is gone.
+    pub path: Option<PathBuf>,
+    /// Those who have it.
+    pub holders: Vec<LockParty>,
+    /// Those who wait, first come first.
+    pub waiters: Vec<LockParty>,
+}
+
+/// Who has a lock, or waits for one.
+#[derive(Debug, Clone)]
+pub struct LockParty {
+    /// Who called flock(2).
+    pub who: Who,
+    /// LOCK_SH or LOCK_EX.
+    pub mode: LockMode,
+    /// Since it has it, or waits.
+    pub for_: Duration,
+}
+
 impl Coordination {
+    /// All flock(2) locks. fcntl(2) locks are the kernel's, and not known here.
+    pub fn flocks(&self) -> Vec<LockStatus> {
+        let lines = self.locks.lock().lines();
+        let party = |party: Party| LockParty {
+            who: self.descriptions.of(party.process, party.uid),
+            mode: party.mode,
+            for_: party.since.elapsed(),
+        };
+        let status = |line: Line| LockStatus {
+            path: line.whose.and_then(|whose| self.path_of_locked(&whose)),
+            holders: line.holders.into_iter().map(party).collect(),
+            waiters: line.waiting.into_iter().map(party).collect(),
+        };
+        lines.into_iter().map(status).collect()
+    }
+
+    fn path_of_locked(&self, whose: &Whose) -> Option<PathBuf> {
+        match whose {
+            Whose::Name(name) => self.path_of(name).ok(),
+            Whose::Inode(identity) => {
+                let node = self.tree.nodes.info(self.tree.nodes.find(*identity)?)?;
+                node.names.first().and_then(|name| self.path_of(name).ok())
+            }
+        }
+    }
+
     /// All open sessions and who waits for them.
     pub fn sessions(&self) -> Vec<SessionStatus> {
         let now = self.now();

@@ -1,0 +1,190 @@
+//! A user who is not root mounts a directory of his own, through fusermount3. Needs root, to become that user.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use support::{Project, Running, run, text, watchdog};
+
+const USER: u32 = 1000;
+
+/// A project of the user, and what he does in it. In a mount namespace of its own, where /dev/fuse is open to all, as on most machines.
+struct Home {
+    project: Project,
+    binary: PathBuf,
+    /// Holds the namespace.
+    holder: Running,
+}
+
+impl Home {
+    /// Nothing without root.
+    fn with(files: &[(&str, &str)]) -> Option<Home> {
+        watchdog();
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not root: not tested");
+            return None;
+        }
+        assert!(
+            !support::twin::lacks("fusermount3"),
+            "fusermount3 is missing: users other than root cannot mount; scripts/test.sh installs it (Debian: fuse3)"
+        );
+        let project = Project::unmounted(files);
+        // The build's directory may be closed to him.
+        let binary = project.outside().join("concord");
+        std::fs::copy(env!("CARGO_BIN_EXE_concord"), &binary).unwrap();
+        let mut own = Command::new("chown");
+        own.args(["-R", "1000:1000"]).arg(project.outside());
+        support::succeed(own);
+        let open = "set -e; mount -t tmpfs -o mode=755 dev /mnt; mknod -m 666 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse; echo open; cat";
+        let mut held = Command::new("unshare");
+        held.args(["--mount", "sh", "-c", open]);
+        let mut holder = Running::start(held);
+        assert_eq!(holder.hear(), "open");
+        Some(Home {
+            project,
+            binary,
+            holder,
+        })
+    }
+
+    fn enter(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &self.holder.pid().to_string()]);
+        command.args(arguments);
+        command
+    }
+
+    /// A shell script as the user, beside the project, whose directory is `project`.
+    fn does(&self, script: &str) -> Output {
+        let user = USER.to_string();
+        let mut command = self.enter(&["--setuid", &user, "--setgid", &user, "sh", "-ec"]);
+        command.arg(format!("cd \"$HOME\"; {script}"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", self.project.outside()).env("concord", &self.binary);
+        run(command)
+    }
+
+    /// The same, which must succeed; returns what it printed.
+    fn says(&self, script: &str) -> String {
+        let output = self.does(script);
+        assert!(
+            output.status.success(),
+            "{script}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let mut detach = self.enter(&["umount", "--lazy"]);
+        detach.arg(self.project.root());
+        // It may be unmounted already.
+        let _ = run(detach);
+    }
+}
+
+/// Ordinary and coordinated names, by what is on every Debian.
+const WORK: &str = "umask 027; mkdir d; for f in a.md a.bin b.json; do
+    echo one > $f; echo two >> $f; cp $f $f.copy; sed -i s/one/1/ $f; chmod 4755 $f; printf x >> $f; mv $f.copy d/; done
+    ln -s a.md link.md; echo through > link.md; ln a.bin hard; rm a.bin; mkfifo d/p; truncate -s 1 b.json
+    setfattr -n user.x -v 1 a.md; getfattr --only-values -n user.x a.md; setfacl -m u:1001:r a.md; getfacl -c a.md
+    flock a.md sh -c 'echo locked >> a.md'; dd if=/dev/zero of=big.bin bs=64K count=16 status=none; cmp -n 1048576 big.bin /dev/zero
+    chgrp 0 a.md 2>&1 || echo no; chown 0 hard 2>&1 || echo no; touch -d @5 hard; tar cf d.tar d; mkdir e; tar xf d.tar -C e
+    find . -path ./.concord -prune -o -type f -printf '%P %m %u %g %n %s\\n' | sort; cat a.md b.json hard; ls -l link.md | cut -c1";
+
+#[test]
+fn o1_a_users_own_mount_does_what_his_plain_directory_does() {
+    let Some(home) = Home::with(&[("STATE.md", "v1")]) else {
+        return;
+    };
+    let expected = home.says(&format!("mkdir plain; cp -p project/STATE.md plain; cd plain; {WORK}"));
+    home.says("\"$concord\" mount project");
+    let found = home.says(&format!("cd project; {WORK}"));
+    assert_eq!(found.replace("d.tar 644 ", ""), expected.replace("d.tar 644 ", ""));
+    let status = home.says("\"$concord\" status project");
+    assert!(
+        status.contains("passthrough no") && status.contains("sessions open: 0"),
+        "{status}"
+    );
+    home.says("\"$concord\" unmount project");
+}
+
+#[test]
+fn h3_a_users_own_history_is_listed_compared_restored_and_hidden_from_nobody_but_others() {
+    let Some(home) = Home::with(&[("STATE.md", "v1\n")]) else {
+        return;
+    };
+    home.says("\"$concord\" mount project; cd project; echo v2 > STATE.md; echo v3 > STATE.md");
+    assert_eq!(
+        home.says("\"$concord\" show project/STATE.md@1; cat project/.concord/format"),
+        "v1\nconcordfs 2\n"
+    );
+    assert!(
+        home.says("\"$concord\" diff project/STATE.md@1 || true")
+            .contains("+v3")
+    );
+    home.says("\"$concord\" restore project/STATE.md@1");
+    assert_eq!(
+        home.says("cat project/STATE.md; \"$concord\" unmount project > /dev/null; cat project/STATE.md"),
+        "v1\nv1\n"
+    );
+    assert_eq!(
+        home.says("\"$concord\" history --json project/STATE.md | grep -c '\"version\"'"),
+        "4\n"
+    );
+}
+
+#[test]
+fn w11_what_the_users_daemon_may_not_replace_stays_as_it_is() {
+    let Some(home) = Home::with(&[("shut/f.md", "v1\n"), ("w.md", "v1\n")]) else {
+        return;
+    };
+    home.says("chmod 555 project/shut; \"$concord\" mount project");
+    // He may write to the file, but nobody could put another in its place. cp(1) looks at what close(2) says.
+    let refused = home.does("echo v2 > v2; cp v2 project/shut/f.md");
+    let in_place = refused.status.success();
+    let content = home.says("cat project/shut/f.md");
+    assert_eq!(
+        content,
+        if in_place { "v2\n" } else { "v1\n" },
+        "{}",
+        text(&refused.stderr)
+    );
+    if !in_place {
+        let kept = home.says("cat project/.concord/recovered/*");
+        assert!(kept.contains("v2\n"), "{kept}");
+    }
+    // A log there grows in place, as anywhere.
+    home.says("echo more >> project/shut/f.md; tail -n 1 project/shut/f.md | grep -qx more");
+    // What he may write and not read he cannot keep a version of.
+    home.says("chmod 200 project/w.md");
+    let refused = home.does("cp v2 project/w.md");
+    home.says("chmod 600 project/w.md");
+    let kept = if refused.status.success() { "v2\n" } else { "v1\n" };
+    assert_eq!(home.says("cat project/w.md"), kept);
+    home.says("\"$concord\" unmount project; chmod 755 project/shut");
+}
+
+#[test]
+fn h4_a_users_own_mount_is_closed_to_everybody_else() {
+    let Some(home) = Home::with(&[("STATE.md", "v1\n")]) else {
+        return;
+    };
+    std::fs::set_permissions(home.project.root(), PermissionsExt::from_mode(0o777)).unwrap();
+    home.says("\"$concord\" mount project");
+    // Root too.
+    for other in ["0", "1001"] {
+        let mut other = home.enter(&["--setuid", other, "--setgid", other, "cat"]);
+        other.arg(home.project.path("STATE.md"));
+        let refused = run(other);
+        assert!(!refused.status.success() && text(&refused.stderr).contains("Permission denied"));
+    }
+    home.says("\"$concord\" unmount project");
+}
