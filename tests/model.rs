@@ -55,7 +55,8 @@ fn the_mount_does_what_the_model_says() {
     let began = Instant::now();
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let rig: RefCell<Option<(Rig, usize)>> = RefCell::new(None);
-    let result = runner.run(&cases(40), |case| {
+    let length = number("CONCORD_MODEL_LENGTH").unwrap_or(40) as usize;
+    let result = runner.run(&cases(length), |case| {
         let mut rig = rig.borrow_mut();
         let (mut mounted, used) = rig.take().unwrap_or_else(|| (Rig::new(), 0));
         mounted.run(&case).map_err(TestCaseError::fail)?;

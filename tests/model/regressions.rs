@@ -2,22 +2,33 @@
 
 use super::ops::Do::*;
 use super::ops::Name::*;
-use super::ops::{Case, Op, R, RW, W};
+use super::ops::{Case, Op, R, RW};
 
 /// The name, whether opens wait for a moment only, and what is done.
 pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
-    vec![(
-        "a_plain_save",
-        false,
-        vec![
-            Op(0, Open(0, A, W.creat().trunc())),
-            Op(0, Write(0, 0)),
-            Op(0, Close(0)),
-            Op(1, Open(0, A, R)),
-            Op(1, Read(0, 4096)),
-            Op(1, Open(1, A, RW)),
-        ],
-    )]
+    vec![
+        (
+            "a_file_that_is_linked_to_a_coordinated_name_while_it_is_open_is_read",
+            false,
+            vec![
+                Op(0, Open(0, T, RW.creat())),
+                Op(0, Link(T, A)),
+                Op(1, Look),
+                Op(1, Open(0, A, RW)),
+            ],
+        ),
+        (
+            "an_open_for_reading_with_o_creat_waits_for_the_creator",
+            false,
+            vec![
+                Op(2, Open(0, A, RW.creat())),
+                Op(0, Open(0, A, R.creat())),
+                Op(2, Write(0, 0)),
+                Op(2, Kill),
+                Op(0, Read(0, 9)),
+            ],
+        ),
+    ]
 }
 
 /// A case as it is written in this file.
