@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ops::{Case, Do, NAMES, Name, Op, PROCESSES, SLOTS};
 use super::puppets::{Answer, PATIENCE, Puppet, Stage, look, spell};
+use super::world::Stage::Open;
 use super::world::{Expected, World};
 use crate::support::{Project, kill};
 
@@ -124,7 +125,7 @@ impl Rig {
     fn hear(&mut self, process: usize) -> Result<Answer, Wrong> {
         let puppet = self.puppets[process].as_mut().unwrap();
         puppet
-            .hears(PATIENCE)
+            .hears(*PATIENCE)
             .ok_or_else(|| format!("process {process} hangs, or is gone"))
     }
 
@@ -145,7 +146,7 @@ impl Rig {
             if let Some(answer) = puppet.hears(Duration::from_millis(1)) {
                 return Err(format!("it answers {answer:?}, and should wait"));
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > *PATIENCE {
                 return Err("it should wait, and the daemon does not know".to_owned());
             }
         }
@@ -159,17 +160,13 @@ impl Rig {
         let start = Instant::now();
         loop {
             let sessions = self.project.status()["sessions"].as_array().unwrap().len();
-            let wanted = world
-                .lines
-                .values()
-                .flat_map(|line| &line.holders)
-                .filter(|(_, session)| session.is_some())
-                .count();
+            let open = world.sessions.iter().filter(|session| session.stage == Open);
+            let wanted = open.count();
             let seen = self.look_from_outside(dir);
             if sessions == wanted && seen == Some(world.look_from_outside()) {
                 return Ok(());
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > *PATIENCE {
                 let expected = world.look_from_outside();
                 return Err(format!(
                     "{wanted} sessions and {expected:?} expected, {sessions} and {seen:?} there"
@@ -249,7 +246,7 @@ impl Rig {
                 .collect::<Vec<_>>()
         };
         let mut left = shadows();
-        while !left.is_empty() && start.elapsed() < PATIENCE {
+        while !left.is_empty() && start.elapsed() < *PATIENCE {
             left = shadows();
         }
         if !left.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use super::ops::{Do, NAMES, Op, TEXTS};
@@ -84,8 +85,11 @@ for line in sys.stdin:
         serve()
 "#;
 
-/// How long an answer may take that nothing stands in the way of.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an answer may take that nothing stands in the way of. `CONCORD_MODEL_PATIENCE` says it in seconds, for who shrinks a case that hangs.
+pub static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
+    let seconds = std::env::var("CONCORD_MODEL_PATIENCE").ok();
+    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(20))
+});
 
 /// What came of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,7 +156,7 @@ impl Stage {
             pid: 0,
             stream: BufReader::new(stream),
         };
-        match puppet.hears(PATIENCE) {
+        match puppet.hears(*PATIENCE) {
             Some(Answer::Number(pid)) => puppet.pid = pid as u32,
             other => panic!("a new process says {other:?}"),
         }
@@ -179,7 +183,7 @@ impl Puppet {
     /// Tells it to do something that takes no time.
     pub fn does(&mut self, line: &str) -> Option<Answer> {
         self.told(line);
-        self.hears(PATIENCE)
+        self.hears(*PATIENCE)
     }
 
     /// Waits until the process is gone, all its descriptors closed.
@@ -187,7 +191,7 @@ impl Puppet {
         let start = Instant::now();
         let pid = rustix::process::Pid::from_raw(self.pid as i32).unwrap();
         while rustix::process::test_kill_process(pid).is_ok() {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > *PATIENCE {
                 return false;
             }
             std::thread::sleep(Duration::from_micros(200));

@@ -98,15 +98,15 @@ impl Coordination {
             file,
             caller,
             opener,
-            intent: Intent::Modify,
+            // Never one more handle: a session of its own lineage that is there was unlinked.
+            intent: Intent::Truncate,
             nonblock: flags.contains(OFlags::NONBLOCK),
         };
         let this = Arc::clone(self);
         let awaited = target.clone();
         let resume = move |granted: Result<Granted, Errno>| {
             let id = match granted {
-                Ok(Granted::New(id)) => id,
-                Ok(Granted::Join(_)) => return answer(Err(Errno::BUSY)),
+                Ok(Granted::New(id) | Granted::Join(id)) => id,
                 Err(errno) => return answer(Err(errno)),
             };
             if this.stat(&awaited.name).is_ok() {
