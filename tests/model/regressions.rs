@@ -2,7 +2,7 @@
 
 use super::ops::Do::*;
 use super::ops::Name::*;
-use super::ops::{Case, Op, R, RW};
+use super::ops::{Case, Op, R, RW, W};
 
 /// The name, whether opens wait for a moment only, and what is done.
 pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
@@ -26,6 +26,35 @@ pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
                 Op(2, Write(0, 0)),
                 Op(2, Kill),
                 Op(0, Read(0, 9)),
+            ],
+        ),
+        (
+            "a_creator_that_unlinked_its_file_opens_it_for_reading_with_o_creat",
+            false,
+            vec![
+                Op(2, Open(0, A, RW.creat().nonblock())),
+                Op(2, Unlink(A)),
+                Op(2, Open(1, A, R.creat())),
+            ],
+        ),
+        (
+            "a_holder_whose_file_was_replaced_by_an_open_one_joins_its_session_with_o_nonblock",
+            false,
+            vec![
+                Op(3, Open(0, A, R.creat())),
+                Op(0, Open(0, T, RW.creat())),
+                Op(3, Rename(T, A)),
+                Op(3, Open(1, A, W.nonblock())),
+            ],
+        ),
+        (
+            "after_a_rename_over_its_own_session_the_size_of_what_it_published_is_shown",
+            false,
+            vec![
+                Op(0, Open(0, T, W.creat().trunc())),
+                Op(2, Open(2, A, W.creat().trunc())),
+                Op(2, Pwrite(2, 0, 0)),
+                Op(2, Rename(T, A)),
             ],
         ),
     ]
