@@ -98,7 +98,14 @@ impl World {
         }
         match self.admit(by, name, !how.truncate, how.nonblock) {
             Admission::Refused(why) => errno(why),
-            Admission::Wait => self.wait(by, name, Pending::Open { slot, name, how }),
+            Admission::Wait => {
+                // The kernel tells of O_CREAT only where it found nothing: who waits for a file that is removed meanwhile gets ENOENT.
+                let how = How {
+                    create: how.create && found.is_none(),
+                    ..how
+                };
+                self.wait(by, name, Pending::Open { slot, name, how })
+            }
             Admission::Start | Admission::Join(_) | Admission::Private => self.open_admitted(by, slot, name, how),
         }
     }
@@ -383,6 +390,10 @@ impl World {
             What::Link(..) => None,
             _ => self.nearest(by, first),
         };
+        if own.is_some() && second.is_some_and(|name| !name.is_coordinated()) {
+            // What is written later belongs to no rule then; see the limits of W8.
+            return SKIP;
+        }
         if let (What::Unlink(name), Some(own)) = (what, own)
             && !self.names.contains_key(&name)
         {

@@ -204,6 +204,8 @@ impl World {
         if let Some(current) = self.names.get(&ended.name).filter(|_| !ended.touched) {
             self.files[ended.shadow].mode = self.files[*current].mode;
         }
+        // Of an ordinary name the kernel is told what we did to it, soon.
+        self.settling |= !ended.name.is_coordinated();
         self.names.insert(ended.name, ended.shadow);
         self.files[ended.shadow].is_version = ended.name.is_coordinated();
         if ended.name.is_coordinated() {
