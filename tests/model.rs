@@ -9,6 +9,8 @@ mod support;
 mod contract;
 #[path = "model/driver.rs"]
 mod driver;
+#[path = "model/fuzz.rs"]
+mod fuzz;
 #[path = "model/ops.rs"]
 mod ops;
 #[path = "model/puppets.rs"]
@@ -89,4 +91,17 @@ fn what_went_wrong_once_goes_right() {
         }
     }
     rig.end();
+}
+
+/// No model: whatever several processes do at once, the daemon lives, nobody hangs, and nothing is left that nobody owns.
+#[test]
+fn whatever_processes_do_nothing_panics_hangs_or_is_left() {
+    watchdog();
+    let storms = number("CONCORD_FUZZ_STORMS").unwrap_or(2);
+    let first = number("CONCORD_MODEL_SEED").unwrap_or(1);
+    for seed in first..first + storms {
+        if let Err(wrong) = fuzz::storm(seed, 9, 400) {
+            panic!("{wrong}");
+        }
+    }
 }

@@ -63,7 +63,7 @@ def attempt(line):
     try:
         answer = eval(line)
     except OSError as error:
-        return '!' + errno.errorcode[error.errno]
+        return '!' + errno.errorcode[error.errno].replace('EDEADLOCK', 'EDEADLK')
     except Exception as error:
         return '!' + repr(error)
     if answer is None: return '='
