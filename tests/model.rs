@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "model/appends.rs"]
+mod appends;
 #[path = "model/contract.rs"]
 mod contract;
 #[path = "model/driver.rs"]

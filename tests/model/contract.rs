@@ -90,6 +90,9 @@ impl World {
             self.put_reader(by, slot, name, how, opened);
             return done();
         }
+        if how.is_append_only() && self.nearest(by, name).is_none() {
+            return self.open_appender(by, slot, name, how);
+        }
         if how.exclusive && !self.lines[&name].holders.is_empty() {
             let mut sessions = self.lines[&name].holders.iter().filter_map(|(_, session)| *session);
             let promised = sessions.any(|session| self.sessions[session].creates && !self.sessions[session].unlinked);
@@ -97,6 +100,7 @@ impl World {
             return if promised { errno("EEXIST") } else { SKIP };
         }
         match self.admit(by, name, !how.truncate, how.nonblock) {
+            Admission::Stranger => SKIP,
             Admission::Refused(why) => errno(why),
             Admission::Wait => {
                 // The kernel tells of O_CREAT only where it found nothing: who waits for a file that is removed meanwhile gets ENOENT.
@@ -163,6 +167,15 @@ impl World {
     fn by_descriptor(&mut self, number: usize, what: &Do) -> Expected {
         let description = self.descriptions[number].clone();
         let at = description.at;
+        if let Kind::Appender { .. } = description.kind {
+            return match what {
+                Do::Write(_, text) | Do::Pwrite(_, _, text) if self.locked().is_empty() => {
+                    self.append(number, TEXTS[*text].as_bytes())
+                }
+                Do::Read(..) | Do::Pread(..) => errno("EBADF"),
+                _ => SKIP,
+            };
+        }
         match what {
             Do::Seek(_, to) => {
                 self.descriptions[number].at = *to;
@@ -205,6 +218,7 @@ impl World {
     fn read_from(&mut self, number: usize, from: u64, count: usize) -> Option<Inode> {
         match self.descriptions[number].kind.clone() {
             Kind::Ordinary { inode } => Some(inode),
+            Kind::Appender { .. } => None,
             Kind::Writer { session } => match self.sessions[session].stage {
                 Stage::Open => Some(self.sessions[session].shadow),
                 Stage::Done(content) => Some(content),
@@ -241,6 +255,7 @@ impl World {
         let size = |inode: Inode| Answer::Number(self.files[inode].data.len() as i64);
         match &self.descriptions[number].kind {
             Kind::Ordinary { inode } => Expected::Is(size(*inode)),
+            Kind::Appender { .. } => Expected::Any,
             Kind::Writer { session } => match self.sessions[*session].stage {
                 Stage::Open => Expected::Is(size(self.sessions[*session].shadow)),
                 Stage::Done(_) | Stage::Lost => Expected::Any,
@@ -256,7 +271,7 @@ impl World {
     fn may_be_locked(&self, number: usize) -> bool {
         let staged = match self.descriptions[number].kind {
             Kind::Writer { session } => self.sessions[session].stage == Stage::Open,
-            Kind::Reader { .. } | Kind::Ordinary { .. } => false,
+            Kind::Reader { .. } | Kind::Ordinary { .. } | Kind::Appender { .. } => false,
         };
         !staged && !self.locked().is_empty()
     }
@@ -267,7 +282,7 @@ impl World {
             Kind::Ordinary { inode } if self.files[inode].is_version => return Err(SKIP),
             Kind::Ordinary { inode } => return Ok(inode),
             Kind::Writer { session } => session,
-            Kind::Reader { .. } => unreachable!("a reader does not write"),
+            Kind::Reader { .. } | Kind::Appender { .. } => unreachable!("it has no such writes"),
         };
         let session = match self.sessions[session].stage {
             Stage::Open => session,
@@ -315,6 +330,10 @@ impl World {
 
     fn closed(&mut self, by: Pid, number: usize, killed: bool) -> Answer {
         self.descriptions[number].descriptors -= 1;
+        if let Kind::Appender { .. } = self.descriptions[number].kind {
+            self.closed_appender(by, number, killed);
+            return Answer::Done;
+        }
         let Kind::Writer { session } = self.descriptions[number].kind else {
             return Answer::Done;
         };
@@ -379,6 +398,10 @@ impl World {
             What::Rename(a, b) | What::Exchange(a, b) | What::Link(a, b) => (a, Some(b)),
             What::Unlink(name) => (name, None),
         };
+        let stranger = |name: &Name| matches!(self.admit(by, *name, false, false), Admission::Stranger);
+        if self.grows(&what.names()) || what.names().iter().any(stranger) {
+            return SKIP;
+        }
         let finds = |name: Name| self.visible(by, name).is_some();
         match what {
             _ if !finds(first) => return errno("ENOENT"),
@@ -425,7 +448,7 @@ impl World {
                     self.let_go(pid, change.has);
                     return errno(why);
                 }
-                Admission::Start | Admission::Join(_) | Admission::Private => {
+                Admission::Start | Admission::Join(_) | Admission::Private | Admission::Stranger => {
                     self.line(name).holders.push((pid, None));
                     change.has.push(name);
                 }
@@ -527,6 +550,7 @@ impl World {
             return done();
         }
         match self.admit(by, name, false, false) {
+            Admission::Stranger => SKIP,
             Admission::Refused(why) => errno(why),
             Admission::Wait => self.wait(by, name, Pending::Truncate { name, length }),
             Admission::Start | Admission::Join(_) | Admission::Private => self.truncate_admitted(by, name, length),

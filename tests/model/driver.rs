@@ -182,14 +182,21 @@ impl Rig {
 
     /// Everybody closes what he has; then nothing may be left, and each history must be right.
     fn finish(&mut self, world: &mut World, dir: &str) -> Result<(), Wrong> {
-        while world
-            .processes
-            .iter()
-            .flatten()
-            .any(|process| process.slots.iter().any(Option::is_some))
-        {
+        let open = |world: &World| {
+            world
+                .processes
+                .iter()
+                .flatten()
+                .flat_map(|process| process.slots.iter().flatten())
+                .count()
+        };
+        let mut before = usize::MAX;
+        while open(world) > 0 {
+            // Nobody got on: they wait for each other, which only a signal ends.
+            let stuck = open(world) == before;
+            before = open(world);
             for (process, slot) in (0..PROCESSES).flat_map(|process| (0..SLOTS).map(move |slot| (process, slot))) {
-                let op = Op(process, Do::Close(slot));
+                let op = Op(process, if stuck { Do::Kill } else { Do::Close(slot) });
                 self.step(world, &op, dir).map_err(|wrong| format!("{op:?}: {wrong}"))?;
             }
         }

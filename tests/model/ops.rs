@@ -107,6 +107,11 @@ impl How {
         How { nonblock: true, ..self }
     }
 
+    /// W10: no session, where the file is there.
+    pub fn is_append_only(self) -> bool {
+        self.append && self.write && !self.read && !self.truncate
+    }
+
     /// As open(2) takes them.
     pub fn bits(self) -> i32 {
         let access = match (self.read, self.write) {
@@ -215,6 +220,7 @@ fn how() -> impl Strategy<Value = How> {
         1 => Just(R.trunc()),
         1 => Just(R.creat()),
         1 => Just(RW.append()),
+        4 => Just(W.append()),
         1 => Just(RW.creat().append()),
         1 => Just(W.nonblock()),
         1 => Just(RW.creat().nonblock()),

@@ -13,6 +13,8 @@ pub enum Admission {
     /// The same: a session of its own.
     Private,
     Wait,
+    /// It has a session open whose opener is gone, and is no child of his any more: not in the model (W3, limit).
+    Stranger,
     Refused(&'static str),
 }
 
@@ -24,16 +26,16 @@ impl World {
             return Admission::Start;
         }
         let lineage = self.lineage(process);
-        let holds = |pid: &Pid| {
-            line.holders
-                .iter()
-                .any(|(owner, session)| owner == pid || session.is_some_and(|s| self.has_open(*pid, s)))
-        };
+        let holds = |pid: &Pid| line.holders.iter().any(|(owner, _)| owner == pid);
         if lineage.iter().any(holds) {
             return match self.nearest(process, name) {
                 Some(session) if joins && !self.sessions[session].unlinked => Admission::Join(session),
                 _ => Admission::Private,
             };
+        }
+        let mut sessions = line.holders.iter().filter_map(|(_, session)| *session);
+        if sessions.any(|session| lineage.iter().any(|pid| self.has_open(*pid, session))) {
+            return Admission::Stranger;
         }
         match (nonblock, self.hasty) {
             (true, _) => Admission::Refused("EAGAIN"),
@@ -119,6 +121,7 @@ impl World {
             known: vec![owner],
             node: session,
             stage: Stage::Open,
+            appended: Vec::new(),
         });
         self.line(name).holders.push((owner, Some(session)));
         Ok(session)
@@ -139,6 +142,7 @@ impl World {
             how: "late",
             known: vec![before.owner],
             stage: Stage::Open,
+            appended: Vec::new(),
             ..before
         });
         self.sessions.len() - 1
@@ -160,13 +164,17 @@ impl World {
         Answer::Done
     }
 
-    /// Whether one that is known to use it, or a descendant of one, has it open for writing.
     fn is_held(&self, session: Sid) -> bool {
         let Session { known, node, .. } = &self.sessions[session];
+        let same = |session: Sid| self.sessions[session].node == *node;
+        self.is_used(known, |kind| matches!(kind, Kind::Writer { session } if same(*session)))
+    }
+
+    /// Whether one of those that are known, or a descendant of one, has such a description open for writing.
+    pub fn is_used(&self, known: &[Pid], is_such: impl Fn(&Kind) -> bool) -> bool {
         let holds = |slot: &super::world::Slot| {
             let description = &self.descriptions[slot.description];
-            let same = |session: Sid| self.sessions[session].node == *node;
-            description.how.write && matches!(description.kind, Kind::Writer { session } if same(session))
+            description.how.write && is_such(&description.kind)
         };
         (0..self.processes.len()).any(|number| {
             let Some(process) = &self.processes[number] else {
@@ -201,9 +209,10 @@ impl World {
     }
 
     fn publish(&mut self, ended: &Session) {
-        if let Some(current) = self.names.get(&ended.name).filter(|_| !ended.touched) {
+        if let Some(current) = self.names.get(&ended.name).filter(|_| !ended.touched && !ended.creates) {
             self.files[ended.shadow].mode = self.files[*current].mode;
         }
+        self.files[ended.shadow].data.extend(&ended.appended);
         // Of an ordinary name the kernel is told what we did to it, soon.
         self.settling |= !ended.name.is_coordinated();
         self.names.insert(ended.name, ended.shadow);

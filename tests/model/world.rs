@@ -46,6 +46,8 @@ pub struct Session {
     /// What continues a session stands on its node.
     pub node: usize,
     pub stage: Stage,
+    /// Lines that were appended since it began.
+    pub appended: Vec<u8>,
 }
 
 #[derive(Debug, Clone)]
@@ -61,6 +63,12 @@ pub enum Kind {
     },
     Ordinary {
         inode: Inode,
+    },
+    /// It asks no queue (W10); the beginning of a line is held back.
+    Appender {
+        name: Name,
+        held: Vec<u8>,
+        known: Vec<Pid>,
     },
 }
 
@@ -227,22 +235,7 @@ impl World {
     /// The newest session of the nearest one of its lineage that has one.
     pub fn nearest(&self, process: usize, name: Name) -> Option<Sid> {
         let lineage = self.lineage(process);
-        let opened = lineage.iter().find_map(|pid| self.held_by(name, *pid).last().copied());
-        opened.or_else(|| {
-            let sessions: Vec<Sid> = self.lines[&name]
-                .holders
-                .iter()
-                .filter_map(|(_, session)| *session)
-                .collect();
-            let inherited = |pid: &Pid| {
-                sessions
-                    .iter()
-                    .rev()
-                    .copied()
-                    .find(|session| self.has_open(*pid, *session))
-            };
-            lineage.iter().find_map(inherited)
-        })
+        lineage.iter().find_map(|pid| self.held_by(name, *pid).last().copied())
     }
 
     /// What a process finds under a name.
