@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::ops::{Case, Do, NAMES, Name, Op, PROCESSES, SLOTS};
 use super::puppets::{Answer, PATIENCE, Puppet, Stage, look, spell};
 use super::world::Stage::Open;
-use super::world::{Expected, World};
+use super::world::{Expected, Kind, World};
 use crate::support::{Project, kill};
 
 /// Opens of a hasty case wait this long, others for longer than a case lasts.
@@ -160,16 +160,21 @@ impl Rig {
         let start = Instant::now();
         loop {
             let sessions = self.project.status()["sessions"].as_array().unwrap().len();
-            let open = world.sessions.iter().filter(|session| session.stage == Open);
-            let wanted = open.count();
+            let open = world.sessions.iter().filter(|session| session.stage == Open).count();
+            // Who appends is listed, too.
+            let appending = world
+                .descriptions
+                .iter()
+                .filter(|d| matches!(d.kind, Kind::Appender { .. }))
+                .count();
             let seen = self.look_from_outside(dir);
-            if sessions == wanted && seen == Some(world.look_from_outside()) {
+            if (open..=open + appending).contains(&sessions) && seen == Some(world.look_from_outside()) {
                 return Ok(());
             }
             if start.elapsed() > *PATIENCE {
                 let expected = world.look_from_outside();
                 return Err(format!(
-                    "{wanted} sessions and {expected:?} expected, {sessions} and {seen:?} there"
+                    "{open} sessions and {expected:?} expected, {sessions} and {seen:?} there"
                 ));
             }
         }

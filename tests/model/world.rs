@@ -110,8 +110,8 @@ pub struct Change {
     pub what: What,
     pub wants: VecDeque<Name>,
     pub has: Vec<Name>,
-    /// The session of the first name that moves along, or goes.
-    pub own: Option<Sid>,
+    /// The sessions of its lineage on the first and on the second name: they move along, or go.
+    pub own: [Option<Sid>; 2],
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -57,6 +57,7 @@ impl Coordination {
         let file = Ordinary { node, pin };
         if self.tree.nodes.open_pin(node).is_none() {
             self.tree.nodes.set_open_pin(node, &file.pin);
+            self.tree.attributes_changed(node);
         }
         self.adopt_node(node, &file, &target.name);
         Ok(file)
