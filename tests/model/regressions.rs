@@ -57,6 +57,16 @@ pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
                 Op(2, Rename(T, A)),
             ],
         ),
+        (
+            "a_truncation_by_path_is_of_the_file_that_replaced_the_one_held_open",
+            true,
+            vec![
+                Op(2, Open(1, A, R.creat())),
+                Op(0, Open(0, T, RW.creat())),
+                Op(2, Rename(T, A)),
+                Op(2, Truncate(A, 0)),
+            ],
+        ),
     ]
 }
 

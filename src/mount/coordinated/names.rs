@@ -336,7 +336,8 @@ impl Coordination {
         let key = in_hand.key();
         let reroute = self.arrived(caller, key);
         let opener = self.opener_for(caller, key);
-        if let Some(own) = self.nearest_of(key, &opener) {
+        // One whose name was removed, or replaced, is not what the path leads to.
+        if let Some(own) = self.nearest_of(key, &opener).filter(|own| own.shown().is_some()) {
             let this = Arc::clone(self);
             return self.tree.workers.run(move || {
                 let set = creds::writing_as(caller.uid, || own.set_len(&this.store, len));
