@@ -32,6 +32,7 @@ cases=${cases:-$([ $quick = yes ] && echo 200 || echo 5000)}
 title "== model"
 cd "$REPO" || exit 2
 limit 900 cargo test --release --quiet --test model --no-run </dev/null || die "The tests cannot be built"
+export CONCORD_MODEL_SEED=${CONCORD_MODEL_SEED:-$(date +%s)}
 export CONCORD_MODEL_CASES=$cases CONCORD_MODEL_LENGTH=${CONCORD_MODEL_LENGTH:-60} CONCORD_FUZZ_STORMS=$((cases / 100 + 1))
 # A case takes some 0.05 s, a storm 5 s; a machine may be ten times slower.
 export CONCORD_TEST_SECONDS=$((600 + cases * 2))
