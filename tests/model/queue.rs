@@ -96,14 +96,17 @@ impl World {
         let base = self.names.get(&name).copied();
         let promised = self
             .nearest(process, name)
-            .is_some_and(|own| self.sessions[own].creates);
+            .map(|own| &self.sessions[own])
+            .filter(|own| own.creates);
+        let new_mode = promised.map_or(0o644, |own| self.files[own.shadow].mode);
+        let promised = promised.is_some();
         if base.is_none() && !creates && !promised {
             return Err(Answer::errno("ENOENT"));
         }
         let fresh = how.truncate || base.is_none();
         let (data, mode) = match base.map(|inode| &self.files[inode]) {
             Some(file) => (if fresh { Vec::new() } else { file.data.clone() }, file.mode),
-            None => (Vec::new(), 0o644),
+            None => (Vec::new(), new_mode),
         };
         let shadow = self.add_file(data, mode, true);
         let owner = self.pid(process);
@@ -212,7 +215,12 @@ impl World {
         if let Some(current) = self.names.get(&ended.name).filter(|_| !ended.touched && !ended.creates) {
             self.files[ended.shadow].mode = self.files[*current].mode;
         }
-        self.files[ended.shadow].data.extend(&ended.appended);
+        let data = &mut self.files[ended.shadow].data;
+        if !ended.appended.is_empty() && data.last().is_some_and(|byte| *byte != b'\n') {
+            // No line is glued to what has none.
+            data.push(b'\n');
+        }
+        data.extend(&ended.appended);
         // Of an ordinary name the kernel is told what we did to it, soon.
         self.settling |= !ended.name.is_coordinated();
         self.names.insert(ended.name, ended.shadow);
