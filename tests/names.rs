@@ -394,3 +394,73 @@ fn w11_what_a_session_changes_by_descriptor_wins() {
     assert_eq!(holder.does("(f.write('text'), f.close())"), "(4, None)");
     assert_eq!(other.does("oct(os.stat('STATE.md').st_mode)"), "0o100604");
 }
+
+/// As `with tempfile.NamedTemporaryFile(...)` and os.replace() in it do.
+#[test]
+fn w8_a_file_that_its_writer_still_has_open_is_read_by_its_new_name() {
+    let project = project();
+    let (mut writer, mut reader) = (Puppet::new(&project), Puppet::new(&project));
+    writer.does("fd = os.open('STATE.tmp', os.O_RDWR | os.O_CREAT)");
+    writer.does("os.write(fd, b'v2')");
+    assert_eq!(writer.does("os.rename('STATE.tmp', 'STATE.md')"), "None");
+    assert_eq!(reader.does("get('STATE.md')"), "v2");
+    assert_eq!(
+        reader.does("put('STATE.md', 'line\\n', os.O_WRONLY | os.O_APPEND)"),
+        "None"
+    );
+    assert_eq!(reader.does("put('STATE.md', 'v3')"), "None");
+    assert_eq!(writer.does("os.close(fd)"), "None");
+    assert_eq!(writer.does("get('STATE.md')"), "v3");
+}
+
+/// flock(1) opens so.
+#[test]
+fn w9_an_open_for_reading_that_may_create_waits_for_the_creator() {
+    let project = project();
+    let (mut creator, mut reader) = (Puppet::new(&project), Puppet::new(&project));
+    for (end, content) in [("os.close(fd)", "b'v1'"), ("os.kill(os.getpid(), 9)", "b''")] {
+        creator.does("fd = os.open('NEW.md', os.O_WRONLY | os.O_CREAT)");
+        creator.does("os.write(fd, b'v1')");
+        reader.starts("fd = os.open('NEW.md', os.O_RDONLY | os.O_CREAT)");
+        project.await_sessions(1, 1);
+        creator.starts(end);
+        assert_eq!(reader.says(), "ok");
+        assert_eq!(reader.does("os.read(fd, 9)"), content);
+        assert_eq!(reader.does("os.close(fd), os.unlink('NEW.md')"), "(None, None)");
+    }
+}
+
+/// The kernel keeps what it knows under an ordinary name, and a rename moves that along.
+#[test]
+fn r4_after_a_save_by_rename_others_are_shown_the_current_version() {
+    let project = project();
+    let (mut saver, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    let save = "open('STATE.tmp', 'w').write('saved'), os.rename('STATE.tmp', 'STATE.md')";
+    let size = "os.stat('STATE.md').st_size";
+    saver.does(save);
+    assert_eq!(saver.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)"), "ok");
+    assert_eq!(saver.does("os.write(fd, b'longer than that')"), "16");
+    assert_eq!(other.does(size), "5", "not what another stages");
+    assert_eq!(saver.does("os.close(fd)"), "None");
+    assert_eq!(other.does(size), "16");
+    saver.does(save);
+    assert_eq!(other.does(size), "5");
+    let mut restore = support::concord(&["restore"]);
+    restore.arg(format!("{}@3", project.path("STATE.md").display()));
+    succeed(restore);
+    assert_eq!(other.does(size), "16", "what a restore brought back");
+}
+
+#[test]
+fn w8_what_is_written_after_a_rename_that_failed_stays_with_its_file() {
+    let project = project();
+    let mut writer = Puppet::new(&project);
+    writer.does("fd = os.open('STATE.md', os.O_RDWR)");
+    let no_replace = "raw('renameat2', -100, b'STATE.md', -100, b'OTHER.md', 1)";
+    assert_eq!(writer.does(no_replace), "EEXIST");
+    assert_eq!(writer.does("os.pwrite(fd, b'V', 0), os.close(fd)"), "(1, None)");
+    assert_eq!(
+        (project.read("STATE.md"), project.read("OTHER.md")),
+        ("V1".to_owned(), "o1".to_owned())
+    );
+}

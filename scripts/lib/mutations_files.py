@@ -15,11 +15,35 @@ FILES = [
     ),
     (
         "W8", "w8-truncate-by-path-goes-to-anybodys-session", "src/mount/coordinated/names.rs",
-        """if let Some(own) = self.nearest_of(key, &opener) {
+        """if let Some(own) = self.nearest_of(key, &opener).filter(|own| own.shown().is_some()) {
             let this""",
         """if let Some(own) = self.files.lock().sessions(key).last().cloned() {
             let this""",
         ["names::w8_each_whole_file_saver_waits_for_an_open_session_and_keeps_what_it_replaces"],
+    ),
+    (
+        "W8", "w8-truncate-by-path-goes-to-what-was-replaced", "src/mount/coordinated/names.rs",
+        ".filter(|own| own.shown().is_some())",
+        "",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W8", "w8-an-open-file-is-renamed-and-nobody-can-open-it", "src/mount/route.rs",
+        "match pin.as_deref().and_then(Pin::backing) {",
+        "match pin.as_deref().and_then(Pin::backing).filter(|_| false) {",
+        ["names::w8_a_file_that_its_writer_still_has_open_is_read_by_its_new_name", "model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "R4", "r4-the-kernel-keeps-the-entry-of-a-renamed-name", "src/mount/coordinated/names.rs",
+        "renamed.inspect(|()| this.forget_entries(&moving))",
+        "renamed",
+        ["names::r4_after_a_save_by_rename_others_are_shown_the_current_version"],
+    ),
+    (
+        "W9", "w9-an-open-for-reading-with-o-creat-does-not-wait", "src/mount/route.rs",
+        "if self.coordination.is_awaited(caller, &target) {",
+        "if self.coordination.is_awaited(caller, &target) && false {",
+        ["names::w9_an_open_for_reading_that_may_create_waits_for_the_creator", "model::what_went_wrong_once_goes_right"],
     ),
     (
         "W8", "w8-link-does-not-wait", "src/mount/coordinated/names.rs",

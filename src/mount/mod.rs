@@ -7,6 +7,7 @@ mod dirs;
 mod entry;
 mod errno;
 mod file;
+mod forgetting;
 mod fs;
 mod handles;
 pub mod nodes;

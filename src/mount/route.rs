@@ -16,8 +16,9 @@ use super::file;
 use super::fs::{Fs, GENERATION, reply_empty};
 use super::handles::Handle;
 use super::nodes::{Name, NodeId};
+use super::pin::Pin;
 use super::setattr::Changes;
-use super::tree::Caller;
+use super::tree::{Caller, Tree};
 use crate::os::creds;
 use crate::session::{LockMode, LockOwner};
 
@@ -57,15 +58,18 @@ impl Fs {
     pub fn open_coordinated(&self, caller: Caller, node: NodeId, target: Target, flags: OFlags, reply: ReplyOpen) {
         let tree = Arc::clone(&self.tree);
         if flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC) {
+            if self.coordination.is_awaited(caller, &target) {
+                let answer = Box::new(move |opened: Result<Handle>| match opened {
+                    Ok(handle) => reply_opened(&tree, handle, FopenFlags::empty(), reply),
+                    Err(error) => reply.error(reply_errno(error)),
+                });
+                return self.coordination.open_awaited(caller, node, target, flags, answer);
+            }
             let coordination = Arc::clone(&self.coordination);
             let read = move || match coordination.open_reader(caller, node, &target) {
                 Ok(file) => {
                     let reader = Arc::new(Reader::new(file, target.name, caller.uid));
-                    let number = tree.handles.insert(Handle::Reader(reader));
-                    reply.opened(
-                        FileHandle(number),
-                        FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
-                    );
+                    reply_opened(&tree, Handle::Reader(reader), FopenFlags::FOPEN_NOFLUSH, reply);
                 }
                 Err(error) => reply.error(reply_errno(error)),
             };
@@ -80,19 +84,13 @@ impl Fs {
         if flags & OFlags::RWMODE == OFlags::WRONLY && flags.contains(OFlags::APPEND) && !flags.contains(OFlags::TRUNC)
         {
             let answer = Box::new(move |opened: Result<Handle>| match opened {
-                Ok(handle) => {
-                    let number = tree.handles.insert(handle);
-                    reply.opened(FileHandle(number), FopenFlags::FOPEN_DIRECT_IO);
-                }
+                Ok(handle) => reply_opened(&tree, handle, FopenFlags::empty(), reply),
                 Err(error) => reply.error(reply_errno(error)),
             });
             return self.coordination.open_append(caller, node, target, flags, answer);
         }
         let answer = Box::new(move |opened: Result<Arc<Writer>>| match opened {
-            Ok(writer) => {
-                let number = tree.handles.insert(Handle::Writer(writer));
-                reply.opened(FileHandle(number), FopenFlags::FOPEN_DIRECT_IO);
-            }
+            Ok(writer) => reply_opened(&tree, Handle::Writer(writer), FopenFlags::empty(), reply),
             Err(error) => reply.error(reply_errno(error)),
         });
         self.coordination.open_writer(caller, node, target, flags, answer);
@@ -328,6 +326,24 @@ pub fn lock_mode(kind: i32) -> Option<LockMode> {
         libc::F_RDLCK => Some(LockMode::Shared),
         libc::F_WRLCK => Some(LockMode::Exclusive),
         _ => None,
+    }
+}
+
+/// Read and write come to us. Yet where an ordinary file was renamed to this name while somebody has it open past us, the kernel insists on the same
+/// backing for each open of it (EIO otherwise).
+fn reply_opened(tree: &Tree, handle: Handle, flags: FopenFlags, reply: ReplyOpen) {
+    let node = match &handle {
+        Handle::Reader(reader) => Some(reader.opened.node),
+        Handle::Appender(appender) => Some(appender.file.node),
+        // A session's node is nobody else's when it begins.
+        Handle::Writer(_) | Handle::Ordinary(_) => None,
+    };
+    let pin = node.and_then(|node| tree.nodes.open_pin(node));
+    let flags = flags | FopenFlags::FOPEN_DIRECT_IO;
+    let number = FileHandle(tree.handles.insert(handle));
+    match pin.as_deref().and_then(Pin::backing) {
+        Some(backing) => reply.opened_passthrough(number, flags, backing),
+        None => reply.opened(number, flags),
     }
 }
 

@@ -12,6 +12,7 @@ use rustix::io::{Errno, Result};
 
 use super::attr;
 use super::dirs::DirCache;
+use super::forgetting::Forgetting;
 use super::handles::Handles;
 use super::nodes::{Identity, Name, NodeId, NodeTable, ROOT};
 use super::pin::Pin;
@@ -43,6 +44,7 @@ pub struct Tree {
     pub(super) passthrough: AtomicBool,
     owner: u32,
     notifier: OnceLock<fuser::Notifier>,
+    forgetting: Forgetting,
 }
 
 /// Proof that no name changes meanwhile.
@@ -113,6 +115,7 @@ impl Tree {
             passthrough: AtomicBool::new(false),
             owner: rustix::process::geteuid().as_raw(),
             notifier: OnceLock::new(),
+            forgetting: Forgetting::default(),
         })
     }
 
@@ -131,6 +134,18 @@ impl Tree {
             // ENOENT: the kernel does not know the directory any more.
             log::debug!("the kernel was not told of a new name: {error}");
         }
+    }
+
+    /// What the kernel knows under a name it must ask for again: see [`Forgetting::forget`].
+    pub fn forget_entry(&self, name: &Name) {
+        if let Some(notifier) = self.notifier.get() {
+            self.forgetting.forget(notifier, name.clone());
+        }
+    }
+
+    /// Whether that has not happened yet.
+    pub fn is_entry_kept(&self, name: &Name) -> bool {
+        self.forgetting.is_pending(name)
     }
 
     /// A node's attributes are others than the kernel has been told. Waits for nothing that a request can hold.

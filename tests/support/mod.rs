@@ -305,12 +305,16 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Ends this test process when a test hangs: nothing else can end a thread that waits in the kernel for a mount.
+/// Ends this test process when a test hangs: nothing else can end a thread that waits in the kernel for a mount. After ten minutes; scripts/suites/model.sh
+/// gives it longer.
 pub fn watchdog() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         std::thread::spawn(|| {
-            std::thread::sleep(Duration::from_secs(600));
+            let seconds = std::env::var("CONCORD_TEST_SECONDS").ok();
+            std::thread::sleep(Duration::from_secs(
+                seconds.and_then(|text| text.parse().ok()).unwrap_or(600),
+            ));
             eprintln!("the tests hang; giving up");
             for line in std::fs::read_to_string("/proc/self/mountinfo")
                 .unwrap_or_default()

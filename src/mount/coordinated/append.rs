@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use rustix::fs::{Access, OFlags, Stat};
+use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 
 use super::append_log::Log;
 use super::close::{Ending, is_held};
-use super::files::{Creation, Finds, Granted, InHand};
+use super::creator::first_of;
+use super::files::{Granted, InHand};
 use super::open::Beginning;
 use super::permission::Right;
 use super::session::EndReply;
 use super::wait::Claim;
 use super::{Answer, Coordination, Counted, Target, Writer, caller, described, nanos_now};
 use crate::content::lines::{self, LINE_BYTES_MAX};
-use crate::mount::attr;
 use crate::mount::errno::from_io;
 use crate::mount::handles::{Handle, Ordinary};
 use crate::mount::nodes::{Name, NodeId, ROOT};
@@ -28,7 +28,7 @@ use crate::mount::tree::Caller;
 use crate::os::creds;
 use crate::os::proc::{self, Closing};
 use crate::rules::{Append, Durability, Policy};
-use crate::session::{FileKey, Intent, ProcId};
+use crate::session::{Intent, ProcId};
 use crate::store::record::{How, RecoveredKind, Who};
 use crate::store::{RealDisk, Shadow};
 
@@ -145,7 +145,13 @@ impl Coordination {
             return by_session(answer);
         }
         match self.stat(&target.name) {
-            Err(Errno::NOENT) if busy.is_some() => return self.await_creator(caller, node, target, flags, answer),
+            Err(Errno::NOENT) if busy.is_some() => {
+                let start = move |this: &Arc<Self>, found: &Target| {
+                    let appender = this.start_appender(caller, node, found, flags)?;
+                    Ok(Handle::Appender(Arc::new(appender)))
+                };
+                return self.await_creator(caller, node, target, flags, Box::new(start), answer);
+            }
             Err(_) => return by_session(answer),
             Ok(_) if self.is_closing() => return answer(Err(Errno::BUSY)),
             Ok(_) => {}
@@ -200,68 +206,6 @@ impl Coordination {
                 target.policy.append == Append::Close,
             )),
         }
-    }
-
-    /// A node that was made for one thread is the current version's as any other is, now that this thread has it open.
-    fn adopt_node(&self, node: NodeId, file: &Ordinary, name: &Name) {
-        if let (true, Ok(own), Ok(live)) = (
-            self.tree.nodes.is_unlinked(node),
-            rustix::fs::fstat(file.pin.fd()),
-            self.stat(name),
-        ) && attr::identity(&own, false) == attr::identity(&live, false)
-        {
-            self.tree
-                .nodes
-                .rebind(node, attr::identity(&own, false), Some(&file.pin));
-        }
-    }
-
-    /// There is only a session that creates the file: its end is waited for, once. Whoever finds the file then appends to it.
-    fn await_creator(
-        self: &Arc<Self>,
-        caller: Caller,
-        node: NodeId,
-        target: Target,
-        flags: OFlags,
-        answer: Answer<Handle>,
-    ) {
-        let in_hand = InHand::take(&self.files, &target.name);
-        let file = in_hand.key();
-        let seen = self.tree.nodes.identity(node);
-        let Some(reroute) = self.arrived(caller, file, node) else {
-            self.files.lock().send_round(caller.tid, file, Finds::Own(None), None);
-            return answer(Err(Errno::STALE));
-        };
-        let opener = self.opener_for(caller, file);
-        let process = opener.proc;
-        let claim = Claim {
-            file,
-            caller,
-            opener,
-            intent: Intent::Modify,
-            nonblock: flags.contains(OFlags::NONBLOCK),
-        };
-        let this = Arc::clone(self);
-        let awaited = target.clone();
-        let resume = move |granted: Result<Granted, Errno>| {
-            let id = match granted {
-                Ok(Granted::New(id)) => id,
-                Ok(Granted::Join(_)) => return answer(Err(Errno::BUSY)),
-                Err(errno) => return answer(Err(errno)),
-            };
-            if this.stat(&awaited.name).is_ok() {
-                this.release(id, file);
-                let started = this.start_appender(caller, node, &awaited, flags);
-                return answer(started.map(|appender| Handle::Appender(Arc::new(appender))));
-            }
-            let beginning = Beginning {
-                seen,
-                ..first_of(id, file, node, caller, process, reroute.creates)
-            };
-            let session = this.begin(&awaited, beginning);
-            answer(session.map(|session| Handle::Writer(Arc::new(Writer::creating(session, flags)))));
-        };
-        self.acquire(&target, claim, Box::new(resume));
     }
 
     /// write(2). The offset that the kernel thinks of is nobody's business.
@@ -611,27 +555,4 @@ fn take_tail(file: &File) -> Result<Vec<u8>, Errno> {
     let (_, tail) = lines::split(&end);
     rustix::fs::ftruncate(file, length - tail.len() as u64)?;
     Ok(tail.to_vec())
-}
-
-fn first_of(
-    id: crate::session::SessionId,
-    file: FileKey,
-    node: NodeId,
-    caller: Caller,
-    process: ProcId,
-    creates: Option<Creation>,
-) -> Beginning {
-    Beginning {
-        id,
-        file,
-        node: Some(node),
-        caller,
-        process,
-        how: How::Close,
-        truncate: false,
-        creates,
-        own_node: true,
-        seen: None,
-        wanted: Access::WRITE_OK,
-    }
 }

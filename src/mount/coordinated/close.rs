@@ -258,6 +258,10 @@ impl Coordination {
         let published = self.store.publish(staged.shadow, &place(&dir, &name, &path), &info);
         if appears {
             self.tree.changed_behind(name.parent);
+            if self.target(name.parent, &name.name).is_none() {
+                // Its file was renamed to an ordinary name, and that was removed: the kernel remembers that there is nothing.
+                self.tree.forget_entry(&name);
+            }
         }
         match published {
             Ok(published) => {

@@ -9,6 +9,7 @@ mod append_log;
 mod caller;
 mod close;
 mod counts;
+mod creator;
 mod databases;
 mod directories;
 mod files;

@@ -217,9 +217,20 @@ impl Coordination {
                 (Ok(()), Some(replaced)) if exchanged.is_none() && moving.old != moving.new => replaced.lose_name(),
                 _ => {}
             }
-            renamed
+            renamed.inspect(|()| this.forget_entries(&moving))
         };
         self.with_all(caller, opener, targets, work, answer);
+    }
+
+    /// The kernel keeps what it knows under an ordinary name, also when that has become a coordinated one.
+    fn forget_entries(&self, moving: &Move) {
+        let exchanged = moving.flags.contains(RenameFlags::EXCHANGE);
+        if moving.source.is_none() {
+            self.tree.forget_entry(&moving.new);
+        }
+        if moving.target.is_none() && exchanged {
+            self.tree.forget_entry(&moving.old);
+        }
     }
 
     fn carry_out_rename(&self, caller: Caller, process: crate::session::ProcId, moving: &Move) -> Result<(), Errno> {
@@ -326,7 +337,8 @@ impl Coordination {
         let seen = self.tree.nodes.identity(node);
         let reroute = self.arrived(caller, key, node);
         let opener = self.opener_for(caller, key);
-        if let Some(own) = self.nearest_of(key, &opener) {
+        // One whose name was removed, or replaced, is not what the path leads to.
+        if let Some(own) = self.nearest_of(key, &opener).filter(|own| own.shown().is_some()) {
             let this = Arc::clone(self);
             return self.tree.workers.run(move || {
                 let set = creds::writing_as(caller.uid, || own.set_len(&this.store, len));

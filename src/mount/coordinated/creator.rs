@@ -1,0 +1,154 @@
+//! Who opens a file that somebody else is just creating, and does not mean to write a version of it: it waits for that (W9).
+
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::files::{Finds, Granted, InHand};
+use super::open::{Beginning, open_version};
+use super::permission;
+use super::reader::Reader;
+use super::wait::Claim;
+use super::{Answer, Coordination, Creation, Target, Writer};
+use crate::mount::attr;
+use crate::mount::handles::{Handle, Ordinary};
+use crate::mount::nodes::{Name, NodeId};
+use crate::mount::pin::{Access, Pin};
+use crate::mount::tree::Caller;
+use crate::session::{FileKey, Intent, ProcId, SessionId};
+use crate::store::record::How;
+
+/// Opens what its creator has left.
+pub(super) type Found = Box<dyn FnOnce(&Arc<Coordination>, &Target) -> Result<Handle, Errno> + Send>;
+
+impl Coordination {
+    /// Whether a thread is back that came with O_CREAT to a name which is being created, and there is nothing yet.
+    pub fn is_awaited(&self, caller: Caller, target: &Target) -> bool {
+        let sent_round = {
+            let mut files = self.files.lock();
+            let key = files.key_of(&target.name);
+            key.and_then(|key| files.reroute(caller.tid, key))
+                .is_some_and(|reroute| reroute.creates.is_some())
+        };
+        sent_round && matches!(self.stat(&target.name), Err(Errno::NOENT))
+    }
+
+    /// open(2) with O_RDONLY and O_CREAT, as flock(1) does it, of a name that another process is creating.
+    pub fn open_awaited(
+        self: &Arc<Self>,
+        caller: Caller,
+        node: NodeId,
+        target: Target,
+        flags: OFlags,
+        answer: Answer<Handle>,
+    ) {
+        let found = move |this: &Arc<Self>, found: &Target| {
+            let opened = Arc::new(this.open_current(caller, node, found)?);
+            let reader = Reader::new(opened, found.name.clone(), caller.uid);
+            Ok(Handle::Reader(Arc::new(reader)))
+        };
+        self.await_creator(caller, node, target, flags, Box::new(found), answer);
+    }
+
+    /// Opens the current version by a node that was made for one thread, when nobody knew which version that would be.
+    fn open_current(&self, caller: Caller, node: NodeId, target: &Target) -> Result<Ordinary, Errno> {
+        let version = open_version(&*self.directory(target.name.parent)?, &target.name.name)?;
+        permission::check(caller, &version, None, rustix::fs::Access::READ_OK)?;
+        let pin = Arc::new(Pin::new(version.into(), Access::Read, None));
+        let file = Ordinary { node, pin };
+        if self.tree.nodes.open_pin(node).is_none() {
+            self.tree.nodes.set_open_pin(node, &file.pin);
+            self.tree.attributes_changed(node);
+        }
+        self.adopt_node(node, &file, &target.name);
+        Ok(file)
+    }
+
+    /// A node that was made for one thread is the current version's as any other is, now that this thread has it open.
+    pub(super) fn adopt_node(&self, node: NodeId, file: &Ordinary, name: &Name) {
+        if let (true, Ok(own), Ok(live)) = (
+            self.tree.nodes.is_unlinked(node),
+            rustix::fs::fstat(file.pin.fd()),
+            self.stat(name),
+        ) && attr::identity(&own, false) == attr::identity(&live, false)
+        {
+            self.tree
+                .nodes
+                .rebind(node, attr::identity(&own, false), Some(&file.pin));
+        }
+    }
+
+    /// There is only a session that creates the file: its end is waited for, once. Whoever finds the file then opens it by `found`; otherwise it creates it.
+    pub(super) fn await_creator(
+        self: &Arc<Self>,
+        caller: Caller,
+        node: NodeId,
+        target: Target,
+        flags: OFlags,
+        found: Found,
+        answer: Answer<Handle>,
+    ) {
+        let in_hand = InHand::take(&self.files, &target.name);
+        let file = in_hand.key();
+        let seen = self.tree.nodes.identity(node);
+        let Some(reroute) = self.arrived(caller, file, node) else {
+            self.files.lock().send_round(caller.tid, file, Finds::Own(None), None);
+            return answer(Err(Errno::STALE));
+        };
+        let opener = self.opener_for(caller, file);
+        let process = opener.proc;
+        let claim = Claim {
+            file,
+            caller,
+            opener,
+            // Never one more handle: a session of its own lineage that is there was unlinked.
+            intent: Intent::Truncate,
+            nonblock: flags.contains(OFlags::NONBLOCK),
+        };
+        let this = Arc::clone(self);
+        let awaited = target.clone();
+        let resume = move |granted: Result<Granted, Errno>| {
+            let id = match granted {
+                Ok(Granted::New(id) | Granted::Join(id)) => id,
+                Err(errno) => return answer(Err(errno)),
+            };
+            if this.stat(&awaited.name).is_ok() {
+                let opened = found(&this, &awaited);
+                this.release(id, file);
+                return answer(opened);
+            }
+            let beginning = Beginning {
+                seen,
+                ..first_of(id, file, node, caller, process, reroute.creates)
+            };
+            let session = this.begin(&awaited, beginning);
+            answer(session.map(|session| Handle::Writer(Arc::new(Writer::creating(session, flags)))));
+        };
+        self.acquire(&target, claim, Box::new(resume));
+    }
+}
+
+/// A session that finds nothing there, or is made for one change.
+pub(super) fn first_of(
+    id: SessionId,
+    file: FileKey,
+    node: NodeId,
+    caller: Caller,
+    process: ProcId,
+    creates: Option<Creation>,
+) -> Beginning {
+    Beginning {
+        id,
+        file,
+        node: Some(node),
+        caller,
+        process,
+        how: How::Close,
+        truncate: false,
+        creates,
+        own_node: true,
+        seen: None,
+        wanted: rustix::fs::Access::WRITE_OK,
+    }
+}

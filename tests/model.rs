@@ -1,0 +1,109 @@
+//! A reference model of the contract beside a real mount: sequences of what several processes do, made up by proptest, must come to what the model says,
+//! step by step; in the end nothing is left, and each history is the model's.
+//!
+//! `CONCORD_MODEL_CASES` says how many cases; `CONCORD_MODEL_SEED` makes them the same again.
+
+mod support;
+
+#[path = "model/appends.rs"]
+mod appends;
+#[path = "model/contract.rs"]
+mod contract;
+#[path = "model/driver.rs"]
+mod driver;
+#[path = "model/fuzz.rs"]
+mod fuzz;
+#[path = "model/names.rs"]
+mod names;
+#[path = "model/ops.rs"]
+mod ops;
+#[path = "model/puppets.rs"]
+mod puppets;
+#[path = "model/queue.rs"]
+mod queue;
+#[path = "model/regressions.rs"]
+mod regressions;
+#[path = "model/world.rs"]
+mod world;
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use driver::Rig;
+use ops::{Case, cases};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use support::watchdog;
+
+/// Cases on one mount; what their killed writers leave is listed by each `concord status`.
+const CASES_PER_MOUNT: usize = 200;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn the_mount_does_what_the_model_says() {
+    watchdog();
+    let cases_max = number("CONCORD_MODEL_CASES").unwrap_or(150) as u32;
+    // The same each time, unless somebody looks for more: scripts/suites/model.sh takes another one.
+    let seed = number("CONCORD_MODEL_SEED").unwrap_or(1);
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = Config {
+        cases: cases_max,
+        max_shrink_iters: 2000,
+        max_shrink_time: 120_000,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let began = Instant::now();
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let rig: RefCell<Option<(Rig, usize)>> = RefCell::new(None);
+    let length = number("CONCORD_MODEL_LENGTH").unwrap_or(40) as usize;
+    let result = runner.run(&cases(length), |case| {
+        let mut rig = rig.borrow_mut();
+        let (mut mounted, used) = rig.take().unwrap_or_else(|| (Rig::new(), 0));
+        mounted.run(&case).map_err(TestCaseError::fail)?;
+        if used + 1 < CASES_PER_MOUNT {
+            *rig = Some((mounted, used + 1));
+        } else {
+            mounted.end();
+        }
+        Ok(())
+    });
+    if let Some((rig, _)) = rig.take() {
+        rig.end();
+    }
+    match result {
+        Ok(()) => eprintln!("{cases_max} cases with seed {seed} in {:?}", began.elapsed()),
+        Err(TestError::Fail(why, case)) => panic!("seed {seed}: {why}\n{}", regressions::paste(&case)),
+        Err(TestError::Abort(why)) => panic!("seed {seed}: {why}"),
+    }
+}
+
+/// Each of them went wrong once.
+#[test]
+fn what_went_wrong_once_goes_right() {
+    watchdog();
+    let mut rig = Rig::new();
+    for (name, hasty, ops) in regressions::all() {
+        let case = Case { hasty, ops };
+        if let Err(wrong) = rig.run(&case) {
+            panic!("{name}: {wrong}");
+        }
+    }
+    rig.end();
+}
+
+/// No model: whatever several processes do at once, the daemon lives, nobody hangs, and nothing is left that nobody owns.
+#[test]
+fn whatever_processes_do_nothing_panics_hangs_or_is_left() {
+    watchdog();
+    let storms = number("CONCORD_FUZZ_STORMS").unwrap_or(2);
+    let first = number("CONCORD_MODEL_SEED").unwrap_or(1);
+    for seed in first..first + storms {
+        if let Err(wrong) = fuzz::storm(seed, 9, 400) {
+            panic!("{wrong}");
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! What each operation comes to, as the contract has it (docs/SEMANTICS.md where the project decided).
+
+use super::ops::{Do, How, NAMES, Name, Op, TEXTS};
+use super::puppets::{Answer, Seen};
+use super::queue::Admission;
+use super::world::{Expected, Inode, Kind, Pending, Pid, Process, Stage, What, World};
+
+const SKIP: Expected = Expected::Skip;
+
+fn errno(name: &str) -> Expected {
+    Expected::Is(Answer::errno(name))
+}
+
+fn done() -> Expected {
+    Expected::Is(Answer::Done)
+}
+
+impl World {
+    /// Carries out a step. System calls that it releases are in [`World::released`].
+    pub fn step(&mut self, op: &Op) -> Expected {
+        let Op(by, what) = op;
+        if self.processes[*by].is_none() {
+            if matches!(what, Do::Exit | Do::Kill | Do::Close(_)) {
+                return SKIP;
+            }
+            self.start(*by, None);
+        }
+        let waits = self.processes[*by].as_ref().is_some_and(|process| process.waits);
+        if (waits && *what != Do::Kill) || what.paths().iter().any(|name| self.locked().contains(name)) {
+            return SKIP;
+        }
+        match what {
+            Do::Open(slot, name, how) => self.open(*by, *slot, *name, *how),
+            Do::Close(slot) => self.close(*by, *slot),
+            Do::Dup(from, to) => self.dup(*by, *from, *to),
+            Do::Fork(child) => self.fork(*by, *child),
+            Do::Exit => self.leave_all(*by, false),
+            Do::Kill => self.leave_all(*by, true),
+            Do::Rename(a, b) => self.change_names(*by, What::Rename(*a, *b)),
+            Do::Exchange(a, b) => self.change_names(*by, What::Exchange(*a, *b)),
+            Do::Link(a, b) => self.change_names(*by, What::Link(*a, *b)),
+            Do::Unlink(name) => self.change_names(*by, What::Unlink(*name)),
+            Do::Truncate(name, length) => self.truncate(*by, *name, *length),
+            Do::Chmod(name, mode) => self.chmod(*by, *name, *mode),
+            Do::Look => Expected::Is(self.look(*by)),
+            Do::Read(slot, ..)
+            | Do::Pread(slot, ..)
+            | Do::Write(slot, _)
+            | Do::Pwrite(slot, ..)
+            | Do::Ftruncate(slot, _)
+            | Do::Seek(slot, _)
+            | Do::Fsync(slot)
+            | Do::Fstat(slot) => match self.slot(*by, *slot) {
+                Some(slot) => self.by_descriptor(slot.description, what),
+                None => SKIP,
+            },
+        }
+    }
+
+    /// A process that has nothing open.
+    pub fn start(&mut self, number: usize, parent: Option<Pid>) {
+        self.next_pid += 1;
+        self.processes[number] = Some(Process {
+            pid: self.next_pid,
+            parent,
+            slots: Default::default(),
+            waits: false,
+        });
+    }
+
+    fn open(&mut self, by: usize, slot: usize, name: Name, how: How) -> Expected {
+        if self.slot(by, slot).is_some() {
+            return SKIP;
+        }
+        let found = self.visible(by, name);
+        match found {
+            Some(_) if how.exclusive => return errno("EEXIST"),
+            None if !how.create => return errno("ENOENT"),
+            _ => {}
+        }
+        if !name.is_coordinated() {
+            return self.open_ordinary(by, slot, name, how);
+        }
+        if !how.write
+            && !how.truncate
+            && let Some(opened) = found
+        {
+            self.put_reader(by, slot, name, how, opened);
+            return done();
+        }
+        if how.is_append_only() && self.nearest(by, name).is_none() {
+            return self.open_appender(by, slot, name, how);
+        }
+        if how.exclusive && !self.lines[&name].holders.is_empty() {
+            let mut sessions = self.lines[&name].holders.iter().filter_map(|(_, session)| *session);
+            let promised = sessions.any(|session| self.sessions[session].creates && !self.sessions[session].unlinked);
+            // Otherwise the file was removed, and its writer has it open still: nothing is said about that.
+            return if promised { errno("EEXIST") } else { SKIP };
+        }
+        match self.admit(by, name, !how.truncate, how.nonblock) {
+            Admission::Stranger => SKIP,
+            Admission::Refused(why) => errno(why),
+            Admission::Wait => {
+                // The kernel tells of O_CREAT only where it found nothing: who waits for a file that is removed meanwhile gets ENOENT.
+                let how = How {
+                    create: how.create && found.is_none(),
+                    ..how
+                };
+                self.wait(by, name, Pending::Open { slot, name, how })
+            }
+            Admission::Start | Admission::Join(_) | Admission::Private => self.open_admitted(by, slot, name, how),
+        }
+    }
+
+    /// The queue has its turn.
+    pub fn open_admitted(&mut self, by: usize, slot: usize, name: Name, how: How) -> Expected {
+        let found = self.visible(by, name);
+        if !how.write
+            && !how.truncate
+            && let Some(opened) = found
+        {
+            self.put_reader(by, slot, name, how, opened);
+            return done();
+        }
+        let session = match self.admit(by, name, !how.truncate, false) {
+            Admission::Join(session) => {
+                let pid = self.pid(by);
+                let known = &mut self.sessions[session].known;
+                if !known.contains(&pid) {
+                    known.push(pid);
+                }
+                session
+            }
+            _ => match self.begin(by, name, how, how.create, "close") {
+                Ok(session) => session,
+                Err(answer) => return Expected::Is(answer),
+            },
+        };
+        self.put(by, slot, Kind::Writer { session }, how);
+        done()
+    }
+
+    fn put_reader(&mut self, by: usize, slot: usize, name: Name, how: How, opened: Inode) {
+        let kind = Kind::Reader {
+            name,
+            opened,
+            bound: None,
+        };
+        self.put(by, slot, kind, how);
+    }
+
+    fn open_ordinary(&mut self, by: usize, slot: usize, name: Name, how: How) -> Expected {
+        let inode = match self.names.get(&name) {
+            Some(inode) => *inode,
+            None => self.add_file(Vec::new(), 0o644, false),
+        };
+        self.names.insert(name, inode);
+        if how.truncate {
+            self.files[inode].data.clear();
+        }
+        self.put(by, slot, Kind::Ordinary { inode }, how);
+        done()
+    }
+
+    fn by_descriptor(&mut self, number: usize, what: &Do) -> Expected {
+        let description = self.descriptions[number].clone();
+        let at = description.at;
+        if let Kind::Appender { .. } = description.kind {
+            return match what {
+                Do::Write(_, text) | Do::Pwrite(_, _, text) if self.locked().is_empty() => {
+                    self.append(number, TEXTS[*text].as_bytes())
+                }
+                Do::Read(..) | Do::Pread(..) => errno("EBADF"),
+                _ => SKIP,
+            };
+        }
+        match what {
+            Do::Seek(_, to) => {
+                self.descriptions[number].at = *to;
+                Expected::Is(Answer::Number(*to as i64))
+            }
+            Do::Read(_, count) | Do::Pread(_, _, count) => {
+                if !description.how.read {
+                    return errno("EBADF");
+                }
+                let from = if let Do::Pread(_, from, _) = what { *from } else { at };
+                let Some(inode) = self.read_from(number, from, *count) else {
+                    return Expected::Any;
+                };
+                let data = &self.files[inode].data;
+                let from = (from as usize).min(data.len());
+                let part = data[from..(from + count).min(data.len())].to_vec();
+                if matches!(what, Do::Read(..)) {
+                    self.descriptions[number].at += part.len() as u64;
+                }
+                Expected::Is(Answer::Bytes(part))
+            }
+            Do::Fsync(_) if self.may_be_locked(number) => SKIP,
+            Do::Fsync(_) => done(),
+            Do::Fstat(_) => self.fstat(number),
+            Do::Write(..) | Do::Pwrite(..) if !description.how.write => errno("EBADF"),
+            Do::Ftruncate(..) if !description.how.write => errno("EINVAL"),
+            Do::Write(..) | Do::Pwrite(..) | Do::Ftruncate(..) if self.may_be_locked(number) => SKIP,
+            Do::Write(..) | Do::Pwrite(..) | Do::Ftruncate(..) => {
+                let inode = match self.written_by(number) {
+                    Ok(inode) => inode,
+                    Err(expected) => return expected,
+                };
+                self.write(number, inode, what)
+            }
+            _ => unreachable!("{what:?} is by no descriptor"),
+        }
+    }
+
+    /// Where a read comes from. R1 and R2: a reader is bound by its first one.
+    fn read_from(&mut self, number: usize, from: u64, count: usize) -> Option<Inode> {
+        match self.descriptions[number].kind.clone() {
+            Kind::Ordinary { inode } => Some(inode),
+            Kind::Appender { .. } => None,
+            Kind::Writer { session } => match self.sessions[session].stage {
+                Stage::Open => Some(self.sessions[session].shadow),
+                Stage::Done(content) => Some(content),
+                Stage::Lost => None,
+            },
+            Kind::Reader { bound: Some(inode), .. } => Some(inode),
+            Kind::Reader { opened, .. } if count == 0 => Some(opened),
+            Kind::Reader { name, opened, .. } => {
+                let current = self.current(name, opened);
+                let by_size = from != 0 || count == self.files[opened].data.len();
+                let inode = if by_size { opened } else { current };
+                self.descriptions[number].kind = Kind::Reader {
+                    name,
+                    opened,
+                    bound: Some(inode),
+                };
+                Some(inode)
+            }
+        }
+    }
+
+    /// What an unbound reader that opened this would be bound to.
+    fn current(&self, name: Name, opened: Inode) -> Inode {
+        let staged = |s: &super::world::Session| s.stage == Stage::Open && s.shadow == opened && !s.unlinked;
+        let stands = self.names.values().any(|inode| *inode == opened) || self.sessions.iter().any(staged);
+        if stands {
+            opened
+        } else {
+            self.names.get(&name).copied().unwrap_or(opened)
+        }
+    }
+
+    fn fstat(&self, number: usize) -> Expected {
+        let size = |inode: Inode| Answer::Number(self.files[inode].data.len() as i64);
+        match &self.descriptions[number].kind {
+            Kind::Ordinary { inode } => Expected::Is(size(*inode)),
+            Kind::Appender { .. } => Expected::Any,
+            Kind::Writer { session } => match self.sessions[*session].stage {
+                Stage::Open => Expected::Is(size(self.sessions[*session].shadow)),
+                Stage::Done(_) | Stage::Lost => Expected::Any,
+            },
+            Kind::Reader { name, opened, bound } => {
+                let bound = bound.unwrap_or_else(|| self.current(*name, *opened));
+                Expected::OneOf(vec![size(*opened), size(bound)])
+            }
+        }
+    }
+
+    /// A change of names that waits keeps the inodes that it has found locked in the kernel; those of open sessions are not among them.
+    fn may_be_locked(&self, number: usize) -> bool {
+        let staged = match self.descriptions[number].kind {
+            Kind::Writer { session } => self.sessions[session].stage == Stage::Open,
+            Kind::Reader { .. } | Kind::Ordinary { .. } | Kind::Appender { .. } => false,
+        };
+        !staged && !self.locked().is_empty()
+    }
+
+    /// Where a write goes.
+    fn written_by(&mut self, number: usize) -> Result<Inode, Expected> {
+        let session = match self.descriptions[number].kind {
+            Kind::Ordinary { inode } if self.files[inode].is_version => return Err(SKIP),
+            Kind::Ordinary { inode } => return Ok(inode),
+            Kind::Writer { session } => session,
+            Kind::Reader { .. } | Kind::Appender { .. } => unreachable!("it has no such writes"),
+        };
+        let session = match self.sessions[session].stage {
+            Stage::Open => session,
+            Stage::Lost => return Err(errno("ESTALE")),
+            Stage::Done(content) => {
+                let late = self.continue_late(session, content);
+                self.descriptions[number].kind = Kind::Writer { session: late };
+                late
+            }
+        };
+        self.sessions[session].changed = true;
+        Ok(self.sessions[session].shadow)
+    }
+
+    fn write(&mut self, number: usize, inode: Inode, what: &Do) -> Expected {
+        let description = &mut self.descriptions[number];
+        let data = &mut self.files[inode].data;
+        let (offset, text) = match what {
+            Do::Ftruncate(_, length) => {
+                data.resize(*length as usize, 0);
+                return done();
+            }
+            Do::Pwrite(_, offset, text) => (*offset as usize, TEXTS[*text].as_bytes()),
+            Do::Write(_, text) => (description.at as usize, TEXTS[*text].as_bytes()),
+            _ => unreachable!("{what:?} writes nothing"),
+        };
+        let offset = if description.how.append { data.len() } else { offset };
+        let end = offset + text.len();
+        if data.len() < end {
+            data.resize(end, 0);
+        }
+        data[offset..end].copy_from_slice(text);
+        if matches!(what, Do::Write(..)) {
+            description.at = end as u64;
+        }
+        Expected::Is(Answer::Number(text.len() as i64))
+    }
+
+    fn close(&mut self, by: usize, slot: usize) -> Expected {
+        let Some(closed) = self.slot(by, slot) else { return SKIP };
+        let pid = self.pid(by);
+        self.processes[by].as_mut().expect("it lives").slots[slot] = None;
+        Expected::Is(self.closed(pid, closed.description, false))
+    }
+
+    fn closed(&mut self, by: Pid, number: usize, killed: bool) -> Answer {
+        self.descriptions[number].descriptors -= 1;
+        if let Kind::Appender { .. } = self.descriptions[number].kind {
+            self.closed_appender(by, number, killed);
+            return Answer::Done;
+        }
+        let Kind::Writer { session } = self.descriptions[number].kind else {
+            return Answer::Done;
+        };
+        let answer = self.flush(by, session, killed);
+        let is_of = |kind: &Kind| matches!(kind, Kind::Writer { session: other } if *other == session);
+        let last = !self
+            .descriptions
+            .iter()
+            .any(|other| other.descriptors > 0 && is_of(&other.kind));
+        if last && self.sessions[session].stage == Stage::Open {
+            // A like-numbered node was taken for another descriptor of it; the kernel's RELEASE ends it.
+            self.settling = true;
+            self.end(session, killed);
+        }
+        answer
+    }
+
+    fn dup(&mut self, by: usize, from: usize, to: usize) -> Expected {
+        let (Some(old), None) = (self.slot(by, from), self.slot(by, to)) else {
+            return SKIP;
+        };
+        self.descriptions[old.description].descriptors += 1;
+        self.put_slot(by, to, old.description);
+        done()
+    }
+
+    fn fork(&mut self, by: usize, child: usize) -> Expected {
+        if self.processes[child].is_some() {
+            return SKIP;
+        }
+        let parent = self.processes[by].clone().expect("it lives");
+        for slot in parent.slots.iter().flatten() {
+            self.descriptions[slot.description].descriptors += 1;
+        }
+        self.start(child, Some(parent.pid));
+        self.processes[child].as_mut().expect("it lives").slots = parent.slots;
+        Expected::Forks(child)
+    }
+
+    /// The process closes what it has, in the order of the numbers, and is gone.
+    fn leave_all(&mut self, by: usize, killed: bool) -> Expected {
+        self.leave(by);
+        let process = self.processes[by].as_mut().expect("it lives");
+        let pid = process.pid;
+        let mut slots: Vec<_> = std::mem::take(&mut process.slots).into_iter().flatten().collect();
+        slots.sort_by_key(|slot| slot.fd);
+        for slot in slots {
+            self.closed(pid, slot.description, killed);
+        }
+        self.processes[by] = None;
+        for process in self.processes.iter_mut().flatten() {
+            process.parent = process.parent.filter(|parent| *parent != pid);
+        }
+        self.settling |= killed;
+        Expected::Ends
+    }
+
+    /// W11: no version; but a session that has something to publish has its own mode from then on.
+    fn chmod(&mut self, by: usize, name: Name, mode: u32) -> Expected {
+        let Some(found) = self.visible(by, name) else {
+            return errno("ENOENT");
+        };
+        self.files[found].mode = mode;
+        let own = self.nearest(by, name).filter(|own| !self.sessions[*own].unlinked);
+        if let Some(own) = own {
+            let session = &mut self.sessions[own];
+            match session
+                .base
+                .filter(|base| !session.changed && self.names.get(&name) == Some(base))
+            {
+                Some(base) => self.files[base].mode = mode,
+                None => (session.changed, session.touched) = (true, true),
+            }
+        }
+        done()
+    }
+
+    /// What a process, or somebody who is none of them, finds under each name.
+    pub fn look(&self, by: usize) -> Answer {
+        self.seen(|name| self.visible(by, name))
+    }
+
+    pub fn look_from_outside(&self) -> Answer {
+        self.seen(|name| self.names.get(&name).copied())
+    }
+
+    fn seen(&self, find: impl Fn(Name) -> Option<Inode>) -> Answer {
+        let show = |inode: Inode| {
+            let file = &self.files[inode];
+            Seen::File(file.mode, file.data.len() as u64, file.data.clone())
+        };
+        Answer::Seen(
+            NAMES
+                .iter()
+                .map(|name| find(*name).map_or(Seen::Errno("ENOENT".to_owned()), show))
+                .collect(),
+        )
+    }
+}
+
+impl Do {
+    /// The names that it walks to.
+    fn paths(&self) -> Vec<Name> {
+        match self {
+            Do::Open(_, name, _) | Do::Unlink(name) | Do::Truncate(name, _) | Do::Chmod(name, _) => vec![*name],
+            Do::Rename(..) | Do::Exchange(..) | Do::Link(..) | Do::Look => NAMES.to_vec(),
+            _ => Vec::new(),
+        }
+    }
+}

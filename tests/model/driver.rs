@@ -1,0 +1,316 @@
+//! Runs a case on a mount, one step after the other, beside the model, and compares.
+
+use std::time::{Duration, Instant};
+
+use super::ops::{Case, Do, NAMES, Name, Op, PROCESSES, SLOTS};
+use super::puppets::{Answer, PATIENCE, Puppet, Stage, look, spell};
+use super::world::Stage::Open;
+use super::world::{Expected, Kind, World};
+use crate::support::{Project, kill};
+
+/// Opens of a hasty case wait this long, others for longer than a case lasts.
+const RULES: &str = r#"
+[[rule]]
+paths = ["**/*.md"]
+durability = "fast"
+keep = 1000
+wait = "10min"
+
+[[rule]]
+paths = ["hasty*/**/*.md"]
+wait = "20ms"
+"#;
+
+/// A mount with processes, for many cases.
+pub struct Rig {
+    outside: Option<Puppet>,
+    puppets: [Option<Puppet>; PROCESSES],
+    stage: Stage,
+    project: Project,
+    cases: usize,
+    recovered: usize,
+}
+
+/// What went wrong.
+pub type Wrong = String;
+
+impl Rig {
+    pub fn new() -> Rig {
+        let mut project = Project::unmounted(&[("concord.toml", RULES)]);
+        project.mount();
+        let stage = Stage::new(&project);
+        Rig {
+            outside: None,
+            puppets: Default::default(),
+            stage,
+            project,
+            cases: 0,
+            recovered: 0,
+        }
+    }
+
+    /// # Errors
+    /// What differs from the model, and at which step. The rig is of no more use then.
+    pub fn run(&mut self, case: &Case) -> Result<(), Wrong> {
+        self.cases += 1;
+        let dir = format!("{}{}", if case.hasty { "hasty" } else { "case" }, self.cases);
+        for name in NAMES {
+            let path = self.project.path(&format!("{dir}/{}", name.path()));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        }
+        let mut world = World::new(case.hasty);
+        for (number, op) in case.ops.iter().enumerate() {
+            self.step(&mut world, op, &dir)
+                .map_err(|wrong| format!("step {number}, {op:?}: {wrong}"))?;
+        }
+        self.finish(&mut world, &dir)
+            .map_err(|wrong| format!("at the end: {wrong}"))?;
+        for process in 0..PROCESSES {
+            // The next case's processes are nobody's children.
+            if world.processes[process]
+                .as_ref()
+                .is_some_and(|process| process.parent.is_some())
+            {
+                self.puppets[process] = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, world: &mut World, op: &Op, dir: &str) -> Result<(), Wrong> {
+        world.settling = false;
+        world.released.clear();
+        let expected = world.step(op);
+        let by = op.0;
+        if expected == Expected::Skip {
+            return Ok(());
+        }
+        if self.puppets[by].is_none() {
+            self.puppets[by] = Some(self.stage.spawn());
+        }
+        let puppet = self.puppets[by].as_mut().unwrap();
+        if op.1 == Do::Kill {
+            kill(puppet.pid, rustix::process::Signal::KILL);
+        } else {
+            puppet.told(&spell(op, dir));
+        }
+        match expected {
+            Expected::Ends => {
+                let gone = self.puppets[by].take().unwrap();
+                if !gone.is_gone() {
+                    return Err("the process does not go away".to_owned());
+                }
+            }
+            Expected::Waits => self.await_waiting(by)?,
+            Expected::Forks(child) => {
+                let forked = self.stage.meet();
+                let answer = self.hear(by)?;
+                if answer != Answer::Number(i64::from(forked.pid)) {
+                    return Err(format!("fork(2) says {answer:?}"));
+                }
+                self.puppets[child] = Some(forked);
+            }
+            expected => agree(&expected, &self.hear(by)?)?,
+        }
+        for (process, answer) in std::mem::take(&mut world.released) {
+            agree(&Expected::Is(answer), &self.hear(process)?)
+                .map_err(|wrong| format!("then process {process}: {wrong}"))?;
+        }
+        if world.settling {
+            self.settle(world, dir)?;
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, process: usize) -> Result<Answer, Wrong> {
+        let puppet = self.puppets[process].as_mut().unwrap();
+        puppet
+            .hears(*PATIENCE)
+            .ok_or_else(|| format!("process {process} hangs, or is gone"))
+    }
+
+    /// Until the daemon has it in its queue.
+    fn await_waiting(&mut self, process: usize) -> Result<(), Wrong> {
+        let start = Instant::now();
+        let puppet = self.puppets[process].as_mut().unwrap();
+        loop {
+            let status = self.project.status();
+            let mut waiting = status["sessions"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .flat_map(|s| s["waiting"].as_array().unwrap());
+            if waiting.any(|waiter| waiter["pid"] == puppet.pid) {
+                return Ok(());
+            }
+            if let Some(answer) = puppet.hears(Duration::from_millis(1)) {
+                return Err(format!("it answers {answer:?}, and should wait"));
+            }
+            if start.elapsed() > *PATIENCE {
+                return Err("it should wait, and the daemon does not know".to_owned());
+            }
+        }
+    }
+
+    /// What nobody is told of, like the end of a killed process's session, takes its time.
+    fn settle(&mut self, world: &World, dir: &str) -> Result<(), Wrong> {
+        if !world.locked().is_empty() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        loop {
+            let sessions = self.project.status()["sessions"].as_array().unwrap().len();
+            let open = world.sessions.iter().filter(|session| session.stage == Open).count();
+            // Who appends is listed, too.
+            let appending = world
+                .descriptions
+                .iter()
+                .filter(|d| matches!(d.kind, Kind::Appender { .. }))
+                .count();
+            let seen = self.look_from_outside(dir);
+            if (open..=open + appending).contains(&sessions) && seen == Some(world.look_from_outside()) {
+                return Ok(());
+            }
+            if start.elapsed() > *PATIENCE {
+                let expected = world.look_from_outside();
+                return Err(format!(
+                    "{open} sessions and {expected:?} expected, {sessions} and {seen:?} there"
+                ));
+            }
+        }
+    }
+
+    fn look_from_outside(&mut self, dir: &str) -> Option<Answer> {
+        let stage = &mut self.stage;
+        self.outside.get_or_insert_with(|| stage.spawn()).does(&look(dir))
+    }
+
+    /// Everybody closes what he has; then nothing may be left, and each history must be right.
+    fn finish(&mut self, world: &mut World, dir: &str) -> Result<(), Wrong> {
+        let open = |world: &World| {
+            world
+                .processes
+                .iter()
+                .flatten()
+                .flat_map(|process| process.slots.iter().flatten())
+                .count()
+        };
+        let mut before = usize::MAX;
+        while open(world) > 0 {
+            // Nobody got on: they wait for each other, which only a signal ends.
+            let stuck = open(world) == before;
+            before = open(world);
+            for (process, slot) in (0..PROCESSES).flat_map(|process| (0..SLOTS).map(move |slot| (process, slot))) {
+                let op = Op(process, if stuck { Do::Kill } else { Do::Close(slot) });
+                self.step(world, &op, dir).map_err(|wrong| format!("{op:?}: {wrong}"))?;
+            }
+        }
+        let seen = self.look_from_outside(dir);
+        agree(&Expected::Is(world.look_from_outside()), &seen.ok_or("looking hangs")?)?;
+        for name in NAMES.into_iter().filter(|name| name.is_coordinated()) {
+            self.check_history(world, name, dir)?;
+        }
+        self.check_store(world)
+    }
+
+    fn check_history(&self, world: &World, name: Name, dir: &str) -> Result<(), Wrong> {
+        let history = &world.histories[&name];
+        let digest = |how: &str, data: &[u8]| match how {
+            "unlink" => ("unlink".to_owned(), String::new()),
+            _ => (how.to_owned(), blake3::hash(data).to_hex().to_string()),
+        };
+        let expected: Vec<_> = history.versions.iter().map(|(how, data)| digest(how, data)).collect();
+        let listed = self.project.history(&format!("{dir}/{}", name.path()));
+        let field = |version: &serde_json::Value, key: &str| version[key].as_str().unwrap_or_default().to_owned();
+        let mut found: Vec<_> = listed
+            .iter()
+            .rev()
+            .map(|version| (field(version, "how"), field(version, "hash")))
+            .collect();
+        if history.loose {
+            found = found.split_off(found.len().saturating_sub(expected.len()));
+        }
+        if found == expected {
+            return Ok(());
+        }
+        let shown: Vec<_> = history
+            .versions
+            .iter()
+            .map(|(how, data)| (how, String::from_utf8_lossy(data)))
+            .collect();
+        let listed: Vec<_> = listed
+            .iter()
+            .rev()
+            .map(|v| (&v["how"], &v["bytes"], &v["command"]))
+            .collect();
+        Err(format!(
+            "the history of {name:?} should end with {shown:?}, and is {listed:?}"
+        ))
+    }
+
+    fn check_store(&mut self, world: &World) -> Result<(), Wrong> {
+        let start = Instant::now();
+        let shadows = || {
+            let entries = std::fs::read_dir(self.project.path(".concord/shadows")).unwrap();
+            entries
+                .map(|entry| entry.unwrap().file_name())
+                .filter(|name| name != "journal")
+                .collect::<Vec<_>>()
+        };
+        let mut left = shadows();
+        while !left.is_empty() && start.elapsed() < *PATIENCE {
+            left = shadows();
+        }
+        if !left.is_empty() {
+            return Err(format!("nobody owns these shadows: {left:?}"));
+        }
+        let status = self.project.status();
+        if status["sessions"]
+            .as_array()
+            .is_none_or(|sessions| !sessions.is_empty())
+        {
+            return Err(format!("sessions are left: {}", status["sessions"]));
+        }
+        let recovered = status["recovered"].as_array().unwrap();
+        let new = &recovered[..recovered.len() - self.recovered];
+        self.recovered = recovered.len();
+        let content =
+            |kept: &serde_json::Value| std::fs::read(self.project.path(kept["kept"].as_str().unwrap())).unwrap();
+        let mut found: Vec<Vec<u8>> = new.iter().map(content).collect();
+        let mut expected = world.recovered.clone();
+        found.sort();
+        expected.sort();
+        if found != expected {
+            return Err(format!(
+                "in recovered/ there should be {expected:?}, and there is {found:?}"
+            ));
+        }
+        let log = std::fs::read(self.project.path(".concord/log")).unwrap();
+        if String::from_utf8_lossy(&log).contains("panicked") {
+            return Err("the daemon panicked".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Takes the mount away in an orderly way.
+    pub fn end(mut self) {
+        self.puppets = Default::default();
+        self.outside = None;
+        drop(self.stage);
+        self.project.unmount();
+    }
+}
+
+fn agree(expected: &Expected, answer: &Answer) -> Result<(), Wrong> {
+    let agrees = match expected {
+        Expected::Is(wanted) => wanted == answer,
+        Expected::OneOf(wanted) => wanted.contains(answer),
+        Expected::Any => true,
+        Expected::Skip | Expected::Waits | Expected::Forks(_) | Expected::Ends => false,
+    };
+    if agrees {
+        Ok(())
+    } else {
+        Err(format!("{expected:?} expected, {answer:?} came"))
+    }
+}

@@ -1,0 +1,259 @@
+//! What processes do in a case, and how cases are made up.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// The files of a case, each in a directory of its own: a rename or unlink that waits keeps its directories locked in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Name {
+    /// Coordinated.
+    A,
+    /// Coordinated; a coordinated temporary file, too.
+    B,
+    /// Ordinary: a temporary file.
+    T,
+}
+
+/// All of them.
+pub const NAMES: [Name; 3] = [Name::A, Name::B, Name::T];
+
+impl Name {
+    /// Below the case's directory.
+    pub fn path(self) -> &'static str {
+        match self {
+            Name::A => "x/a.md",
+            Name::B => "y/b.md",
+            Name::T => "z/t.tmp",
+        }
+    }
+
+    /// Whether the rules coordinate it.
+    pub fn is_coordinated(self) -> bool {
+        self != Name::T
+    }
+}
+
+/// Processes at most; each is started when it first does something, and again after its end.
+pub const PROCESSES: usize = 4;
+/// Descriptors of a process at most.
+pub const SLOTS: usize = 3;
+
+/// What is written. No two are alike, so a mixture shows.
+pub const TEXTS: [&str; 8] = [
+    "one\n",
+    "second line\nthird line\n",
+    "x",
+    "no end",
+    "\n",
+    "middle\nof a line",
+    " the rest\n",
+    "0123456789012345678901234567890123456789\n",
+];
+
+/// Access mode and flags of open(2).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct How {
+    pub read: bool,
+    pub write: bool,
+    pub create: bool,
+    pub exclusive: bool,
+    pub truncate: bool,
+    pub append: bool,
+    pub nonblock: bool,
+}
+
+/// O_RDONLY.
+pub const R: How = How {
+    read: true,
+    write: false,
+    create: false,
+    exclusive: false,
+    truncate: false,
+    append: false,
+    nonblock: false,
+};
+/// O_WRONLY.
+pub const W: How = How {
+    read: false,
+    write: true,
+    ..R
+};
+/// O_RDWR.
+pub const RW: How = How { write: true, ..R };
+
+impl How {
+    /// With O_CREAT.
+    pub const fn creat(self) -> How {
+        How { create: true, ..self }
+    }
+    /// With O_CREAT and O_EXCL.
+    pub const fn excl(self) -> How {
+        How {
+            create: true,
+            exclusive: true,
+            ..self
+        }
+    }
+    /// With O_TRUNC.
+    pub const fn trunc(self) -> How {
+        How { truncate: true, ..self }
+    }
+    /// With O_APPEND.
+    pub const fn append(self) -> How {
+        How { append: true, ..self }
+    }
+    /// With O_NONBLOCK.
+    pub const fn nonblock(self) -> How {
+        How { nonblock: true, ..self }
+    }
+
+    /// W10: no session, where the file is there.
+    pub fn is_append_only(self) -> bool {
+        self.append && self.write && !self.read && !self.truncate
+    }
+
+    /// As open(2) takes them.
+    pub fn bits(self) -> i32 {
+        let access = match (self.read, self.write) {
+            (_, false) => libc::O_RDONLY,
+            (false, true) => libc::O_WRONLY,
+            (true, true) => libc::O_RDWR,
+        };
+        let flag = |is: bool, bit: i32| if is { bit } else { 0 };
+        access
+            | flag(self.create, libc::O_CREAT)
+            | flag(self.exclusive, libc::O_EXCL)
+            | flag(self.truncate, libc::O_TRUNC)
+            | flag(self.append, libc::O_APPEND)
+            | flag(self.nonblock, libc::O_NONBLOCK)
+    }
+}
+
+/// As it is written in regressions.rs.
+impl std::fmt::Debug for How {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match (self.read, self.write) {
+            (_, false) => "R",
+            (false, true) => "W",
+            (true, true) => "RW",
+        })?;
+        let flags = [
+            (self.exclusive, ".excl()"),
+            (self.create && !self.exclusive, ".creat()"),
+            (self.truncate, ".trunc()"),
+            (self.append, ".append()"),
+            (self.nonblock, ".nonblock()"),
+        ];
+        flags
+            .iter()
+            .filter(|(is, _)| *is)
+            .try_for_each(|(_, text)| f.write_str(text))
+    }
+}
+
+/// One step of one process. Processes, slots (descriptors) and texts by number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Do {
+    Open(usize, Name, How),
+    Close(usize),
+    Read(usize, usize),
+    Pread(usize, u64, usize),
+    Write(usize, usize),
+    Pwrite(usize, u64, usize),
+    Ftruncate(usize, u64),
+    Seek(usize, u64),
+    Fsync(usize),
+    Fstat(usize),
+    /// dup(2) from one slot into another.
+    Dup(usize, usize),
+    /// fork(2): the child is the process of this number.
+    Fork(usize),
+    /// _exit(2) with whatever is open.
+    Exit,
+    /// SIGKILL.
+    Kill,
+    Rename(Name, Name),
+    Exchange(Name, Name),
+    /// link(2), then unlink(2) of the first name.
+    Link(Name, Name),
+    Unlink(Name),
+    Truncate(Name, u64),
+    Chmod(Name, u32),
+    /// stat(2) and the content of each name.
+    Look,
+}
+
+/// Who does it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Op(pub usize, pub Do);
+
+/// A sequence, and whether opens wait for 30 ms only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    pub hasty: bool,
+    pub ops: Vec<Op>,
+}
+
+/// How much of the contract a case may touch.
+pub fn cases(length: usize) -> impl Strategy<Value = Case> {
+    (any::<bool>(), vec(op(), 2..length)).prop_map(|(hasty, ops)| Case { hasty, ops })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    (0..PROCESSES, step()).prop_map(|(by, what)| Op(by, what))
+}
+
+fn name() -> impl Strategy<Value = Name> {
+    prop_oneof![5 => Just(Name::A), 2 => Just(Name::B), 2 => Just(Name::T)]
+}
+
+fn how() -> impl Strategy<Value = How> {
+    prop_oneof![
+        4 => Just(R),
+        4 => Just(W.creat().trunc()),
+        3 => Just(RW),
+        2 => Just(W),
+        2 => Just(RW.creat()),
+        1 => Just(W.creat()),
+        1 => Just(W.excl()),
+        1 => Just(W.trunc()),
+        1 => Just(R.trunc()),
+        1 => Just(R.creat()),
+        1 => Just(RW.append()),
+        4 => Just(W.append()),
+        1 => Just(RW.creat().append()),
+        1 => Just(W.nonblock()),
+        1 => Just(RW.creat().nonblock()),
+        1 => Just(RW.excl().nonblock()),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Do> {
+    let slot = 0..SLOTS;
+    let text = 0..TEXTS.len();
+    let length = prop_oneof![Just(0u64), 0u64..12, Just(60u64)];
+    let count = prop_oneof![Just(4096usize), 0usize..12];
+    prop_oneof![
+        16 => (slot.clone(), name(), how()).prop_map(|(s, n, h)| Do::Open(s, n, h)),
+        10 => slot.clone().prop_map(Do::Close),
+        8 => (slot.clone(), count.clone()).prop_map(|(s, c)| Do::Read(s, c)),
+        2 => (slot.clone(), 0u64..9, count).prop_map(|(s, at, c)| Do::Pread(s, at, c)),
+        12 => (slot.clone(), text.clone()).prop_map(|(s, t)| Do::Write(s, t)),
+        3 => (slot.clone(), 0u64..9, text).prop_map(|(s, at, t)| Do::Pwrite(s, at, t)),
+        2 => (slot.clone(), length.clone()).prop_map(|(s, l)| Do::Ftruncate(s, l)),
+        2 => (slot.clone(), 0u64..9).prop_map(|(s, to)| Do::Seek(s, to)),
+        1 => slot.clone().prop_map(Do::Fsync),
+        2 => slot.clone().prop_map(Do::Fstat),
+        2 => (slot.clone(), slot).prop_map(|(s, t)| Do::Dup(s, t)),
+        3 => (0..PROCESSES).prop_map(Do::Fork),
+        2 => Just(Do::Exit),
+        3 => Just(Do::Kill),
+        6 => (name(), name()).prop_map(|(a, b)| Do::Rename(a, b)),
+        1 => (name(), name()).prop_map(|(a, b)| Do::Exchange(a, b)),
+        1 => name().prop_map(|to| Do::Link(Name::T, to)),
+        3 => name().prop_map(Do::Unlink),
+        3 => (name(), length).prop_map(|(n, l)| Do::Truncate(n, l)),
+        1 => (name(), prop_oneof![Just(0o600), Just(0o640), Just(0o755)]).prop_map(|(n, m)| Do::Chmod(n, m)),
+        8 => Just(Do::Look),
+    ]
+}

@@ -1,0 +1,295 @@
+//! Sessions in the reference model: who is admitted (W1-W4), and what becomes of what was staged (W5-W7, W11).
+
+use super::ops::{How, Name};
+use super::puppets::Answer;
+use super::world::{Expected, Inode, Kind, Pending, Pid, Session, Sid, Stage, Waiter, World};
+
+/// What the queue says.
+pub enum Admission {
+    /// Nobody is there.
+    Start,
+    /// Its lineage is there: one more handle of this session.
+    Join(Sid),
+    /// The same: a session of its own.
+    Private,
+    Wait,
+    /// It has a session open whose opener is gone, and is no child of his any more: not in the model (W3, limit).
+    Stranger,
+    Refused(&'static str),
+}
+
+impl World {
+    /// W1 to W4. `joins`: it does not truncate.
+    pub fn admit(&self, process: usize, name: Name, joins: bool, nonblock: bool) -> Admission {
+        let line = &self.lines[&name];
+        if line.holders.is_empty() {
+            return Admission::Start;
+        }
+        let lineage = self.lineage(process);
+        let holds = |pid: &Pid| line.holders.iter().any(|(owner, _)| owner == pid);
+        if lineage.iter().any(holds) {
+            return match self.nearest(process, name) {
+                Some(session) if joins && !self.sessions[session].unlinked => Admission::Join(session),
+                _ => Admission::Private,
+            };
+        }
+        let mut sessions = line.holders.iter().filter_map(|(_, session)| *session);
+        if sessions.any(|session| lineage.iter().any(|pid| self.has_open(*pid, session))) {
+            return Admission::Stranger;
+        }
+        match (nonblock, self.hasty) {
+            (true, _) => Admission::Refused("EAGAIN"),
+            _ if self.closes_cycle(&lineage, name) => Admission::Refused("EDEADLK"),
+            (false, true) => Admission::Refused("EBUSY"),
+            (false, false) => Admission::Wait,
+        }
+    }
+
+    /// W4: whether who is waited for waits, directly or through others, for one of this lineage. Who has a child that waits counts as waiting.
+    fn closes_cycle(&self, lineage: &[Pid], name: Name) -> bool {
+        let mut todo = self.waited_for(lineage, name, usize::MAX);
+        let mut seen: Vec<Pid> = Vec::new();
+        while let Some(pid) = todo.pop() {
+            if lineage.contains(&pid) {
+                return true;
+            }
+            if seen.contains(&pid) {
+                continue;
+            }
+            seen.push(pid);
+            for (name, line) in &self.lines {
+                for (place, waiter) in line.waiters.iter().enumerate() {
+                    let blocked = self.lineage(waiter.process);
+                    if blocked.contains(&pid) {
+                        todo.extend(self.waited_for(&blocked, *name, place));
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    /// The holders, and who stands before the first of this lineage.
+    fn waited_for(&self, lineage: &[Pid], name: Name, place: usize) -> Vec<Pid> {
+        let line = &self.lines[&name];
+        let waiting = line.waiters.iter().take(place).map(|waiter| self.pid(waiter.process));
+        let ahead = waiting.take_while(|pid| !lineage.contains(pid));
+        line.holders.iter().map(|(pid, _)| *pid).chain(ahead).collect()
+    }
+
+    /// The process waits from now on.
+    pub fn wait(&mut self, process: usize, name: Name, pending: Pending) -> Expected {
+        self.line(name).waiters.push(Waiter { process, pending });
+        self.processes[process].as_mut().expect("it lives").waits = true;
+        Expected::Waits
+    }
+
+    /// A session has been admitted; or there is nothing to open (ENOENT).
+    pub fn begin(
+        &mut self,
+        process: usize,
+        name: Name,
+        how: How,
+        creates: bool,
+        why: &'static str,
+    ) -> Result<Sid, Answer> {
+        let base = self.names.get(&name).copied();
+        let promised = self
+            .nearest(process, name)
+            .map(|own| &self.sessions[own])
+            .filter(|own| own.creates);
+        let new_mode = promised.map_or(0o644, |own| self.files[own.shadow].mode);
+        let promised = promised.is_some();
+        if base.is_none() && !creates && !promised {
+            return Err(Answer::errno("ENOENT"));
+        }
+        let fresh = how.truncate || base.is_none();
+        let (data, mode) = match base.map(|inode| &self.files[inode]) {
+            Some(file) => (if fresh { Vec::new() } else { file.data.clone() }, file.mode),
+            None => (Vec::new(), new_mode),
+        };
+        let shadow = self.add_file(data, mode, true);
+        let owner = self.pid(process);
+        let session = self.sessions.len();
+        self.sessions.push(Session {
+            name,
+            owner,
+            shadow,
+            base,
+            changed: fresh,
+            touched: false,
+            unlinked: false,
+            creates: base.is_none(),
+            how: why,
+            known: vec![owner],
+            node: session,
+            stage: Stage::Open,
+            appended: Vec::new(),
+        });
+        self.line(name).holders.push((owner, Some(session)));
+        Ok(session)
+    }
+
+    /// Somebody writes by a handle whose session is over: what is written is a version of its own.
+    pub fn continue_late(&mut self, ended: Sid, content: Inode) -> Sid {
+        let data = self.files[content].data.clone();
+        let shadow = self.add_file(data, self.files[content].mode, true);
+        let before = self.sessions[ended].clone();
+        self.sessions.push(Session {
+            shadow,
+            base: Some(content),
+            changed: false,
+            touched: false,
+            unlinked: false,
+            creates: false,
+            how: "late",
+            known: vec![before.owner],
+            stage: Stage::Open,
+            appended: Vec::new(),
+            ..before
+        });
+        self.sessions.len() - 1
+    }
+
+    /// A descriptor was closed. The session ends with its last one, as far as one can tell.
+    pub fn flush(&mut self, by: Pid, session: Sid, killed: bool) -> Answer {
+        match self.sessions[session].stage {
+            Stage::Open => {}
+            Stage::Done(_) => return Answer::Done,
+            Stage::Lost => return Answer::errno("ESTALE"),
+        }
+        if !self.sessions[session].known.contains(&by) {
+            self.sessions[session].known.push(by);
+        }
+        if !self.is_held(session) {
+            self.end(session, killed);
+        }
+        Answer::Done
+    }
+
+    fn is_held(&self, session: Sid) -> bool {
+        let Session { known, node, .. } = &self.sessions[session];
+        let same = |session: Sid| self.sessions[session].node == *node;
+        self.is_used(known, |kind| matches!(kind, Kind::Writer { session } if same(*session)))
+    }
+
+    /// Whether one of those that are known, or a descendant of one, has such a description open for writing.
+    pub fn is_used(&self, known: &[Pid], is_such: impl Fn(&Kind) -> bool) -> bool {
+        let holds = |slot: &super::world::Slot| {
+            let description = &self.descriptions[slot.description];
+            description.how.write && is_such(&description.kind)
+        };
+        (0..self.processes.len()).any(|number| {
+            let Some(process) = &self.processes[number] else {
+                return false;
+            };
+            process.slots.iter().flatten().any(holds) && self.lineage(number).iter().any(|pid| known.contains(pid))
+        })
+    }
+
+    /// W5 and W7.
+    pub fn end(&mut self, session: Sid, killed: bool) {
+        let ended = self.sessions[session].clone();
+        if ended.stage != Stage::Open {
+            return;
+        }
+        self.sessions[session].stage = if ended.unlinked || !ended.changed {
+            Stage::Done(ended.base.filter(|_| !ended.changed).unwrap_or(ended.shadow))
+        } else if killed {
+            let data = self.files[ended.shadow].data.clone();
+            if !data.is_empty() {
+                self.recovered.push(data);
+            }
+            Stage::Lost
+        } else {
+            self.publish(&ended);
+            Stage::Done(ended.shadow)
+        };
+        self.line(ended.name)
+            .holders
+            .retain(|(_, other)| *other != Some(session));
+        self.go_on(ended.name);
+    }
+
+    fn publish(&mut self, ended: &Session) {
+        if let Some(current) = self.names.get(&ended.name).filter(|_| !ended.touched && !ended.creates) {
+            self.files[ended.shadow].mode = self.files[*current].mode;
+        }
+        let data = &mut self.files[ended.shadow].data;
+        if !ended.appended.is_empty() && data.last().is_some_and(|byte| *byte != b'\n') {
+            // No line is glued to what has none.
+            data.push(b'\n');
+        }
+        data.extend(&ended.appended);
+        // Of an ordinary name the kernel is told what we did to it, soon.
+        self.settling |= !ended.name.is_coordinated();
+        self.names.insert(ended.name, ended.shadow);
+        self.files[ended.shadow].is_version = ended.name.is_coordinated();
+        if ended.name.is_coordinated() {
+            self.record(ended.name, ended.how, self.files[ended.shadow].data.clone());
+        }
+    }
+
+    /// W1: the first in line is next, and with it those of its lineage.
+    pub fn go_on(&mut self, name: Name) {
+        while self.lines[&name].holders.is_empty() && !self.lines[&name].waiters.is_empty() {
+            let first = self.pid(self.lines[&name].waiters[0].process);
+            let waiters = std::mem::take(&mut self.line(name).waiters);
+            let (party, others) = waiters
+                .into_iter()
+                .partition(|waiter| self.lineage(waiter.process).contains(&first));
+            self.line(name).waiters = others;
+            let party: Vec<Waiter> = party;
+            for waiter in party {
+                self.resume(waiter, name);
+            }
+        }
+    }
+
+    fn resume(&mut self, waiter: Waiter, name: Name) {
+        let Waiter { process, pending } = waiter;
+        self.processes[process].as_mut().expect("it lives").waits = false;
+        let expected = match pending {
+            Pending::Open { slot, name, how } => self.open_admitted(process, slot, name, how),
+            Pending::Truncate { name, length } => self.truncate_admitted(process, name, length),
+            Pending::Names(mut change) => {
+                let pid = self.pid(process);
+                self.line(name).holders.push((pid, None));
+                change.has.push(name);
+                self.take_next(process, change)
+            }
+        };
+        match expected {
+            Expected::Is(answer) => self.released.push((process, answer)),
+            Expected::Waits => {}
+            other => unreachable!("what was admitted {other:?}"),
+        }
+    }
+
+    /// Who waited is gone, or gave up.
+    pub fn leave(&mut self, process: usize) {
+        let mut has = Vec::new();
+        for line in self.lines.values_mut() {
+            line.waiters.retain(|waiter| {
+                let leaves = waiter.process == process;
+                if let (true, Pending::Names(change)) = (leaves, &waiter.pending) {
+                    has.extend(change.has.clone());
+                }
+                !leaves
+            });
+        }
+        let pid = self.pid(process);
+        self.let_go(pid, has);
+    }
+
+    /// Names that a change had to itself.
+    pub fn let_go(&mut self, pid: Pid, names: Vec<Name>) {
+        for name in names {
+            let holders = &mut self.line(name).holders;
+            if let Some(at) = holders.iter().position(|holder| *holder == (pid, None)) {
+                holders.remove(at);
+            }
+            self.go_on(name);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Sequences that went wrong once, each with a name.
+
+use super::ops::Do::*;
+use super::ops::Name::*;
+use super::ops::{Case, Op, R, RW, W};
+
+/// The name, whether opens wait for a moment only, and what is done.
+pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
+    vec![
+        (
+            "a_file_that_is_linked_to_a_coordinated_name_while_it_is_open_is_read",
+            false,
+            vec![
+                Op(0, Open(0, T, RW.creat())),
+                Op(0, Link(T, A)),
+                Op(1, Look),
+                Op(1, Open(0, A, RW)),
+            ],
+        ),
+        (
+            "an_open_for_reading_with_o_creat_waits_for_the_creator",
+            false,
+            vec![
+                Op(2, Open(0, A, RW.creat())),
+                Op(0, Open(0, A, R.creat())),
+                Op(2, Write(0, 0)),
+                Op(2, Kill),
+                Op(0, Read(0, 9)),
+            ],
+        ),
+        (
+            "a_creator_that_unlinked_its_file_opens_it_for_reading_with_o_creat",
+            false,
+            vec![
+                Op(2, Open(0, A, RW.creat().nonblock())),
+                Op(2, Unlink(A)),
+                Op(2, Open(1, A, R.creat())),
+            ],
+        ),
+        (
+            "a_holder_whose_file_was_replaced_by_an_open_one_joins_its_session_with_o_nonblock",
+            false,
+            vec![
+                Op(3, Open(0, A, R.creat())),
+                Op(0, Open(0, T, RW.creat())),
+                Op(3, Rename(T, A)),
+                Op(3, Open(1, A, W.nonblock())),
+            ],
+        ),
+        (
+            "after_a_rename_over_its_own_session_the_size_of_what_it_published_is_shown",
+            false,
+            vec![
+                Op(0, Open(0, T, W.creat().trunc())),
+                Op(2, Open(2, A, W.creat().trunc())),
+                Op(2, Pwrite(2, 0, 0)),
+                Op(2, Rename(T, A)),
+            ],
+        ),
+        (
+            "a_truncation_by_path_is_of_the_file_that_replaced_the_one_held_open",
+            true,
+            vec![
+                Op(2, Open(1, A, R.creat())),
+                Op(0, Open(0, T, RW.creat())),
+                Op(2, Rename(T, A)),
+                Op(2, Truncate(A, 0)),
+            ],
+        ),
+    ]
+}
+
+/// A case as it is written in this file.
+pub fn paste(case: &Case) -> String {
+    let lines: Vec<String> = case.ops.iter().map(|op| format!("{op:?}")).collect();
+    format!("(\"NAME\", {}, vec![\n{},\n]),", case.hasty, lines.join(",\n"))
+}

@@ -1,0 +1,304 @@
+//! The state of the reference model: names, contents, sessions, descriptors, processes. What operations do to it is in the other modules.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::ops::{How, NAMES, Name, PROCESSES, SLOTS};
+use super::puppets::Answer;
+
+/// A content with its mode: an inode.
+pub type Inode = usize;
+/// A process, by a number that is never used again.
+pub type Pid = u64;
+pub type Sid = usize;
+/// An open file description.
+pub type Did = usize;
+
+#[derive(Debug, Clone)]
+pub struct File {
+    pub data: Vec<u8>,
+    pub mode: u32,
+    /// It is, or was, what a coordinated name leads to. Who has it open as an ordinary file may not write to it: there the contract says nothing.
+    pub is_version: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    Open,
+    /// Its handles see this content.
+    Done(Inode),
+    Lost,
+}
+
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub name: Name,
+    pub owner: Pid,
+    pub shadow: Inode,
+    pub base: Option<Inode>,
+    pub changed: bool,
+    /// Its mode was changed, and counts.
+    pub touched: bool,
+    pub unlinked: bool,
+    pub creates: bool,
+    pub how: &'static str,
+    /// Those of which it is known that they use it.
+    pub known: Vec<Pid>,
+    /// What continues a session stands on its node.
+    pub node: usize,
+    pub stage: Stage,
+    /// Lines that were appended since it began.
+    pub appended: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// Of a coordinated file. Which content it sees is settled by its first read.
+    Reader {
+        name: Name,
+        opened: Inode,
+        bound: Option<Inode>,
+    },
+    Writer {
+        session: Sid,
+    },
+    Ordinary {
+        inode: Inode,
+    },
+    /// It asks no queue (W10); the beginning of a line is held back.
+    Appender {
+        name: Name,
+        held: Vec<u8>,
+        known: Vec<Pid>,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct Description {
+    pub kind: Kind,
+    pub how: How,
+    pub at: u64,
+    pub descriptors: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    pub description: Did,
+    /// The number that the kernel gave it, counted from zero.
+    pub fd: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Process {
+    pub pid: Pid,
+    pub parent: Option<Pid>,
+    pub slots: [Option<Slot>; SLOTS],
+    /// It is in a system call that waits.
+    pub waits: bool,
+}
+
+/// A system call that goes on when it has what it waits for.
+#[derive(Debug, Clone)]
+pub enum Pending {
+    Open { slot: usize, name: Name, how: How },
+    Truncate { name: Name, length: u64 },
+    Names(Change),
+}
+
+/// A change of names: it takes them one after the other.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub what: What,
+    pub wants: VecDeque<Name>,
+    pub has: Vec<Name>,
+    /// The sessions of its lineage on the first and on the second name: they move along, or go.
+    pub own: [Option<Sid>; 2],
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum What {
+    Rename(Name, Name),
+    Exchange(Name, Name),
+    Link(Name, Name),
+    Unlink(Name),
+}
+
+#[derive(Debug, Clone)]
+pub struct Waiter {
+    pub process: usize,
+    pub pending: Pending,
+}
+
+/// Who writes a file, and who waits for that.
+#[derive(Debug, Clone, Default)]
+pub struct Line {
+    /// Processes, each with its session; without, it changes the name.
+    pub holders: Vec<(Pid, Option<Sid>)>,
+    pub waiters: Vec<Waiter>,
+}
+
+/// What is to be in the history of a name.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// What must be at its end, oldest first: how it came, and the content.
+    pub versions: Vec<(&'static str, Vec<u8>)>,
+    /// What came before is not looked at.
+    pub loose: bool,
+}
+
+/// What a step must have come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// It makes no sense now.
+    Skip,
+    Is(Answer),
+    OneOf(Vec<Answer>),
+    /// It answers; what, the contract leaves open.
+    Any,
+    /// It does not answer before what it waits for is over.
+    Waits,
+    /// A child, as the process of this number.
+    Forks(usize),
+    /// The process ends.
+    Ends,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    pub hasty: bool,
+    pub files: Vec<File>,
+    pub names: BTreeMap<Name, Inode>,
+    pub histories: BTreeMap<Name, History>,
+    pub sessions: Vec<Session>,
+    pub lines: BTreeMap<Name, Line>,
+    pub descriptions: Vec<Description>,
+    pub processes: [Option<Process>; PROCESSES],
+    /// What killed writers had staged.
+    pub recovered: Vec<Vec<u8>>,
+    /// System calls that are over, and what they answered.
+    pub released: Vec<(usize, Answer)>,
+    /// The last step has consequences that nobody waits for.
+    pub settling: bool,
+    pub next_pid: Pid,
+}
+
+impl World {
+    pub fn new(hasty: bool) -> World {
+        World {
+            hasty,
+            lines: NAMES.map(|name| (name, Line::default())).into(),
+            histories: NAMES.map(|name| (name, History::default())).into(),
+            ..World::default()
+        }
+    }
+
+    pub fn add_file(&mut self, data: Vec<u8>, mode: u32, is_version: bool) -> Inode {
+        self.files.push(File { data, mode, is_version });
+        self.files.len() - 1
+    }
+
+    pub fn pid(&self, process: usize) -> Pid {
+        self.processes[process].as_ref().expect("it lives").pid
+    }
+
+    /// A process and its ancestors, nearest first.
+    pub fn lineage(&self, process: usize) -> Vec<Pid> {
+        let mut lineage = Vec::new();
+        let mut next = Some(self.pid(process));
+        while let Some(pid) = next {
+            lineage.push(pid);
+            let found = self.processes.iter().flatten().find(|other| other.pid == pid);
+            next = found.and_then(|process| process.parent);
+        }
+        lineage
+    }
+
+    pub fn line(&mut self, name: Name) -> &mut Line {
+        self.lines.get_mut(&name).expect("each name has one")
+    }
+
+    /// Whether `pid` has a descriptor of the session.
+    pub fn has_open(&self, pid: Pid, session: Sid) -> bool {
+        let uses = |slot: &Slot| matches!(self.descriptions[slot.description].kind, Kind::Writer { session: other } if other == session);
+        let mut processes = self.processes.iter().flatten();
+        processes.any(|process| process.pid == pid && process.slots.iter().flatten().any(uses))
+    }
+
+    /// The sessions of a name that `pid` holds: those that it opened, oldest first.
+    pub fn held_by(&self, name: Name, pid: Pid) -> Vec<Sid> {
+        let holders = self.lines[&name].holders.iter();
+        holders
+            .filter(|(owner, _)| *owner == pid)
+            .filter_map(|(_, session)| *session)
+            .collect()
+    }
+
+    /// The newest session of the nearest one of its lineage that has one.
+    pub fn nearest(&self, process: usize, name: Name) -> Option<Sid> {
+        let lineage = self.lineage(process);
+        lineage.iter().find_map(|pid| self.held_by(name, *pid).last().copied())
+    }
+
+    /// What a process finds under a name.
+    pub fn visible(&self, process: usize, name: Name) -> Option<Inode> {
+        let own = self.nearest(process, name).map(|session| &self.sessions[session]);
+        own.filter(|session| !session.unlinked)
+            .map(|session| session.shadow)
+            .or_else(|| self.names.get(&name).copied())
+    }
+
+    /// Names whose directories are locked by a change that waits.
+    pub fn locked(&self) -> Vec<Name> {
+        let waiters = self.lines.values().flat_map(|line| &line.waiters);
+        waiters
+            .filter_map(|waiter| match &waiter.pending {
+                Pending::Names(change) => Some(change.what.names()),
+                Pending::Open { .. } | Pending::Truncate { .. } => None,
+            })
+            .flatten()
+            .collect()
+    }
+
+    pub fn slot(&self, process: usize, slot: usize) -> Option<Slot> {
+        self.processes[process].as_ref().and_then(|process| process.slots[slot])
+    }
+
+    pub fn put(&mut self, process: usize, slot: usize, kind: Kind, how: How) {
+        self.descriptions.push(Description {
+            kind,
+            how,
+            at: 0,
+            descriptors: 1,
+        });
+        let description = self.descriptions.len() - 1;
+        self.put_slot(process, slot, description);
+    }
+
+    pub fn put_slot(&mut self, process: usize, slot: usize, description: Did) {
+        let process = self.processes[process].as_mut().expect("it lives");
+        let used: Vec<usize> = process.slots.iter().flatten().map(|slot| slot.fd).collect();
+        let fd = (0..).find(|fd| !used.contains(fd)).expect("there are few");
+        process.slots[slot] = Some(Slot { description, fd });
+    }
+
+    /// A version more.
+    pub fn record(&mut self, name: Name, how: &'static str, data: Vec<u8>) {
+        let history = self.histories.get_mut(&name).expect("each name has one");
+        history.versions.push((how, data));
+    }
+
+    /// How the history came to where it is, the contract leaves open.
+    pub fn loosen(&mut self, name: Name) {
+        let history = self.histories.get_mut(&name).expect("each name has one");
+        history.versions.clear();
+        history.loose = true;
+    }
+}
+
+impl What {
+    pub fn names(self) -> Vec<Name> {
+        match self {
+            What::Rename(a, b) | What::Exchange(a, b) | What::Link(a, b) => vec![a, b],
+            What::Unlink(name) => vec![name],
+        }
+    }
+}
