@@ -416,7 +416,7 @@ fn the_store_is_readable_through_the_mount_but_not_listed() {
     let project = Project::with(&[("STATE.md", "v1\n")]);
     write(&project, "STATE.md", "v2\n");
     assert_eq!(succeed(project.sh("ls -A")), "STATE.md\n");
-    assert_eq!(succeed(project.sh("cat .concord/format")), "concordfs 2\n");
+    assert_eq!(succeed(project.sh("cat .concord/format")), "concordfs 3\n");
     assert_eq!(succeed(project.sh("cat .concord/history/*/*/1")), "v1\n");
 }
 

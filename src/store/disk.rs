@@ -69,6 +69,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn open(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Self::File>;
     /// Opens a regular file for reading and writing, making it (mode 0600) where there is none.
     fn open_or_create(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Self::File>;
+    /// Opens a regular file that is there for reading and writing.
+    fn open_writable(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Self::File>;
     /// fstat(2).
     fn stat(&self, file: &Self::File) -> io::Result<Stat>;
     /// lstat(2).
@@ -88,6 +90,11 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// Gives `to` the owner, group, mode, ACL and extended attributes of `from`; set-id bits and file capabilities only
     /// when `privileges` says so.
     fn copy_meta(&self, from: &Self::File, to: &Self::File, privileges: bool) -> io::Result<()>;
+    /// Makes the content of `to`, a file that others know by its inode, that of `from`. Room is made for it first: where there is none, nothing has
+    /// changed. What fails later leaves a part of each.
+    fn overwrite(&self, from: &Self::File, to: &Self::File) -> io::Result<()>;
+    /// Gives `to` the times of last access and modification of `from`.
+    fn copy_times(&self, from: &Self::File, to: &Self::File) -> io::Result<()>;
     /// Takes the exclusive lock of the file without waiting; `false` when another holds it.
     fn try_lock(&self, file: &Self::File) -> io::Result<bool>;
 

@@ -27,7 +27,7 @@ pub enum StoreError {
     /// Not a store, or its first file is damaged.
     #[error(
         "cannot use .concord/: {problem}; if it is not concordfs's, move it away; if it is, put the line \
-         \"concordfs 2\" into .concord/format"
+         \"concordfs 3\" into .concord/format"
     )]
     NotAStore {
         /// What was found.
@@ -67,6 +67,8 @@ pub enum Stage {
     Sync,
     /// The rename that publishes.
     Commit,
+    /// Writing it into an inode that has other names.
+    Write,
     /// Moving the replaced version into the history, after the commit.
     Store,
     /// Waiting for the disk to have the rename.
@@ -82,6 +84,7 @@ impl std::fmt::Display for Stage {
             Stage::Keep => "keeping the version it replaces",
             Stage::Sync => "waiting for its content to be on disk",
             Stage::Commit => "renaming it into place",
+            Stage::Write => "writing it in place",
             Stage::Store => "moving the replaced version into the history",
             Stage::DirSync => "waiting for its name to be on disk",
         })

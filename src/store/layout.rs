@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::disk::{Disk, Kind, if_there, read_small};
 use super::files::Files;
+use super::images::Images;
 use super::journal::{self, Journal};
 use super::moves::MoveLog;
 use super::record::JournalLine;
@@ -18,12 +20,14 @@ use crate::os::proc;
 
 const FORMAT_BYTES_MAX: u64 = 256;
 /// Without lengths of appended lines ([`super::Growth`]).
-const FORMAT_BEFORE: u32 = 1;
+const FORMAT_WITHOUT_GROWTH: u32 = 1;
+/// Without `images/`.
+const FORMAT_BEFORE: u32 = 2;
 const LOCK_BYTES_MAX: u64 = 64;
 /// How long a daemon that was killed may take to let go of its lock.
 const DYING_HOLDER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// What there may be in a store whose making was cut short before it had a `format`.
-const UNFINISHED: [&str; 5] = ["lock", "shadows", "history", "recovered", "format.part"];
+const UNFINISHED: [&str; 6] = ["lock", "shadows", "history", "images", "recovered", "format.part"];
 
 impl<D: Disk> Store<D> {
     /// Opens the store of the project whose backing root is `root`, making it where there is none, takes its lock, and
@@ -37,6 +41,7 @@ impl<D: Disk> Store<D> {
         let lock = take_lock(&disk, &home)?;
         let shadows = own_dir(&disk, &home, OsStr::new("shadows"), "shadows")?;
         let files = own_dir(&disk, &home, OsStr::new("history"), "history")?;
+        let images = own_dir(&disk, &home, OsStr::new("images"), "images")?;
         let recovered = own_dir(&disk, &home, OsStr::new("recovered"), "recovered")?;
         if !formatted {
             write_format(&disk, &home, &root).map_err(StoreError::io("write", "format"))?;
@@ -53,6 +58,7 @@ impl<D: Disk> Store<D> {
             open_journal(&history.disk, &shadows).map_err(StoreError::io("open", "shadows/journal"))?;
         let store = Store {
             home,
+            images: Arc::new(Images::new(history.disk.clone(), images)),
             shadows,
             journal: Mutex::new(Journal::new(journal)),
             files: Files::new(),
@@ -106,7 +112,7 @@ fn check_format<D: Disk>(disk: &D, home: &D::Dir) -> Result<bool, StoreError> {
     {
         Some(Ok(FORMAT_NUMBER)) => Ok(true),
         // Everything in it means the same now; it becomes one of this format.
-        Some(Ok(FORMAT_BEFORE)) => Ok(false),
+        Some(Ok(FORMAT_WITHOUT_GROWTH | FORMAT_BEFORE)) => Ok(false),
         Some(Ok(found)) if found > FORMAT_NUMBER => Err(StoreError::NewerFormat {
             found,
             known: FORMAT_NUMBER,

@@ -7,7 +7,7 @@
 //!
 //! docs/FORMAT.md says what lies on disk, and for each place where a publish can stop, what the next start does.
 //!
-//! Locks, none of them held across a disk sync: `files` (what is known per file), `journal`, `recovered`, `pruned`; no two of
+//! Locks, none of them held across a disk sync: `files` (what is known per file), `journal`, `recovered`, `pruned`, `images`; no two of
 //! them are ever held together. A file's entry in `files` is *taken out* while a change of it is under way; a second
 //! change of the same file waits for it (callers serialise anyway, this keeps a mistake from becoming a lost version).
 
@@ -17,17 +17,21 @@ pub mod disk;
 mod error;
 mod files;
 mod history;
+mod images;
+mod in_place;
 mod journal;
 mod layout;
 mod lineage;
 mod moves;
 mod names;
+mod overwrite;
 mod prefix;
 mod publish;
 mod real;
 pub mod record;
 mod recover;
 mod recovered;
+mod redo;
 mod shadow;
 
 #[cfg(test)]
@@ -43,6 +47,7 @@ mod tests_real;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -52,6 +57,7 @@ pub use append::Growth;
 pub use error::{PublishError, Stage, StoreError};
 pub use history::{History, Kept, VersionEntry};
 pub use moves::Way;
+pub use images::Images;
 pub use names::ReplaceOptions;
 pub use publish::Published;
 pub use real::RealDisk;
@@ -66,7 +72,7 @@ use record::How;
 /// The store's directory in the project's root.
 pub const STORE_DIR: &str = ".concord";
 /// The number in `.concord/format` that this program reads and writes.
-pub const FORMAT_NUMBER: u32 = 2;
+pub const FORMAT_NUMBER: u32 = 3;
 /// Contents up to this size are hashed before they are published; [`Store::complete_hash`] does the others.
 pub const HASH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Files whose history directory stays open (one descriptor each) and whose records stay in memory.
@@ -129,6 +135,7 @@ pub struct Store<D: Disk> {
     history: History<D>,
     /// `.concord/` itself.
     home: D::Dir,
+    images: Arc<Images<D>>,
     shadows: D::Dir,
     journal: Mutex<journal::Journal<D>>,
     files: files::Files<D>,
@@ -146,6 +153,11 @@ impl<D: Disk> Store<D> {
     /// The reading side of this store.
     pub fn history(&self) -> &History<D> {
         &self.history
+    }
+
+    /// Where the versions are that inodes hold which are written in place.
+    pub fn images(&self) -> &Arc<Images<D>> {
+        &self.images
     }
 
     fn disk(&self) -> &D {

@@ -7,6 +7,7 @@ use super::disk::{Disk, Stat, if_there};
 use super::error::{At, at};
 use super::files::{FileHistory, content_name, record_name};
 use super::history::Key;
+use super::in_place::identity_in;
 use super::record::{Identity, RecoveredKind, VersionRecord, clip, encode_path};
 use super::shadow::ShadowName;
 use super::{HASH_BYTES_MAX, Place, PublishError, PublishInfo, Shadow, Stage, Store};
@@ -25,7 +26,7 @@ pub struct Published {
 }
 
 /// How an attempt at the commit ended without an error.
-enum Commit {
+pub(super) enum Commit {
     Done,
     /// The target appeared or disappeared since we looked.
     Raced,
@@ -91,9 +92,13 @@ impl<D: Disk> Store<D> {
         published: &mut bool,
     ) -> Result<Published, At> {
         self.move_to_key(shadow, place).map_err(at(Stage::Look))?;
-        let mut races = 0;
+        let (mut races, mut forbidden) = (0, false);
         loop {
             let live = self.stat_place(place).map_err(at(Stage::Look))?;
+            let in_place = live.filter(|live| forbidden || live.nlink > 1);
+            if in_place.is_some() {
+                self.ensure_image(place).map_err(at(Stage::Keep))?;
+            }
             let (held, mut history) = self.take(place, live.as_ref(), info.now).map_err(at(Stage::Look))?;
             let replaced = match &live {
                 Some(live) => Some(
@@ -102,11 +107,31 @@ impl<D: Disk> Store<D> {
                 ),
                 None => None,
             };
-            let record = self.prepare(shadow, place, info, &history, live.as_ref(), replaced)?;
+            let before = match &in_place {
+                Some(live) => Some(self.settled_image(live).map_err(at(Stage::Keep))?),
+                None => None,
+            };
+            let mut record = self.prepare(shadow, place, info, &history, live.as_ref(), replaced)?;
+            if let Some(live) = &in_place {
+                let staged = self.disk().stat(&shadow.file).map_err(at(Stage::Look))?;
+                record.identity = Some(identity_in(live, &staged));
+            }
             self.announce(&mut history, &record).map_err(at(Stage::Record))?;
-            let committed = self.sync_and_commit(shadow, place, info, &mut history, live.as_ref());
+            let committed = match in_place.zip(before.as_ref()) {
+                Some((live, before)) => {
+                    self.commit_in_place(shadow, place, info, &mut history, (&live, before), published)
+                }
+                None => self.sync_and_commit(shadow, place, info, &mut history, live.as_ref()),
+            };
             match committed {
                 Ok(Commit::Done) => {}
+                Err(At(Stage::Commit, error)) if in_place.is_none() && self.may_write_in_place(shadow, live.as_ref(), &error) => {
+                    forbidden = true;
+                    self.disk()
+                        .unlink(&history.dir, &record_name(record.version))
+                        .map_err(at(Stage::Record))?;
+                    continue;
+                }
                 Ok(Commit::Raced) if races < RACES_MAX => {
                     races += 1;
                     self.disk()
@@ -114,6 +139,7 @@ impl<D: Disk> Store<D> {
                         .map_err(at(Stage::Record))?;
                     continue;
                 }
+                Err(failed) if *published => return Err(failed),
                 other => {
                     // A record that stays behind has no content and is removed when the history is next settled.
                     let _ = self.disk().unlink(&history.dir, &record_name(record.version));
@@ -129,10 +155,17 @@ impl<D: Disk> Store<D> {
             history.next = record.version + 1;
             history.current = Some(record.version);
             history.records.insert(record.version, record);
-            if let Some((version, live)) = replaced.zip(live) {
-                self.store_replaced(shadow, &mut history, version, &live)
-                    .map_err(at(Stage::Store))?;
+            match (replaced.zip(live), before) {
+                (Some((version, live)), Some(before)) => {
+                    self.store_image(&live, &before, &mut history, version, info.durability)
+                }
+                (Some((version, live)), None) => {
+                    self.images.forget(live.ino);
+                    self.store_replaced(shadow, &mut history, version, &live)
+                }
+                (None, _) => Ok(()),
             }
+            .map_err(at(Stage::Store))?;
             if info.durability == Durability::Full {
                 self.sync_name(&history, done.version, place)?;
             }

@@ -13,6 +13,7 @@ use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Ren
 use rustix::io::Errno;
 
 use super::disk::{Disk, Entry, Kind, Stat};
+use super::overwrite;
 
 /// Most bytes that one copy step asks for or holds in memory.
 const COPY_CHUNK_BYTES: usize = 1024 * 1024;
@@ -118,6 +119,10 @@ impl Disk for RealDisk {
         Self::open_regular(dir, name, OFlags::RDWR | OFlags::CREATE)
     }
 
+    fn open_writable(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<File> {
+        Self::open_regular(dir, name, OFlags::RDWR)
+    }
+
     fn stat(&self, file: &File) -> io::Result<Stat> {
         Ok(stat_of(&fs::fstat(file)?))
     }
@@ -177,6 +182,20 @@ impl Disk for RealDisk {
         }
         fs::fchmod(to, mode)?;
         copy_xattrs(from, to, privileges)
+    }
+
+    fn overwrite(&self, from: &File, to: &File) -> io::Result<()> {
+        overwrite::overwrite(from, to)
+    }
+
+    fn copy_times(&self, from: &File, to: &File) -> io::Result<()> {
+        let stat = fs::fstat(from)?;
+        let time = |tv_sec, tv_nsec| fs::Timespec { tv_sec, tv_nsec };
+        let times = fs::Timestamps {
+            last_access: time(stat.st_atime, stat.st_atime_nsec as i64),
+            last_modification: time(stat.st_mtime, stat.st_mtime_nsec as i64),
+        };
+        Ok(fs::futimens(to, &times)?)
     }
 
     fn try_lock(&self, file: &File) -> io::Result<bool> {
@@ -266,7 +285,7 @@ fn copy_extents(from: &File, to: &File) -> io::Result<()> {
 }
 
 /// Copies bytes `start..end` inside the kernel, or through a bounded buffer where the kernel cannot.
-fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
+pub(super) fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     let mut at = start;
     while at < end {
         let (mut source, mut target) = (at, at);

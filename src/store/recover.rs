@@ -57,6 +57,7 @@ impl<D: Disk> Store<D> {
         for path in lines.values().filter_map(|line| decode_path(&line.path)) {
             touched.insert(Key::of(&path), path);
         }
+        self.recover_images(lines, &mut touched, &mut report, now)?;
         let mut entries = self.disk().list(&self.shadows)?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let mut grown = Vec::new();
@@ -111,7 +112,7 @@ impl<D: Disk> Store<D> {
         })
     }
 
-    fn path_of(&self, key: &Key, line: Option<&JournalLine>) -> Option<PathBuf> {
+    pub(super) fn path_of(&self, key: &Key, line: Option<&JournalLine>) -> Option<PathBuf> {
         let dir = self.history.open_key(key).ok().flatten();
         dir.and_then(|dir| self.history.read_path(&dir, key))
             .or_else(|| line.and_then(|line| decode_path(&line.path)))
@@ -128,7 +129,7 @@ impl<D: Disk> Store<D> {
         let stat = self.disk().stat_at(&self.shadows, &text)?;
         if stat.ino != name.ino {
             if let Some(path) = path {
-                return self.complete(&text, (&name.key, path), &stat, line, now).map(Some);
+                return self.complete((&self.shadows, &text), (&name.key, path), &stat, line, now).map(Some);
             }
         } else if stat.size == 0 {
             self.disk().unlink(&self.shadows, &text)?;
@@ -157,11 +158,11 @@ impl<D: Disk> Store<D> {
         }))
     }
 
-    /// The exchange had happened: `text` leads to the replaced content. Its number is that of the record that knows it,
+    /// The publish had been committed: `text` leads to the replaced content. Its number is that of the record that knows it,
     /// else the one that the live version's record says it replaced, else a new one.
-    fn complete(
+    pub(super) fn complete(
         &self,
-        text: &OsString,
+        (from, text): (&D::Dir, &OsString),
         (key, path): (&Key, &Path),
         old: &Stat,
         line: Option<&JournalLine>,
@@ -201,7 +202,7 @@ impl<D: Disk> Store<D> {
             )?;
         }
         let name = content_name(version);
-        self.disk().rename_noreplace((&self.shadows, text), (&dir, &name))?;
+        self.disk().rename_noreplace((from, text), (&dir, &name))?;
         if let (Some((_, _, stat)), None) = (&live, current) {
             self.write_lost_record(&dir, path, scan.next().max(version + 1), stat, line)?;
         }

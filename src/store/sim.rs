@@ -46,6 +46,8 @@ struct World {
     clock: i64,
     ops: u64,
     plan: Plan,
+    /// Nothing in the root can be exchanged.
+    fixed: bool,
 }
 
 #[derive(Clone)]
@@ -174,7 +176,13 @@ impl SimDisk {
             clock: 1000,
             ops: 0,
             plan: Plan::Never,
+            fixed: false,
         })))
+    }
+
+    /// From now on nothing in the root can be exchanged, as if it were mount points.
+    pub fn fix_names(&self) {
+        self.0.lock().fixed = true;
     }
 
     /// An independent copy, everything synced, counting from zero.
@@ -357,6 +365,10 @@ impl Disk for SimDisk {
         }
     }
 
+    fn open_writable(&self, dir: &Ino, name: &OsStr) -> io::Result<Ino> {
+        self.open(dir, name)
+    }
+
     fn stat(&self, file: &Ino) -> io::Result<Stat> {
         let mut w = self.0.lock();
         w.step()?;
@@ -435,6 +447,22 @@ impl Disk for SimDisk {
         self.write_at(to, &data, 0)
     }
 
+    fn overwrite(&self, from: &Ino, to: &Ino) -> io::Result<()> {
+        let data = self.0.lock().inodes[from].data.clone();
+        let (begin, end) = data.split_at(data.len() / 2);
+        self.write_at(to, begin, 0)?;
+        self.write_at(to, end, begin.len() as u64)?;
+        self.set_len(to, data.len() as u64)
+    }
+
+    fn copy_times(&self, from: &Ino, to: &Ino) -> io::Result<()> {
+        let mut w = self.0.lock();
+        w.step()?;
+        let mtime = w.inodes[from].mtime;
+        w.inodes.get_mut(to).unwrap().mtime = mtime;
+        Ok(())
+    }
+
     fn copy_meta(&self, _: &Ino, _: &Ino, _: bool) -> io::Result<()> {
         self.0.lock().step()
     }
@@ -464,6 +492,9 @@ impl Disk for SimDisk {
     fn exchange(&self, a: (&Ino, &OsStr), b: (&Ino, &OsStr)) -> io::Result<()> {
         let mut w = self.0.lock();
         w.step()?;
+        if w.fixed && [*a.0, *b.0].contains(&ROOT) {
+            return Err(errno(libc::EBUSY));
+        }
         let (x, y) = (w.get(*a.0, a.1)?, w.get(*b.0, b.1)?);
         w.change(vec![(*a.0, a.1.to_owned(), Some(y)), (*b.0, b.1.to_owned(), Some(x))]);
         Ok(())

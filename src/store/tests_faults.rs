@@ -166,6 +166,21 @@ fn restore(store: &Store<SimDisk>, d: Durability) -> Outcome {
     outcome
 }
 
+/// `f` has a second name, `g`.
+fn linked(disk: &SimDisk) {
+    put(disk, "f", OLD);
+    disk.link((&ROOT, OsStr::new("f")), (&ROOT, OsStr::new("g"))).unwrap();
+}
+
+fn linked_and_published(disk: &SimDisk) {
+    put(disk, "f", NEW);
+    disk.link((&ROOT, OsStr::new("f")), (&ROOT, OsStr::new("g"))).unwrap();
+    let store = open(disk).unwrap();
+    let shadow = session(&store, "f", true).unwrap();
+    disk.write_at(&shadow.file, OLD, 0).unwrap();
+    store.publish(shadow, &place("f"), &info(8)).unwrap();
+}
+
 fn put(disk: &SimDisk, name: &str, bytes: &[u8]) {
     let file = disk.create(&ROOT, OsStr::new(name)).unwrap();
     disk.write_at(&file, bytes, 0).unwrap();
@@ -220,7 +235,28 @@ fn full_scenarios() -> Vec<Scenario> {
         put(disk, "temp", b"");
     };
     let temp = &["/f", "/temp"];
+    let both = &["/f", "/g"];
     vec![
+        Scenario {
+            name: "publish to a file with two names",
+            setup: linked,
+            names: both,
+            ..base
+        },
+        Scenario {
+            name: "publish to a file with two names that was published before",
+            setup: linked_and_published,
+            names: both,
+            ..base
+        },
+        Scenario {
+            name: "publish to a name that cannot be exchanged",
+            setup: |disk| {
+                put(disk, "f", OLD);
+                disk.fix_names();
+            },
+            ..base
+        },
         Scenario {
             name: "publish over a published version",
             setup: published_before,
@@ -362,9 +398,15 @@ fn check(scenario: &Scenario, disk: &SimDisk, outcome: &Outcome, crashed: bool, 
         "{context}: the file is there, and {stone:?}"
     );
     drop(held);
+    let linked = scenario.names.contains(&"/g");
+    let links = if linked { 2 } else { 1 };
     assert!(
-        stat.is_none_or(|_| store.stat_place(&place("f")).unwrap().unwrap().nlink == 1),
+        stat.is_none_or(|_| store.stat_place(&place("f")).unwrap().unwrap().nlink == links),
         "{context}: a second name"
+    );
+    assert!(
+        !linked || tree.get("/g") == tree.get("/f"),
+        "{context}: W11: the second name"
     );
     let tree = disk.tree();
     for name in tree.keys().filter(|name| name.starts_with("/.concord/shadows/")) {

@@ -47,7 +47,7 @@ fn a_store_of_the_format_before_is_taken_over() {
     drop(store);
     fs::write(p.at(".concord/format"), "concordfs 1\n").unwrap();
     let store = p.store();
-    assert_eq!(fs::read_to_string(p.at(".concord/format")).unwrap(), "concordfs 2\n");
+    assert_eq!(fs::read_to_string(p.at(".concord/format")).unwrap(), "concordfs 3\n");
     assert_eq!(content(store.history(), OsStr::new("f"), 1), b"one");
 }
 
