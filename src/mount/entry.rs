@@ -110,7 +110,8 @@ impl Tree {
         let source = super::pin::proc_path(std::os::fd::AsFd::as_fd(&anchor));
         rustix::fs::linkat(rustix::fs::CWD, source, &dir, name, AtFlags::SYMLINK_FOLLOW)?;
         let stat = rustix::fs::fstat(&anchor)?;
-        // The very node that was asked for, also when it was deleted meanwhile and its inode has another.
+        // The very node that was asked for, also when it was deleted meanwhile and its inode has another. But the node of an image has coordinated names only.
+        let identity = if self.is_image(id) { attr::identity(&stat, false) } else { identity };
         let id = self
             .nodes
             .intern(Name::new(parent, name), identity, attr::kind(stat.st_mode));
@@ -190,7 +191,7 @@ impl Tree {
     }
 
     /// A name was removed on disk: so it is in the table.
-    fn gone(&self, victim: Victim, name: &Name) {
+    pub fn gone(&self, victim: Victim, name: &Name) {
         if let Some(id) = self.nodes.find(attr::identity(&victim.stat, false)) {
             let last_link = victim.stat.st_nlink <= 1 || attr::kind(victim.stat.st_mode) == fuser::FileType::Directory;
             self.nodes

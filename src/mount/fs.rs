@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Coordination, Creation, Wish};
+use super::coordinated::{Opened, Coordination, Creation, Wish};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
@@ -200,7 +200,7 @@ impl fuser::Filesystem for Fs {
                     stat.st_nlink = 0;
                 }
                 let passing = self.coordination.is_passing(id) || self.coordination.has_readers_elsewhere(id);
-                let ttl = if self.growing(id, &mut stat) || passing {
+                let ttl = if self.growing(id, &mut stat) || passing || self.tree.is_image(id) {
                     Duration::ZERO
                 } else {
                     self.tree.attr_ttl(private, &stat)
@@ -325,12 +325,19 @@ impl fuser::Filesystem for Fs {
             let answer = Box::new(move |result| reply_uncached(result, reply));
             return self.coordination.link(caller(request), node(ino), target, answer);
         }
+        self.coordination.will_be_linked(node(ino));
         self.reply_entry(self.tree.link(node(ino), node(newparent), newname), reply);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if let Some(target) = self.coordination.target_of(node(ino)) {
-            return self.open_coordinated(caller(request), node(ino), target, open_flags(flags.0), reply);
+            match self.coordination.opened_by(caller(request), node(ino), &target) {
+                Opened::Coordinated => {
+                    return self.open_coordinated(caller(request), node(ino), target, open_flags(flags.0), reply);
+                }
+                Opened::Unknown => return reply.error(reply_errno(Errno::STALE)),
+                Opened::Ordinary => {}
+            }
         }
         let register = |fd: std::os::fd::BorrowedFd<'_>| reply.open_backing(fd);
         let opened = self

@@ -282,6 +282,13 @@ impl NodeTable {
         }
     }
 
+    /// The next open of the node makes a pin of its own.
+    pub fn forget_open_pin(&self, id: NodeId) {
+        if let Some(node) = self.inner.write().nodes.get_mut(&id) {
+            node.open = Weak::new();
+        }
+    }
+
     /// A handle of the node is gone. Frees what the pin occupied when it was the last.
     pub fn handle_closed(&self, id: NodeId) {
         let mut inner = self.inner.write();

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
+use parking_lot::RwLock;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
@@ -15,6 +16,9 @@ pub struct Pin {
     reader: OnceLock<OwnedFd>,
     writer: OnceLock<OwnedFd>,
     backing: Option<fuser::BackingId>,
+    /// Holds what the inode held when it was about to be written in place.
+    frozen: OnceLock<OwnedFd>,
+    reading: RwLock<()>,
 }
 
 /// What a descriptor can do.
@@ -60,12 +64,34 @@ impl Pin {
             reader: OnceLock::new(),
             writer: OnceLock::new(),
             backing,
+            frozen: OnceLock::new(),
+            reading: RwLock::new(()),
         }
     }
 
     /// Any descriptor of the inode, perhaps `O_PATH`: for fstat(2), fsync is not among what it can do.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.first.as_fd()
+        self.frozen.get().unwrap_or(&self.first).as_fd()
+    }
+
+    /// From now on what is read is read from `image`, which holds the same: the inode is about to be written to. Waits for reads that are under way.
+    pub fn freeze(&self, image: OwnedFd) {
+        let _ = self.frozen.set(image);
+        drop(self.reading.write());
+    }
+
+    /// Whether an image is read in place of the inode.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.get().is_some()
+    }
+
+    /// Reads from the inode, which is not written in place meanwhile.
+    ///
+    /// # Errors
+    /// Those of `read`, and of [`Pin::reader`].
+    pub fn reading<T>(&self, read: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
+        let _reading = self.reading.read();
+        read(self.reader()?)
     }
 
     /// The registration for passthrough, where there is one.
@@ -78,7 +104,7 @@ impl Pin {
     /// # Errors
     /// What open(2) says when the inode must be opened once more for it.
     pub fn reader(&self) -> Result<BorrowedFd<'_>> {
-        if self.access.reads() {
+        if self.access.reads() || self.is_frozen() {
             Ok(self.fd())
         } else {
             again(&self.reader, self.fd(), OFlags::RDONLY)
@@ -90,14 +116,15 @@ impl Pin {
     /// # Errors
     /// What open(2) says when the inode must be opened once more for it.
     pub fn writer(&self) -> Result<BorrowedFd<'_>> {
+        let first = self.first.as_fd();
         if self.access.writes() {
-            return Ok(self.fd());
+            return Ok(first);
         }
-        match again(&self.writer, self.fd(), OFlags::RDWR) {
+        match again(&self.writer, first, OFlags::RDWR) {
             // The owner may write what it may not read.
-            Err(Errno::ACCESS) => again(&self.writer, self.fd(), OFlags::WRONLY),
+            Err(Errno::ACCESS) => again(&self.writer, first, OFlags::WRONLY),
             // Append-only files, FS_APPEND_FL.
-            Err(Errno::PERM) => again(&self.writer, self.fd(), OFlags::WRONLY | OFlags::APPEND),
+            Err(Errno::PERM) => again(&self.writer, first, OFlags::WRONLY | OFlags::APPEND),
             result => result,
         }
     }

@@ -9,7 +9,7 @@ use rustix::fs::{OFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Appender, Coordination, Creation, Reader, Target, Use, Writer};
+use super::coordinated::{Appender, Coordination, Creation, Opened, Reader, Target, Use, Writer};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
@@ -237,11 +237,10 @@ impl Fs {
     pub fn seek(&self, caller: Caller, number: u64, offset: i64, whence: i32) -> Result<i64> {
         self.tree.handles.get(number).and_then(|handle| match handle {
             Handle::Ordinary(file) => file.seek(offset, whence),
-            Handle::Reader(reader) => file::seek(
-                self.coordination.bound(caller, &reader, Use::Measured).reader()?,
-                offset,
-                whence,
-            ),
+            Handle::Reader(reader) => {
+                let version = self.coordination.bound(caller, &reader, Use::Measured);
+                version.reading(|fd| file::seek(fd, offset, whence))
+            }
             Handle::Writer(writer) => writer.seek(offset, whence),
             Handle::Appender(appender) => appender.file.seek(offset, whence),
         })
@@ -302,7 +301,10 @@ impl Fs {
                 self.coordination
                     .truncate_appended(caller, &appender, size, Box::new(answer));
             }
-            (Some(size), None) if let Some(target) = self.coordination.target_of(node) => {
+            (Some(size), None)
+                if let Some(target) = self.coordination.target_of(node)
+                    && self.coordination.opened_by(caller, node, &target) == Opened::Coordinated =>
+            {
                 self.coordination.truncate(caller, node, target, size, Box::new(answer));
             }
             _ if self.coordination.stat_of_session(caller, node).is_some() => self.tree.workers.run(move || {
@@ -310,12 +312,20 @@ impl Fs {
                 answer(match coordination.unchanged_base(node) {
                     Some(base) => changes
                         .set_metadata(base.as_fd())
-                        .and_then(|()| set())
+                        .and_then(|()| coordination.follow_times(&base).and_then(|()| set()))
                         .map(|stat| coordination.stat_of_session(caller, node).unwrap_or(stat)),
                     None => coordination.touch(node).and_then(|()| set()),
                 });
             }),
-            _ => answer(self.tree.set_attributes(caller, node, handle, &changes)),
+            _ => {
+                let image = self.tree.is_image(node);
+                // Whatever handle it is: the metadata of a file that is written in place is its inode's.
+                let set = self.tree.set_attributes(caller, node, handle.filter(|_| !image), &changes);
+                if image {
+                    self.coordination.follow_times_of(node);
+                }
+                answer(set);
+            }
         }
     }
 }

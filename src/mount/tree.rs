@@ -18,6 +18,7 @@ use super::nodes::{Identity, Name, NodeId, NodeTable, ROOT};
 use super::pin::Pin;
 use super::workers::Workers;
 use crate::os::creds::Assumed;
+use crate::store::{Images, RealDisk};
 
 /// The store's folder in the root: shown to who asks for it by name, never listed, never changed through the mount.
 pub const STORE: &str = ".concord";
@@ -45,6 +46,7 @@ pub struct Tree {
     owner: u32,
     notifier: OnceLock<fuser::Notifier>,
     forgetting: Forgetting,
+    images: OnceLock<Arc<Images<RealDisk>>>,
 }
 
 /// Proof that no name changes meanwhile.
@@ -116,12 +118,34 @@ impl Tree {
             owner: rustix::process::geteuid().as_raw(),
             notifier: OnceLock::new(),
             forgetting: Forgetting::default(),
+            images: OnceLock::new(),
         })
     }
 
     /// By which the kernel can be told what it would not notice.
     pub fn set_notifier(&self, notifier: fuser::Notifier) {
         let _ = self.notifier.set(notifier);
+    }
+
+    /// By which a node is known to stand for the image of a file.
+    pub fn set_images(&self, images: Arc<Images<RealDisk>>) {
+        let _ = self.images.set(images);
+    }
+
+    /// The inode whose image a node stands for; what goes by name, all metadata, is the inode's. `None` also while the inode itself does not count.
+    fn imaged(&self, identity: &Identity) -> Option<u64> {
+        let images = self.images.get().filter(|images| !images.is_empty())?;
+        let (ino, alone) = images.inode_of(identity.ino).filter(|_| !identity.private)?;
+        (!alone).then_some(ino)
+    }
+
+    /// Whether the kernel may remember attributes of a node: not those of a file that others change by other nodes.
+    pub fn is_image(&self, id: NodeId) -> bool {
+        let images = self.images.get().filter(|images| !images.is_empty());
+        let identity = self.nodes.identity(id);
+        images
+            .zip(identity)
+            .is_some_and(|(images, identity)| images.inode_of(identity.ino).is_some())
     }
 
     /// A directory changed without the kernel: it forgets the directory's list and attributes. Waits for nothing that a request can hold.
@@ -252,7 +276,9 @@ impl Tree {
         }
         let held = self.hold_names();
         let info = self.nodes.info(id).ok_or(Errno::STALE)?;
-        if let Some(pin) = info.pin {
+        if let Some(pin) = info.pin
+            && self.imaged(&info.identity).is_none()
+        {
             return Ok(Anchor::Pinned(pin));
         }
         if info.kind == fuser::FileType::Directory {
@@ -274,8 +300,17 @@ impl Tree {
         }
         let held = self.hold_names();
         let info = self.nodes.info(id).ok_or(Errno::STALE)?;
-        if let Some(pin) = info.pin {
+        let image = self.imaged(&info.identity);
+        if let Some(pin) = info.pin
+            && image.is_none()
+        {
             return rustix::fs::fstat(pin.fd());
+        }
+        if let (None, Some(images)) = (image, self.images.get().filter(|images| !images.is_empty()))
+            && images.inode_of(info.identity.ino).is_some()
+            && let Ok(file) = images.open(info.identity.ino)
+        {
+            return rustix::fs::fstat(file);
         }
         if let Some(dir) = self.dirs.get(id) {
             return rustix::fs::fstat(dir);
@@ -309,7 +344,9 @@ impl Tree {
 
     fn verify(&self, id: NodeId, stat: &Stat) -> Result<()> {
         let identity = self.identity(id)?;
-        if attr::identity(stat, identity.private) == identity {
+        let found = attr::identity(stat, identity.private);
+        let by_image = || self.imaged(&identity) == Some(found.ino) && found.dev == identity.dev;
+        if found == identity || by_image() {
             Ok(())
         } else {
             Err(Errno::STALE)

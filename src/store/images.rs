@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -69,7 +70,7 @@ pub(super) struct Known {
     pub alone: bool,
 }
 
-type Made<D> = Box<dyn Fn(u64, &D, &<D as Disk>::File) + Send + Sync>;
+type Told<F> = Box<dyn Fn(u64, &F) + Send + Sync>;
 
 /// The images of a project. Their table's lock is held over no disk operation.
 pub struct Images<D: Disk> {
@@ -78,7 +79,13 @@ pub struct Images<D: Disk> {
     table: RwLock<HashMap<u64, Known>>,
     making: Mutex<HashSet<u64>>,
     made: Condvar,
-    on_new: OnceLock<Made<D>>,
+    on_new: OnceLock<Told<D::File>>,
+}
+
+impl<D: Disk> std::fmt::Debug for Images<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Images").finish_non_exhaustive()
+    }
 }
 
 impl<D: Disk> Images<D> {
@@ -95,7 +102,7 @@ impl<D: Disk> Images<D> {
 
     /// `told` is called with an inode and its first image, before anything is written to the inode: whoever reads the inode reads the image from
     /// then on.
-    pub fn on_new(&self, told: impl Fn(u64, &D, &D::File) + Send + Sync + 'static) {
+    pub fn on_new(&self, told: impl Fn(u64, &D::File) + Send + Sync + 'static) {
         let _ = self.on_new.set(Box::new(told));
     }
 
@@ -208,6 +215,11 @@ impl<D: Disk> Store<D> {
         result
     }
 
+    /// Where the history is of an inode that was written in place.
+    pub fn home_of(&self, ino: u64) -> Option<PathBuf> {
+        self.path_of(&self.images.known(ino)?.name.key, None)
+    }
+
     fn image_of(&self, place: &Place<'_, D>) -> io::Result<D::File> {
         let (disk, images) = (self.disk(), &*self.images);
         for _ in 0..COPIES_MAX {
@@ -226,15 +238,15 @@ impl<D: Disk> Store<D> {
             if (copied.size, copied.mtime_ns) != (after.size, after.mtime_ns) || before.mtime_ns != after.mtime_ns {
                 continue;
             }
-            if let Some(told) = images.on_new.get() {
-                told(before.ino, disk, &image);
-            }
             let stale = images.known(before.ino).filter(|known| known.name != name);
             images.know(Known {
                 name,
                 image: copied,
                 alone: false,
             });
+            if let Some(told) = images.on_new.get() {
+                told(before.ino, &image);
+            }
             if let Some(stale) = stale {
                 if_there(disk.unlink(&images.dir, &stale.name.text()))?;
             }

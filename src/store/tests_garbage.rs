@@ -20,7 +20,7 @@ fn two_daemons_cannot_own_one_tree() {
 #[test]
 fn a_format_that_is_newer_or_none_is_refused_and_nothing_is_changed() {
     for (format, said) in [
-        ("concordfs 3\n", "newer"),
+        ("concordfs 4\n", "newer"),
         ("concordfs", "format"),
         ("\0\0\0", "format"),
         ("", "format"),
@@ -53,7 +53,7 @@ fn a_store_of_the_format_before_is_taken_over() {
 
 #[test]
 fn a_planted_symlink_is_never_followed() {
-    for name in ["lock", "history", "shadows", "recovered", "format"] {
+    for name in ["lock", "history", "images", "shadows", "recovered", "format"] {
         let p = Project::new();
         drop(p.store());
         let path = p.at(".concord").join(name);

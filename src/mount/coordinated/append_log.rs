@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::append::Appender;
 use super::session::Staged;
-use super::{Coordination, is_coordinable, nanos_now, place, publish_info};
+use super::{Coordination, is_file, nanos_now, place, publish_info};
 use crate::mount::attr;
 use crate::mount::errno::from_io;
 use crate::mount::nodes::{Identity, Name, NodeId};
@@ -128,6 +128,11 @@ impl Logs {
             .collect()
     }
 
+    /// Whether anybody has the log of a name.
+    pub(super) fn is_used(&self, name: &Name) -> bool {
+        self.by_name.lock().get(name).is_some_and(|log| log.strong_count() > 0)
+    }
+
     /// Who opens the name from now on means another file.
     fn forget(&self, name: &Name) {
         self.by_name.lock().remove(name);
@@ -152,8 +157,23 @@ impl Log {
     }
 
     /// Remembers how far the log is, and how long the file `base` was then; a session that is just beginning has opened it.
-    pub(super) fn mark(self: &Arc<Log>, base: Option<&File>) -> Result<(Mark, u64), Errno> {
-        let state = self.state.lock();
+    pub(super) fn mark(self: &Arc<Log>, base: &File) -> Result<(Mark, u64), Errno> {
+        let mut state = self.state.lock();
+        self.mark_in(&mut state, Some(base))
+    }
+
+    /// The same of the file that `open` opens, while nothing is appended.
+    pub(super) fn mark_at<E>(
+        self: &Arc<Log>,
+        open: impl FnOnce() -> Result<File, E>,
+    ) -> Result<(Result<File, E>, Mark, u64), Errno> {
+        let mut state = self.state.lock();
+        let base = open();
+        let (mark, length) = self.mark_in(&mut state, base.as_ref().ok())?;
+        Ok((base, mark, length))
+    }
+
+    fn mark_in(self: &Arc<Log>, state: &mut State, base: Option<&File>) -> Result<(Mark, u64), Errno> {
         self.marks.fetch_add(1, Ordering::Relaxed);
         let mark = Mark {
             log: Arc::clone(self),
@@ -315,7 +335,7 @@ impl Coordination {
     fn open_to_append(&self, name: &Name) -> Result<File, Errno> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.directory(name.parent)?, &*name.name, flags, Mode::empty())?;
-        if !is_coordinable(&rustix::fs::fstat(&fd)?) {
+        if !is_file(&rustix::fs::fstat(&fd)?) {
             return Err(Errno::STALE);
         }
         Ok(fd.into())

@@ -215,19 +215,9 @@ impl Coordination {
 
     fn publish(&self, session: &Session, staged: Staged) -> Outcome {
         let name = session.name();
-        let _turn = self.turns.take(&[&name]);
+        let key_name = self.key_name(&name);
+        let _turn = self.turns.take(&[&name, &key_name]);
         let content = Arc::clone(&staged.shadow.file);
-        let replaced = self.replaced_by(&name);
-        let base = staged.base.as_ref().unwrap_or(&staged.shadow.file);
-        if let Some(replaced) = &replaced
-            && !permission::may_write(session.about.caller, base, replaced.fd())
-        {
-            // Only where the queue does not see to it: a late session, or one that stepped back from a lock.
-            self.counts.add(Counted::Failed);
-            let reason = "the file was replaced by one that its writer may not write to";
-            self.discard(session, staged, Counted::Failed, reason);
-            return Outcome::Lost(Errno::ACCESS);
-        }
         let result = self
             .path_of(&name)
             .and_then(|path| Ok((self.directory(name.parent)?, path)));
@@ -240,7 +230,7 @@ impl Coordination {
             }
         };
         let mut staged = staged;
-        let log = self.logs.of(&name);
+        let log = self.logs.of(&key_name);
         let mut log = log.lock();
         if let Err(errno) = self.take_along(&mut log, &mut staged) {
             self.counts.add(Counted::Failed);
@@ -254,6 +244,22 @@ impl Coordination {
         }
         let info = publish_info(session.about.how, &session.about.policy);
         let based_on = staged.shadow.based_on;
+        let in_place = self.is_shared(&name);
+        if in_place && let Err(error) = self.store.ensure_image(&place(&dir, &name, &path)) {
+            // The publish will come to the same end and say so.
+            log::debug!("no image of {}: {error}", path.display());
+        }
+        let replaced = self.replaced_by(&name);
+        let base = staged.base.as_ref().unwrap_or(&staged.shadow.file);
+        if let Some(replaced) = &replaced
+            && !permission::may_write(session.about.caller, base, replaced.fd())
+        {
+            // Only where the queue does not see to it: a late session, or one that stepped back from a lock.
+            self.counts.add(Counted::Failed);
+            let reason = "the file was replaced by one that its writer may not write to";
+            self.discard(session, staged, Counted::Failed, reason);
+            return Outcome::Lost(Errno::ACCESS);
+        }
         let appears = replaced.is_none();
         let published = self.store.publish(staged.shadow, &place(&dir, &name, &path), &info);
         if appears {
@@ -262,6 +268,9 @@ impl Coordination {
                 // Its file was renamed to an ordinary name, and that was removed: the kernel remembers that there is nothing.
                 self.tree.forget_entry(&name);
             }
+        }
+        if !self.store.images().is_empty() {
+            self.written_in_place(&name);
         }
         match published {
             Ok(published) => {
@@ -296,6 +305,9 @@ impl Coordination {
 
     /// The inode that a publish to this name will replace, held.
     fn replaced_by(&self, name: &Name) -> Option<Arc<Pin>> {
+        if let Some((_, image)) = self.image_at(name) {
+            return Some(Arc::new(Pin::new(image, Access::Read, None)));
+        }
         let dir = self.directory(name.parent).ok()?;
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&dir, &*name.name, flags, rustix::fs::Mode::empty()).ok()?;

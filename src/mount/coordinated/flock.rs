@@ -168,10 +168,11 @@ impl Coordination {
             let info = self.tree.nodes.info(node)?;
             info.names.into_iter().next()
         };
+        let by_name = |name: crate::mount::nodes::Name| Whose::Name(self.key_name(&name));
         Ok(match holder {
-            Holder::Writer(writer) => Whose::Name(writer.session().name()),
-            Holder::Reader(reader) => Whose::Name(by_node().unwrap_or_else(|| reader.name().clone())),
-            Holder::Appender(appender) => Whose::Name(by_node().unwrap_or_else(|| appender.name.clone())),
+            Holder::Writer(writer) => by_name(writer.session().name()),
+            Holder::Reader(reader) => by_name(by_node().unwrap_or_else(|| reader.name().clone())),
+            Holder::Appender(appender) => by_name(by_node().unwrap_or_else(|| appender.name.clone())),
             Holder::Other => Whose::Inode(self.tree.identity(node)?),
         })
     }

@@ -15,6 +15,7 @@ mod directories;
 mod files;
 mod flock;
 mod handles;
+mod linked;
 mod locks;
 mod names;
 mod open;
@@ -34,7 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 pub use append::Appender;
@@ -42,6 +43,7 @@ pub use counts::Counted;
 pub use files::Creation;
 pub use flock::Wish;
 pub use handles::Writer;
+pub use linked::Opened;
 pub use reader::{Reader, Use};
 pub use session::RealStore;
 pub use status::{LockParty, LockStatus, SessionStatus, WaiterStatus};
@@ -82,6 +84,7 @@ pub struct Coordination {
     locks: Mutex<Locks>,
     moved_on: MovedOn,
     turns: turns::Turns,
+    linked: linked::Linked,
     logs: append_log::Logs,
     descriptions: Descriptions,
     counts: Counts,
@@ -120,6 +123,7 @@ impl Coordination {
             locks: Mutex::default(),
             moved_on: MovedOn::default(),
             turns: turns::Turns::default(),
+            linked: linked::Linked::default(),
             logs: append_log::Logs::default(),
             descriptions: Descriptions::default(),
             counts: Counts::default(),
@@ -127,6 +131,13 @@ impl Coordination {
             epoch: Instant::now(),
             closing: AtomicBool::new(false),
             config_changed,
+        });
+        this.tree.set_images(Arc::clone(this.store.images()));
+        let weak = Arc::downgrade(&this);
+        this.store.images().on_new(move |ino, image| {
+            if let Some(this) = weak.upgrade() {
+                this.freeze(ino, image);
+            }
         });
         wait::start(&this)?;
         Ok(this)
@@ -165,37 +176,19 @@ impl Coordination {
         })
     }
 
-    /// The coordinated file that a node is, by its first name. Files with several hard links are ordinary files for now.
+    /// The coordinated file that a node is, by the name that stands for all that lead to its inode.
     pub fn target_of(&self, node: NodeId) -> Option<Target> {
         let info = self
             .tree
             .nodes
             .info(node)
             .filter(|info| info.kind == fuser::FileType::RegularFile)?;
-        let name = info.names.into_iter().next()?;
-        let target = self.target(name.parent, &name.name)?;
-        (!self.has_other_names(&target.name)).then_some(target)
-    }
-
-    /// Whether a file has several hard links. The store gives it a second name for a moment while it is replaced; that does not count.
-    fn has_other_names(&self, name: &Name) -> bool {
-        loop {
-            let ended = self.files.lock().ended;
-            if self.stat(name).is_ok_and(|stat| is_coordinable(&stat)) {
-                return false;
-            }
-            let files = self.files.lock();
-            match files.key_of(name) {
-                Some(key) if !files.queue.is_idle(key) => return false,
-                _ if files.ended == ended => return self.stat(name).is_ok(),
-                _ => {}
-            }
+        let found = info.names.iter().find_map(|name| self.target(name.parent, &name.name))?;
+        let canonical = self.canonical(&found.name);
+        if canonical == found.name {
+            return Some(found);
         }
-    }
-
-    /// lstat(2) of a name in the backing tree.
-    fn stat(&self, name: &Name) -> Result<Stat, Errno> {
-        rustix::fs::statat(self.directory(name.parent)?, &*name.name, AtFlags::SYMLINK_NOFOLLOW)
+        self.target(canonical.parent, &canonical.name).or(Some(found))
     }
 
     fn directory(&self, node: NodeId) -> Result<Arc<OwnedFd>, Errno> {
@@ -226,9 +219,9 @@ impl Coordination {
     }
 }
 
-/// Whether a file can be coordinated: a regular file with one name.
-fn is_coordinable(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1
+/// Whether a file can be coordinated.
+fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
 
 fn nanos_now() -> u64 {

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, RenameFlags, Stat};
+use rustix::fs::{AtFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::append_log::lock_both;
@@ -16,7 +16,7 @@ use super::locks::Whose;
 use super::open::Beginning;
 use super::session::{Session, Staged};
 use super::wait::Claim;
-use super::{Answer, Coordination, Counted, Target, caller, is_coordinable, place, publish_info};
+use super::{Answer, Coordination, Counted, Target, caller, is_file, place, publish_info};
 use crate::mount::attr;
 use crate::mount::entry::{Entry, Victim};
 use crate::mount::errno::from_io;
@@ -80,7 +80,7 @@ impl Coordination {
         let Some(target) = targets.pop() else {
             return self.tree.workers.run(move || then(&this, held, Ok(())));
         };
-        let in_hand = InHand::take(&self.files, &target.name);
+        let in_hand = InHand::take(&self.files, &self.key_name(&target.name));
         let file = in_hand.key();
         let claim = Claim {
             file,
@@ -121,7 +121,9 @@ impl Coordination {
         let targets = vec![target.clone()];
         let work = move |this: &Arc<Coordination>| {
             this.remove_name(caller, process, &name, &target)?;
-            if let Some(own) = own {
+            if let Some(own) = own
+                && !this.goes_on_elsewhere(&own, &name)
+            {
                 own.lose_name();
             }
             Ok(())
@@ -137,9 +139,14 @@ impl Coordination {
         target: &Target,
     ) -> Result<(), Errno> {
         let (dir, path) = self.located(name)?;
-        let _turn = self.turns.take(&[name]);
-        if !is_coordinable(&self.stat(name)?) {
-            return self.tree.remove(name.parent, &name.name, AtFlags::empty());
+        let _turn = self.turns.take(&[name, &self.key_name(name)]);
+        let stat = self.stat(name)?;
+        if !is_file(&stat) || stat.st_nlink > 1 {
+            // What it holds is there under its other names.
+            let image = self.image_at(name);
+            self.tree.remove(name.parent, &name.name, AtFlags::empty())?;
+            self.name_left_image(image, name);
+            return Ok(());
         }
         let who = self.descriptions.of(process, caller.uid);
         let victim = Victim::hold(&dir, &name.name)?;
@@ -235,27 +242,36 @@ impl Coordination {
 
     fn carry_out_rename(&self, caller: Caller, process: crate::session::ProcId, moving: &Move) -> Result<(), Errno> {
         let (old, new) = (&moving.old, &moving.new);
-        let _turn = self.turns.take(&[old, new]);
+        let _turn = self
+            .turns
+            .take(&[old, new, &self.key_name(old), &self.key_name(new)]);
         let moved = self.stat(old)?;
         let replaced = match self.stat(new) {
             Ok(stat) => Some(stat),
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(errno),
         };
-        let source = moving.source.as_ref().filter(|_| is_coordinable(&moved));
-        let target = moving
-            .target
-            .as_ref()
-            .filter(|_| replaced.as_ref().is_none_or(is_coordinable));
-        let is_file = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let exchanges = moving.flags.contains(RenameFlags::EXCHANGE);
+        let is_alone = |stat: &Stat| is_file(stat) && stat.st_nlink == 1;
+        // A file with other names lives on under them when one is given to another file.
+        let can_go = |stat: &Stat| is_alone(stat) || is_file(stat) && !exchanges;
+        let source = moving.source.as_ref().filter(|_| is_alone(&moved));
+        let target = moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(can_go));
         let same = replaced
             .as_ref()
             .is_some_and(|stat| (stat.st_dev, stat.st_ino) == (moved.st_dev, moved.st_ino));
         let by_store = is_file(&moved) && replaced.as_ref().is_none_or(is_file) && !same && moved.st_nlink == 1;
         let unusual = moving.flags - RenameFlags::NOREPLACE - RenameFlags::EXCHANGE;
         if !by_store || !unusual.is_empty() || (source.is_none() && target.is_none()) {
-            return self.carry_out_uncoordinated(old, new, moving.flags);
+            let images = (self.image_at(old), self.image_at(new));
+            self.carry_out_uncoordinated(old, new, moving.flags)?;
+            if !same {
+                self.name_left_image(images.0, old);
+                self.name_left_image(images.1, new);
+            }
+            return Ok(());
         }
+        let image = self.image_at(new);
         let (old_dir, old_path) = self.located(old)?;
         let (new_dir, new_path) = self.located(new)?;
         let who = self.descriptions.of(process, caller.uid);
@@ -304,8 +320,13 @@ impl Coordination {
         if moving.flags.contains(RenameFlags::EXCHANGE) {
             self.tree.renamed(old, new, &moved, victim, moving.flags);
         } else {
-            if let Some(victim) = victim {
-                self.tree.superseded(victim);
+            match (victim, &replaced) {
+                (Some(victim), Some(replaced)) if replaced.st_nlink > 1 => {
+                    self.tree.gone(victim, new);
+                    self.name_left_image(image, new);
+                }
+                (Some(victim), _) => self.tree.superseded(victim),
+                (None, _) => {}
             }
             self.tree.renamed(old, new, &moved, None, moving.flags);
             let by_inode = || Whose::Inode(attr::identity(&moved, false));
@@ -324,7 +345,10 @@ impl Coordination {
     pub fn link(self: &Arc<Self>, caller: Caller, node: NodeId, target: Target, answer: Answer<Entry>) {
         let opener = caller::opener(caller);
         let name = target.name.clone();
-        let work = move |this: &Arc<Coordination>| this.tree.link(node, name.parent, &name.name);
+        let work = move |this: &Arc<Coordination>| {
+            this.will_be_linked(node);
+            this.tree.link(node, name.parent, &name.name)
+        };
         self.with_all(caller, opener, vec![target], work, answer);
     }
 
@@ -431,7 +455,14 @@ impl Coordination {
         let unchanged = |staged: &mut Staged| Ok(staged.base.clone().filter(|_| !staged.changed && !staged.unlinked));
         let base = session.staged(unchanged).ok().flatten()?;
         let (held, current) = (rustix::fs::fstat(&base).ok()?, self.stat(&session.name()).ok()?);
-        ((held.st_dev, held.st_ino) == (current.st_dev, current.st_ino)).then_some(base)
+        if (held.st_dev, held.st_ino) != (current.st_dev, current.st_ino) {
+            return None;
+        }
+        // Of a file that is written in place the inode has the metadata.
+        match self.store.images().inode_of(held.st_ino) {
+            Some(_) => self.live_of(&session.name()).ok().map(Arc::new),
+            None => Some(base),
+        }
     }
 
     /// Whether a name is taken by a file that exists only as a session's shadow, so that nothing else can be made there (EEXIST).
@@ -457,7 +488,11 @@ impl Coordination {
     /// there, and that must not be one that a session's holder writes to: after ESTALE it finds the current version's own node, which
     /// nobody takes over while somebody waits.
     fn must_look_again(&self, caller: Caller, opener: &Opener, names: &[&Name]) -> bool {
-        let keys: Vec<FileKey> = names.iter().filter_map(|name| self.files.lock().key_of(name)).collect();
+        let key_of = |name: &&Name| {
+            let name = self.key_name(name);
+            self.files.lock().key_of(&name)
+        };
+        let keys: Vec<FileKey> = names.iter().filter_map(key_of).collect();
         // A stranger would not be known again: it waits at most `wait`.
         let mut arrived = caller.tid == 0;
         for key in &keys {
@@ -473,7 +508,8 @@ impl Coordination {
     }
 
     fn own_session(&self, name: &Name, opener: &Opener) -> Option<Arc<Session>> {
-        let key = self.files.lock().key_of(name)?;
+        let name = self.key_name(name);
+        let key = self.files.lock().key_of(&name)?;
         self.nearest_of(key, opener)
     }
 

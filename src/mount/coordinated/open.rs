@@ -11,7 +11,7 @@ use super::handles::Writer;
 use super::permission;
 use super::session::{About, Session, Staged};
 use super::wait::Claim;
-use super::{Answer, Coordination, Target, caller, nanos_now};
+use super::{Answer, Coordination, Target, caller, nanos_now, place};
 use crate::mount::attr;
 use crate::mount::entry::Entry;
 use crate::mount::errno::from_io;
@@ -47,7 +47,8 @@ impl Coordination {
     /// # Errors
     /// ENOENT when there is no version yet, and the caller is not its creator.
     pub fn lookup(&self, caller: Caller, target: &Target) -> Result<Entry, Errno> {
-        let key = self.files.lock().key_of(&target.name);
+        let key_name = self.key_name(&target.name);
+        let key = self.files.lock().key_of(&key_name);
         if let Some(key) = key {
             if let Some(entry) = self.arrive(caller, key, target)? {
                 return Ok(entry);
@@ -64,7 +65,26 @@ impl Coordination {
                 });
             }
         }
-        self.tree.lookup(caller, target.name.parent, &target.name.name)
+        self.look_up_version(caller, target)
+    }
+
+    /// The current version of a name; its image, where it has one.
+    fn look_up_version(&self, caller: Caller, target: &Target) -> Result<Entry, Errno> {
+        let (parent, name) = (target.name.parent, &target.name.name);
+        let images = self.store.images();
+        if !images.is_empty()
+            && let Ok(stat) = self.stat(&target.name)
+            && images.inode_of(stat.st_ino).is_some()
+        {
+            let (identity, kind) = (attr::identity(&stat, false), fuser::FileType::RegularFile);
+            let id = self.tree.nodes.intern(target.name.clone(), identity, kind);
+            return Ok(Entry {
+                id,
+                stat,
+                private: false,
+            });
+        }
+        self.tree.lookup(caller, parent, name)
     }
 
     /// The LOOKUP of a thread that was answered ESTALE: it gets a node of its own, the same until it opens it.
@@ -162,9 +182,10 @@ impl Coordination {
             .and_then(|info| info.names.into_iter().next())
             .ok_or(Errno::STALE)?;
         self.target(name.parent, &name.name).ok_or(Errno::STALE)?;
+        let key_name = self.key_name(&name);
         let promised = || {
             let files = self.files.lock();
-            let session = files.key_of(&name).and_then(|key| files.sessions(key).last().cloned());
+            let session = files.key_of(&key_name).and_then(|key| files.sessions(key).last().cloned());
             session.ok_or(Errno::STALE)
         };
         match self.stat(&name) {
@@ -193,9 +214,7 @@ impl Coordination {
         // One that is ending counts too: what it staged may be discarded.
         let shadow_of = || self.files.lock().session_on(node).cloned();
         let found = match shadow_of() {
-            None => self.tree.open(caller, node, OFlags::RDONLY, &|_| {
-                Err(std::io::ErrorKind::Unsupported.into())
-            }),
+            None => self.open_version_node(caller, node),
             Some(session) => {
                 let own = self
                     .nearest_shown(file, &caller::opener(caller))
@@ -233,8 +252,7 @@ impl Coordination {
                 Some(pin) if shadow_of().is_none() => pin,
                 // What somebody stages is not for others.
                 others => {
-                    let version = open_version(&*self.directory(target.name.parent)?, &target.name.name)?;
-                    let pin = Arc::new(Pin::new(version.into(), Access::Read, None));
+                    let pin = self.open_current(&target.name)?;
                     if others.is_none() {
                         self.tree.nodes.set_open_pin(node, &pin);
                         self.tree.attributes_changed(node);
@@ -376,7 +394,7 @@ impl Coordination {
         flags: OFlags,
         answer: Answer<(Entry, Arc<Writer>)>,
     ) {
-        let in_hand = InHand::take(&self.files, &target.name);
+        let in_hand = InHand::take(&self.files, &self.key_name(&target.name));
         let key = in_hand.key();
         let opener = self.opener_for(caller, key);
         let held = !self.files.lock().queue.is_idle(key);
@@ -458,14 +476,21 @@ impl Coordination {
         let path = self.path_of(&target.name)?;
         let dir = self.directory(target.name.parent)?;
         let who = self.descriptions.of(process, caller.uid);
-        let base = match open_version(&dir, &target.name.name) {
+        let (base, mark, base_len) = self.base_of(target, truncate)?;
+        let base = match base {
             Err(Errno::NOENT) if creates.is_some() => None,
             opened => Some(opened?),
         };
+        // Of a file that is written in place the inode has the metadata, not the image.
+        let live = match self.image_at(&target.name) {
+            Some(_) => Some(self.live_of(&target.name)?),
+            None => None,
+        };
         if let Some(base) = &base {
-            permission::check(caller, base, seen, wanted)?;
+            let is_seen = seen == Some(attr::identity(&rustix::fs::fstat(base)?, false));
+            let asked = live.as_ref().filter(|_| !is_seen).unwrap_or(base);
+            permission::check(caller, asked, seen, wanted)?;
         }
-        let (mark, base_len) = self.logs.of(&target.name).mark(base.as_ref())?;
         let shadow = match (&base, creates) {
             (None, Some(creation)) => {
                 let unnamed = self.make_unnamed(caller, &dir, creation)?;
@@ -473,6 +498,9 @@ impl Coordination {
             }
             _ => {
                 let version = match &base {
+                    Some(_) if self.image_at(&target.name).is_some() => {
+                        self.store.version_at(&place(&dir, &target.name, &path)).map_err(|error| from_io(&error))?
+                    }
                     Some(base) => self.store.version_of(&path, base).map_err(|error| from_io(&error))?,
                     None => None,
                 };
@@ -559,7 +587,7 @@ impl Coordination {
             )
             .map_err(|error| from_io(&error))?;
         let pin = pin_shadow(&shadow.file)?;
-        let (mark, base_len) = self.logs.of(&name).mark(Some(&content))?;
+        let (mark, base_len) = self.logs.of(&name).mark(&content)?;
         let mut staged = Staged::new(shadow, Some(content), false, about.process);
         (staged.mark, staged.base_len) = (Some(mark), base_len);
         let session = Arc::new(Session::new(about, name, pin, staged));

@@ -12,13 +12,12 @@ use parking_lot::Mutex;
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
-use super::open::open_version;
 use super::permission;
 use super::session::read_at;
-use super::{Coordination, caller, is_coordinable};
+use super::{Coordination, caller, is_file};
 use crate::mount::handles::Ordinary;
 use crate::mount::nodes::{Name, NodeId};
-use crate::mount::pin::{Access, Pin};
+use crate::mount::pin::Pin;
 use crate::mount::tree::Caller;
 use crate::session::ProcId;
 
@@ -108,7 +107,7 @@ impl Coordination {
         // Lines that are just being written are nobody's to see.
         let left = self.growing_of(&pin).map(|committed| committed.saturating_sub(offset));
         let size = left.map_or(size, |left| size.min(u32::try_from(left).unwrap_or(u32::MAX)));
-        read_at(pin.reader()?, offset, size as usize)
+        pin.reading(|fd| read_at(fd, offset, size as usize))
     }
 
     /// The version that a handle is bound to; binds it if it is not.
@@ -143,7 +142,7 @@ impl Coordination {
     /// The version that the handle's name leads to now, if that is another one than its node's.
     fn newer_version(&self, reader: &Reader, wanted: Use) -> Option<Arc<Pin>> {
         let before = rustix::fs::fstat(reader.opened.pin.fd()).ok()?;
-        let now = self.stat(&reader.name).ok().filter(is_coordinable)?;
+        let now = self.stat(&reader.name).ok().filter(is_file)?;
         if (now.st_dev, now.st_ino) == (before.st_dev, before.st_ino) {
             return None;
         }
@@ -157,8 +156,7 @@ impl Coordination {
             // beginning only (R1).
             return None;
         }
-        let version = open_version(&*self.directory(reader.name.parent).ok()?, &reader.name.name).ok()?;
-        let version = Arc::new(Pin::new(version.into(), Access::Read, None));
+        let version = self.open_current(&reader.name).ok()?;
         // The kernel has asked for the one; a rename may have put a file with other permissions in its place.
         let may = reader.uid == 0 || permission::are_alike(reader.opened.pin.fd(), version.fd());
         may.then_some(version)
@@ -198,7 +196,14 @@ impl Coordination {
             }
             self.moved_on.count.store(readers.len(), Ordering::Release);
         }
-        drop(reader);
+        if let Some(reader) = Arc::into_inner(reader) {
+            if let Some(opened) = Arc::into_inner(reader.opened) {
+                self.reads_no_more(&opened.pin);
+            }
+            if let Binding::Bound(pin) = reader.binding.into_inner() {
+                self.reads_no_more(&pin);
+            }
+        }
         self.tree.nodes.handle_closed(node);
     }
 

@@ -9,9 +9,8 @@ use super::close::Ending;
 use super::files::{Granted, InHand};
 use super::open::Beginning;
 use super::wait::Claim;
-use super::{Answer, Coordination, Target};
+use super::{Answer, Coordination};
 use crate::mount::errno::from_io;
-use crate::mount::nodes::ROOT;
 use crate::mount::tree::Caller;
 use crate::session::Intent;
 use crate::store::record::How;
@@ -40,7 +39,7 @@ impl Coordination {
             Ok(found) => found,
             Err(errno) => return answer(Err(errno)),
         };
-        let in_hand = InHand::take(&self.files, &target.name);
+        let in_hand = InHand::take(&self.files, &self.canonical(&target.name));
         let file = in_hand.key();
         let opener = self.opener_for(caller, file);
         let process = opener.proc;
@@ -95,18 +94,5 @@ impl Coordination {
                 });
             }),
         );
-    }
-
-    /// The coordinated file at a path relative to the project.
-    fn target_at(&self, path: &Path) -> Result<Target, Errno> {
-        let name = path.file_name().ok_or(Errno::INVAL)?;
-        let mut parent = ROOT;
-        for component in path.parent().into_iter().flat_map(Path::components) {
-            let entry = self
-                .tree
-                .lookup(Caller { uid: 0, gid: 0, tid: 0 }, parent, component.as_os_str())?;
-            parent = entry.id;
-        }
-        self.target(parent, name).ok_or(Errno::INVAL)
     }
 }

@@ -260,6 +260,14 @@ impl Session {
         }
     }
 
+    /// The version that it started from.
+    pub fn started_from(&self) -> Option<Arc<std::fs::File>> {
+        match &*self.stage.lock() {
+            Stage::Open(staged) => staged.base.clone(),
+            _ => None,
+        }
+    }
+
     /// The version that it shows, while it has changed nothing.
     pub fn unchanged_base(&self) -> Option<Arc<std::fs::File>> {
         match &*self.stage.lock() {
