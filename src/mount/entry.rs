@@ -111,7 +111,11 @@ impl Tree {
         rustix::fs::linkat(rustix::fs::CWD, source, &dir, name, AtFlags::SYMLINK_FOLLOW)?;
         let stat = rustix::fs::fstat(&anchor)?;
         // The very node that was asked for, also when it was deleted meanwhile and its inode has another. But the node of an image has coordinated names only.
-        let identity = if self.is_image(id) { attr::identity(&stat, false) } else { identity };
+        let identity = if self.is_image(id) {
+            attr::identity(&stat, false)
+        } else {
+            identity
+        };
         let id = self
             .nodes
             .intern(Name::new(parent, name), identity, attr::kind(stat.st_mode));

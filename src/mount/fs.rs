@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Opened, Coordination, Creation, Wish};
+use super::coordinated::{Coordination, Creation, Opened, Wish};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;

@@ -320,7 +320,9 @@ impl Fs {
             _ => {
                 let image = self.tree.is_image(node);
                 // Whatever handle it is: the metadata of a file that is written in place is its inode's.
-                let set = self.tree.set_attributes(caller, node, handle.filter(|_| !image), &changes);
+                let set = self
+                    .tree
+                    .set_attributes(caller, node, handle.filter(|_| !image), &changes);
                 if image {
                     self.coordination.follow_times_of(node);
                 }

@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use serde::Serialize;
 
 use super::disk::{Disk, Kind, Stat, if_there, read_small};
+use super::images::ImageName;
 use super::lineage::Lineage;
 use super::moves::Moves;
 use super::record::{How, Identity, RECORD_BYTES_MAX, VersionRecord, Who, decode_path, encode_path};
@@ -97,6 +98,8 @@ pub struct History<D: Disk> {
     pub(super) recovered: D::Dir,
     /// Nothing else is locked under it, and nothing waits.
     pub(super) moves: RwLock<Moves>,
+    /// `None` in a store of an earlier format.
+    pub(super) images: Option<D::Dir>,
 }
 
 impl History<RealDisk> {
@@ -119,6 +122,7 @@ impl<D: Disk> History<D> {
         let store = disk.open_dir(&root, OsStr::new(STORE_DIR))?;
         let files = disk.open_dir(&store, OsStr::new("history"))?;
         let recovered = disk.open_dir(&store, OsStr::new("recovered"))?;
+        let images = if_there(disk.open_dir(&store, OsStr::new("images")))?;
         Ok(History {
             // What is no list of moves leads nowhere; the owner sets it aside.
             moves: RwLock::new(History::read_moves(&disk, &store).unwrap_or_default()),
@@ -126,6 +130,7 @@ impl<D: Disk> History<D> {
             root,
             files,
             recovered,
+            images,
         })
     }
 
@@ -135,6 +140,7 @@ impl<D: Disk> History<D> {
     /// # Errors
     /// The errno of a read; a damaged record is no error, its version is then listed as found.
     pub fn versions(&self, path: &Path) -> io::Result<Vec<VersionEntry>> {
+        let path = &*self.home(path)?;
         let lineage = self.lineage(path)?;
         let mut entries = self.own_versions(path, &lineage)?;
         lineage.add_former(&mut entries);
@@ -180,12 +186,37 @@ impl<D: Disk> History<D> {
     /// # Errors
     /// NotFound when that version is not kept.
     pub fn open_version(&self, path: &Path, version: u64) -> io::Result<Kept<D::File>> {
+        let path = &*self.home(path)?;
         if let Some(dir) = self.open_key(&Key::of(path))?
             && let Some(file) = if_there(self.disk.open(&dir, OsStr::new(&version.to_string())))?
         {
             return self.kept(file, None);
         }
         self.open_in(&self.lineage(path)?, version)
+    }
+
+    /// The path that the history of a file with several names is kept under.
+    fn home(&self, path: &Path) -> io::Result<PathBuf> {
+        let own = || path.to_owned();
+        let Some((images, ino)) = self.images.as_ref().zip(self.linked_inode(path)?) else {
+            return Ok(own());
+        };
+        for entry in self.disk.list(images)? {
+            if let Some(name) = ImageName::parse(&entry.name).filter(|name| name.ino == ino)
+                && let Some(dir) = self.open_key(&name.key)?
+                && let Some(home) = self.read_path(&dir, &name.key)
+                && self.linked_inode(&home)? == Some(ino)
+            {
+                return Ok(home);
+            }
+        }
+        Ok(own())
+    }
+
+    /// The inode of a file that has other names too.
+    fn linked_inode(&self, path: &Path) -> io::Result<Option<u64>> {
+        let live = self.live(path)?;
+        Ok(live.filter(|(_, _, stat)| stat.nlink > 1).map(|(_, _, stat)| stat.ino))
     }
 
     pub(super) fn kept(&self, file: D::File, bytes: Option<u64>) -> io::Result<Kept<D::File>> {

@@ -44,6 +44,9 @@ impl<D: Disk> Store<D> {
         if disk.stat(&target).map_err(at(Stage::Look))?.ino != live.ino {
             return Ok(Commit::Raced);
         }
+        // Its owner and mode may have been changed since: the version has those that it had last.
+        let old = disk.open(&images.dir, &before.name.text()).map_err(at(Stage::Keep))?;
+        disk.copy_meta(&target, &old, true).map_err(at(Stage::Keep))?;
         if info.durability != Durability::Fast {
             self.root_history(history).map_err(at(Stage::Sync))?;
             // What is to be put back should this fail.
@@ -89,7 +92,10 @@ impl<D: Disk> Store<D> {
     pub(super) fn may_write_in_place(&self, shadow: &Shadow<D>, live: Option<&Stat>, error: &io::Error) -> bool {
         let forbidden = error.raw_os_error().is_some_and(|errno| FORBIDDEN.contains(&errno));
         let staged = self.disk().stat(&shadow.file);
-        forbidden && live.zip(staged.ok()).is_some_and(|(live, staged)| live.dev == staged.dev)
+        forbidden
+            && live
+                .zip(staged.ok())
+                .is_some_and(|(live, staged)| live.dev == staged.dev)
     }
 
     /// The image of the version that is about to be replaced, under its settled name.
@@ -180,10 +186,7 @@ impl<D: Disk> Store<D> {
     fn settle_image(&self, known: &Known, durability: Durability) -> io::Result<()> {
         let (disk, images) = (self.disk(), &*self.images);
         let settled = known.name.settled();
-        disk.rename(
-            (&images.dir, &known.name.text()),
-            (&images.dir, &settled.text()),
-        )?;
+        disk.rename((&images.dir, &known.name.text()), (&images.dir, &settled.text()))?;
         images.know(Known {
             name: settled,
             alone: false,

@@ -53,6 +53,7 @@ impl<D: Disk> Store<D> {
             root,
             files,
             recovered,
+            images: Some(images.clone()),
         };
         let (journal, lines) =
             open_journal(&history.disk, &shadows).map_err(StoreError::io("open", "shadows/journal"))?;

@@ -125,7 +125,9 @@ impl<D: Disk> Store<D> {
             };
             match committed {
                 Ok(Commit::Done) => {}
-                Err(At(Stage::Commit, error)) if in_place.is_none() && self.may_write_in_place(shadow, live.as_ref(), &error) => {
+                Err(At(Stage::Commit, error))
+                    if in_place.is_none() && self.may_write_in_place(shadow, live.as_ref(), &error) =>
+                {
                     forbidden = true;
                     self.disk()
                         .unlink(&history.dir, &record_name(record.version))

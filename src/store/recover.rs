@@ -129,7 +129,9 @@ impl<D: Disk> Store<D> {
         let stat = self.disk().stat_at(&self.shadows, &text)?;
         if stat.ino != name.ino {
             if let Some(path) = path {
-                return self.complete((&self.shadows, &text), (&name.key, path), &stat, line, now).map(Some);
+                return self
+                    .complete((&self.shadows, &text), (&name.key, path), &stat, line, now)
+                    .map(Some);
             }
         } else if stat.size == 0 {
             self.disk().unlink(&self.shadows, &text)?;

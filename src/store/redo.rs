@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Store;
 use super::disk::{Disk, Kind, Stat, if_there};
 use super::history::Key;
 use super::images::{ImageName, Known};
 use super::record::{JournalLine, RecoveredKind, RecoveredRecord, encode_path};
 use super::recover::{Action, RecoveryItem, RecoveryReport};
-use super::Store;
 use crate::rules::Durability;
 
 const UNFINISHED: &str = "writing it in place failed";
@@ -51,9 +51,7 @@ impl<D: Disk> Store<D> {
             let path = self.path_of(&name.key, None);
             touched.extend(path.clone().map(|path| (name.key.clone(), path)));
             let line = path.as_deref().and_then(|path| line_of(lines, path));
-            report
-                .items
-                .extend(self.redo(name, old, path.as_deref(), line, now)?);
+            report.items.extend(self.redo(name, old, path.as_deref(), line, now)?);
             settled.push(name.settled());
         }
         if !pending.is_empty() {
@@ -165,5 +163,8 @@ impl<D: Disk> Store<D> {
 /// The newest session of a file that the journal knows.
 fn line_of<'a>(lines: &'a HashMap<u64, JournalLine>, path: &Path) -> Option<&'a JournalLine> {
     let text = encode_path(path);
-    lines.values().filter(|line| line.path == text).max_by_key(|line| line.time)
+    lines
+        .values()
+        .filter(|line| line.path == text)
+        .max_by_key(|line| line.time)
 }

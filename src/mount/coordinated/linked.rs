@@ -89,10 +89,9 @@ impl Coordination {
             Some(known) if known == *name => known,
             Some(known) if self.stat_backing(&known).is_ok_and(|other| other.st_ino == stat.st_ino) => known,
             _ if !is_file(&stat) => name.clone(),
-            _ if stat.st_nlink > 1 => {
+            outdated if stat.st_nlink > 1 => {
                 let home = self.home(&stat).unwrap_or_else(|| name.clone());
-                self.remember(stat.st_ino, &home);
-                home
+                self.remember(stat.st_ino, outdated.as_ref(), home)
             }
             known => {
                 if known.is_some() {
@@ -119,17 +118,22 @@ impl Coordination {
         (there.st_ino == stat.st_ino).then_some(target.name)
     }
 
-    fn remember(&self, ino: u64, name: &Name) {
+    /// Makes `name` stand for an inode, in the place of `outdated`; returns the one that stands for it now: another thread may have been faster.
+    fn remember(&self, ino: u64, outdated: Option<&Name>, name: Name) -> Name {
         let mut names = self.linked.names.lock();
-        names.insert(ino, name.clone());
+        match names.get(&ino) {
+            Some(other) if outdated != Some(other) => return other.clone(),
+            _ => names.insert(ino, name.clone()),
+        };
         if names.len() < LINKED_SWEEP_MIN || !names.len().is_power_of_two() {
-            return;
+            return name;
         }
         let all: Vec<(u64, Name)> = names.drain().collect();
         drop(names);
         let needed = |name: &Name| self.files.lock().key_of(name).is_some() || self.logs.is_used(name);
         let kept: Vec<(u64, Name)> = all.into_iter().filter(|(_, name)| needed(name)).collect();
         self.linked.names.lock().extend(kept);
+        name
     }
 
     /// A file is about to get one more name: sessions on it go on under the one that it has.
@@ -138,7 +142,7 @@ impl Coordination {
             && let Ok(stat) = self.stat_backing(&target.name)
             && is_file(&stat)
         {
-            self.remember(stat.st_ino, &target.name);
+            self.remember(stat.st_ino, None, target.name);
         }
     }
 
@@ -215,7 +219,11 @@ impl Coordination {
             let pin = match self.tree.nodes.open_pin(node) {
                 Some(pin) => pin,
                 None => {
-                    let image = self.store.images().open(identity.ino).map_err(|error| from_io(&error))?;
+                    let image = self
+                        .store
+                        .images()
+                        .open(identity.ino)
+                        .map_err(|error| from_io(&error))?;
                     let pin = Arc::new(Pin::new(image.into(), Access::Read, None));
                     self.tree.nodes.set_open_pin(node, &pin);
                     pin
@@ -284,7 +292,10 @@ impl Coordination {
             return;
         };
         if self.is_mixed(node) {
-            self.tree.nodes.forget_open_pin(node);
+            let pin = self.tree.nodes.open_pin(node);
+            if pin.is_some_and(|pin| pin.is_frozen()) {
+                self.tree.nodes.forget_open_pin(node);
+            }
         } else if let Ok(own) = rustix::io::fcntl_dupfd_cloexec(image, 3) {
             self.tree
                 .nodes
@@ -337,7 +348,11 @@ impl Coordination {
     /// An inode was written in place: who has it by an ordinary name must not be shown pages of before.
     pub(super) fn written_in_place(&self, name: &Name) {
         if let Ok(stat) = self.stat_backing(name)
-            && self.store.images().of(stat.st_ino, stat.st_size as u64, mtime_ns(&stat)).is_some()
+            && self
+                .store
+                .images()
+                .of(stat.st_ino, stat.st_size as u64, mtime_ns(&stat))
+                .is_some()
             && let Some(node) = self.tree.nodes.find(attr::identity(&stat, false))
         {
             self.tree.changed_behind(node);
@@ -349,10 +364,7 @@ impl Coordination {
     /// # Errors
     /// Those of futimens(2).
     pub fn follow_times(&self, live: &std::fs::File) -> Result<(), Errno> {
-        self.store
-            .images()
-            .follow_times(live)
-            .map_err(|error| from_io(&error))
+        self.store.images().follow_times(live).map_err(|error| from_io(&error))
     }
 
     /// The same of a node's.
@@ -377,7 +389,9 @@ impl Coordination {
         };
         let known = self.tree.nodes.find(attr::identity(&base, false));
         let nodes = known.into_iter().chain([session.about.node]);
-        let names = nodes.filter_map(|node| self.tree.nodes.info(node)).flat_map(|info| info.names);
+        let names = nodes
+            .filter_map(|node| self.tree.nodes.info(node))
+            .flat_map(|info| info.names);
         let leads_there = |name: &Name| self.stat(name).is_ok_and(|stat| stat.st_ino == base.st_ino);
         let other = names.filter(|name| name != removed).find(leads_there);
         other.is_some_and(|other| {

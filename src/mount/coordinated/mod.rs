@@ -183,12 +183,20 @@ impl Coordination {
             .nodes
             .info(node)
             .filter(|info| info.kind == fuser::FileType::RegularFile)?;
-        let found = info.names.iter().find_map(|name| self.target(name.parent, &name.name))?;
-        let canonical = self.canonical(&found.name);
-        if canonical == found.name {
-            return Some(found);
+        let found = info
+            .names
+            .iter()
+            .find_map(|name| self.target(name.parent, &name.name))?;
+        Some(self.for_all_names(found))
+    }
+
+    /// The same file by the name that stands for all that it has.
+    fn for_all_names(&self, target: Target) -> Target {
+        let canonical = self.canonical(&target.name);
+        if canonical == target.name {
+            return target;
         }
-        self.target(canonical.parent, &canonical.name).or(Some(found))
+        self.target(canonical.parent, &canonical.name).unwrap_or(target)
     }
 
     fn directory(&self, node: NodeId) -> Result<Arc<OwnedFd>, Errno> {

@@ -242,9 +242,7 @@ impl Coordination {
 
     fn carry_out_rename(&self, caller: Caller, process: crate::session::ProcId, moving: &Move) -> Result<(), Errno> {
         let (old, new) = (&moving.old, &moving.new);
-        let _turn = self
-            .turns
-            .take(&[old, new, &self.key_name(old), &self.key_name(new)]);
+        let _turn = self.turns.take(&[old, new, &self.key_name(old), &self.key_name(new)]);
         let moved = self.stat(old)?;
         let replaced = match self.stat(new) {
             Ok(stat) => Some(stat),

@@ -185,7 +185,9 @@ impl Coordination {
         let key_name = self.key_name(&name);
         let promised = || {
             let files = self.files.lock();
-            let session = files.key_of(&key_name).and_then(|key| files.sessions(key).last().cloned());
+            let session = files
+                .key_of(&key_name)
+                .and_then(|key| files.sessions(key).last().cloned());
             session.ok_or(Errno::STALE)
         };
         match self.stat(&name) {
@@ -498,14 +500,26 @@ impl Coordination {
             }
             _ => {
                 let version = match &base {
-                    Some(_) if self.image_at(&target.name).is_some() => {
-                        self.store.version_at(&place(&dir, &target.name, &path)).map_err(|error| from_io(&error))?
-                    }
+                    Some(_) if self.image_at(&target.name).is_some() => self
+                        .store
+                        .version_at(&place(&dir, &target.name, &path))
+                        .map_err(|error| from_io(&error))?,
                     Some(base) => self.store.version_of(&path, base).map_err(|error| from_io(&error))?,
                     None => None,
                 };
-                self.store
-                    .begin(id, &path, base.as_ref(), who.clone(), version, nanos_now())
+                // Of a file that is written in place the inode has the metadata, not the image.
+                let live = self
+                    .image_at(&target.name)
+                    .map(|_| self.live_of(&target.name))
+                    .transpose()?;
+                self.store.begin(
+                    id,
+                    &path,
+                    live.as_ref().or(base.as_ref()),
+                    who.clone(),
+                    version,
+                    nanos_now(),
+                )
             }
         }
         .map_err(|error| from_io(&error))?;

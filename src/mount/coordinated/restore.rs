@@ -27,19 +27,22 @@ impl Coordination {
             gid: asker.1,
             tid: asker.0,
         };
-        let prepared = self.target_at(path).and_then(|target| {
-            let content = self
-                .store
-                .history()
-                .open_version(path, version)
-                .map_err(|error| from_io(&error))?;
-            Ok((target, content))
-        });
+        let prepared = self
+            .target_at(path)
+            .map(|target| self.for_all_names(target))
+            .and_then(|target| {
+                let content = self
+                    .store
+                    .history()
+                    .open_version(path, version)
+                    .map_err(|error| from_io(&error))?;
+                Ok((target, content))
+            });
         let (target, content) = match prepared {
             Ok(found) => found,
             Err(errno) => return answer(Err(errno)),
         };
-        let in_hand = InHand::take(&self.files, &self.canonical(&target.name));
+        let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
         let opener = self.opener_for(caller, file);
         let process = opener.proc;

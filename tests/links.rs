@@ -1,0 +1,422 @@
+//! W11: files with several names, and files whose names cannot be exchanged, by real processes on a real mount.
+
+mod support;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use support::puppet::Puppet;
+use support::{Project, Running, concord, run, succeed, text, watchdog};
+
+/// A project whose `a.md` and `b.md` are one file; more names in `more`.
+fn linked(content: &str, more: &[&str]) -> Project {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", content), ("d/other.md", "other")]);
+    for name in ["b.md"].iter().chain(more) {
+        std::fs::hard_link(project.path("a.md"), project.path(name)).unwrap();
+    }
+    project.mount();
+    project
+}
+
+fn inode(project: &Project, name: &str) -> (u64, u64) {
+    let metadata = std::fs::metadata(project.path(name)).unwrap();
+    (metadata.ino(), metadata.nlink())
+}
+
+/// Nothing is left to be written in place.
+fn nothing_is_pending(project: &Project) {
+    for entry in std::fs::read_dir(project.path(".concord/images")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert_eq!(name.split('.').count(), 2, "{name}");
+    }
+}
+
+#[test]
+fn w11_each_publish_shows_under_all_names_whichever_way_it_was_written() {
+    let mut project = linked("v1\n", &["c.md", "d/far.md", "ordinary.txt"]);
+    let names = ["a.md", "b.md", "c.md", "d/far.md", "ordinary.txt"];
+    let backing = project.outside().join("backing");
+    let _ = backing;
+    let ways = [
+        ("echo two > a.md", "two\n"),
+        ("printf three > b.md", "three"),
+        ("python3 -c \"open('c.md', 'w').write('four')\"", "four"),
+        (
+            "python3 -c \"f = open('d/far.md', 'r+'); f.write('FI'); f.close()\"",
+            "FIur",
+        ),
+        (
+            "python3 -c \"f = open('a.md', 'a+'); f.write(' six\\n'); f.close()\"",
+            "FIur six\n",
+        ),
+        ("echo seven >> b.md", "FIur six\nseven\n"),
+        ("truncate -s 4 c.md", "FIur"),
+        ("cp d/other.md b.md", "other"),
+        ("tee a.md < /dev/null", ""),
+        (
+            "dd if=/dev/zero of=b.md bs=1000 count=3 conv=notrunc 2>&1",
+            &"\0".repeat(3000),
+        ),
+        ("sh -c '{ echo x; echo y; } > d/far.md'", "x\ny\n"),
+    ];
+    for (script, content) in ways {
+        succeed(project.sh(script));
+        for name in names {
+            assert_eq!(project.read(name), content, "{script}: {name}");
+            assert_eq!(inode(&project, name).1, 5, "{script}: {name}");
+        }
+        let coordinated = names.map(|name| inode(&project, name).0);
+        assert!(
+            coordinated[1..4].iter().all(|ino| *ino == coordinated[0]),
+            "{script}: {coordinated:?}"
+        );
+        nothing_is_pending(&project);
+    }
+    project.unmount();
+    let found = names.map(|name| (inode(&project, name), project.read(name)));
+    assert!(found.iter().all(|other| *other == found[0]), "{found:?}");
+    assert_eq!(found[0].1, "x\ny\n");
+}
+
+#[test]
+fn w11_a_version_keeps_mode_times_and_attributes_under_all_names() {
+    let project = linked("v1\n", &[]);
+    succeed(project.sh("chmod 640 a.md; echo two > b.md; touch -d '2020-01-02 03:04:05 UTC' a.md"));
+    let stats = ["a.md", "b.md"].map(|name| std::fs::metadata(project.path(name)).unwrap());
+    assert_eq!(stats[0].mtime(), 1_577_934_245);
+    for stat in &stats {
+        assert_eq!((stat.mode() & 0o7777, stat.nlink(), stat.len()), (0o640, 2, 4));
+        assert_eq!((stat.mtime(), stat.ino()), (stats[0].mtime(), stats[0].ino()));
+    }
+    succeed(project.sh("echo three > a.md; chmod 600 b.md; chown 1:2 a.md"));
+    let stat = std::fs::metadata(project.path("b.md")).unwrap();
+    assert_eq!((stat.mode() & 0o7777, stat.uid(), stat.gid()), (0o600, 1, 2));
+    assert_eq!(project.read("b.md"), "three\n");
+    let program = "import os
+f = open('a.md', 'w'); f.write('four'); f.flush(); os.utime(f.fileno(), (5, 6)); f.close()
+print(os.stat('b.md').st_mtime, open('b.md').read(), oct(os.stat('a.md').st_mode & 0o7777))";
+    assert_eq!(succeed(project.python(program)), "6.0 four 0o600\n");
+}
+
+#[test]
+fn w11_readers_by_any_name_keep_their_version_and_so_do_mappings() {
+    let project = linked(&"first ".repeat(2000), &[]);
+    let (mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+    for (handle, name) in [("f", "a.md"), ("g", "b.md")] {
+        reader.does(&format!("{handle} = open('{name}')"));
+        assert_eq!(reader.does(&format!("{handle}.read(6)")), "first ");
+    }
+    let map = "m = mmap.mmap(f.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)";
+    assert_eq!(reader.does(map), "ok");
+    for round in 0..6 {
+        let name = ["a.md", "b.md"][round % 2];
+        assert_eq!(writer.does(&format!("put('{name}', 'round {round} ' * 1500)")), "None");
+        assert_eq!(
+            reader.does("f.seek(0) or set(f.read().split())"),
+            "{'first'}",
+            "round {round}"
+        );
+        assert_eq!(
+            reader.does("g.seek(0) or set(g.read().split())"),
+            "{'first'}",
+            "round {round}"
+        );
+        assert_eq!(
+            reader.does("set(m[:].split()), len(m)"),
+            "({b'first'}, 12000)",
+            "round {round}"
+        );
+        assert_eq!(reader.does("os.fstat(f.fileno()).st_size"), "12000");
+        assert_eq!(
+            reader.does("open('a.md').read()[:8], open('b.md').read()[:8]"),
+            format!("('round {round} ', 'round {round} ')")
+        );
+    }
+}
+
+#[test]
+fn w11_writers_by_different_names_wait_for_each_other() {
+    let project = linked("v1\n", &[]);
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    holder.does("f = open('a.md', 'r+')");
+    holder.does("(f.seek(0, 2), f.write('holder\\n'), f.flush())");
+    let at_once = other.does("os.open('b.md', os.O_WRONLY | os.O_NONBLOCK)");
+    assert!(
+        at_once.contains("EWOULDBLOCK") || at_once.contains("EAGAIN") || at_once.contains("11"),
+        "{at_once}"
+    );
+    other.starts("(lambda f: (f.seek(0, 2), f.write('other\\n'), f.close()))(open('b.md', 'r+'))");
+    project.await_sessions(1, 1);
+    assert_eq!(project.read("b.md"), "v1\n");
+    assert_eq!(holder.does("f.close()"), "None");
+    other.says();
+    assert_eq!(project.read("a.md"), "v1\nholder\nother\n");
+    assert_eq!(project.read("b.md"), "v1\nholder\nother\n");
+}
+
+const TORN: &str = r#"
+import os, sys, time
+until = time.time() + float(sys.argv[1])
+rounds = 0
+while time.time() < until or rounds < 5:
+    for name in ('a.md', 'b.md'):
+        with open(name) as f: text = f.read()
+        words = set(text.split())
+        assert len(words) == 1 and len(text) % 7 == 0, (name, len(text), sorted(words)[:3])
+        stat = os.stat(name)
+        assert stat.st_size % 7 == 0 and stat.st_size >= 7000, stat.st_size
+    rounds += 1
+print('whole', rounds)
+"#;
+
+#[test]
+fn w11_readers_beside_writers_in_place_never_see_a_part_of_a_version() {
+    let project = linked(&"000000 ".repeat(1000), &[]);
+    let start = |program: &str, argument: &str| {
+        let mut python = project.python(program);
+        python.arg(argument);
+        Running::start(python)
+    };
+    let mut readers: Vec<Running> = (0..3).map(|_| start(TORN, "3")).collect();
+    let write = "import sys
+for n in range(40):
+    name = ('a.md', 'b.md')[n % 2]
+    with open(name, 'w') as f: f.write(f'{sys.argv[1]}{n:05} ' * (1000 + n * 997 % 9000))";
+    let writers: Vec<Running> = (1..3).map(|n| start(write, &n.to_string())).collect();
+    for writer in writers {
+        assert!(writer.finish().success());
+    }
+    for reader in &mut readers {
+        assert!(reader.hear().starts_with("whole"));
+    }
+    assert_eq!(project.read("a.md"), project.read("b.md"));
+}
+
+const LOAD: &str = r#"
+import sys
+me, noted, n = sys.argv[1], open(sys.argv[2], 'a', buffering=1), int(sys.argv[3])
+print('ready', flush=True)
+try:
+    while True:
+        n += 1
+        name = ('a.md', 'b.md')[n % 2]
+        with open(name, 'w') as f: f.write(f'{n:09}\n' * (20000 + n % 7 * 3000))
+        noted.write(f'{n}\n')
+except OSError: pass
+"#;
+
+#[test]
+fn w11_killed_while_it_writes_in_place_all_names_hold_one_whole_version_and_none_that_was_acknowledged_is_lost() {
+    let mut project = linked(&"000000000\n".repeat(20000), &[]);
+    project.unmount();
+    let mut last = 0;
+    for round in 0..5 {
+        project.mount();
+        let notes: PathBuf = project.outside().join(format!("notes-{round}"));
+        let mut python = project.python(LOAD);
+        python.args(["w"]).arg(&notes).arg(last.to_string());
+        let mut writer = Running::start(python);
+        assert_eq!(writer.hear(), "ready");
+        std::thread::sleep(Duration::from_millis(400 + 70 * round));
+        project.crash_and_recover();
+        drop(writer);
+        let acknowledged = std::fs::read_to_string(&notes).unwrap();
+        let acknowledged: u64 = acknowledged.lines().last().map_or(last, |n| n.parse().unwrap());
+        let content = project.read("a.md");
+        let first = content.lines().next().unwrap();
+        assert!(
+            content == format!("{first}\n").repeat(content.lines().count()),
+            "round {round}: torn"
+        );
+        assert!(content == project.read("b.md"), "round {round}");
+        let found: u64 = first.parse().unwrap();
+        assert_eq!(
+            content.len(),
+            10 * (20000 + found as usize % 7 * if found == 0 { 0 } else { 3000 }),
+            "round {round}"
+        );
+        assert!(
+            found >= acknowledged,
+            "round {round}: {acknowledged} was acknowledged, {found} is there"
+        );
+        last = found;
+        assert_eq!(inode(&project, "a.md"), inode(&project, "b.md"));
+        nothing_is_pending(&project);
+    }
+    assert!(last > 5, "the load did something: {last}");
+}
+
+#[test]
+fn w11_names_that_come_and_go_while_it_is_written_are_names_of_the_same_file() {
+    watchdog();
+    let project = Project::with(&[("a.md", "v1\n")]);
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    // A second name while a session is open.
+    holder.does("f = open('a.md', 'r+')");
+    holder.does("(f.seek(0, 2), f.write('held\\n'), f.flush())");
+    assert_eq!(other.does("os.link('a.md', 'b.md')"), "None");
+    other.starts("(lambda f: (f.seek(0, 2), f.write('other\\n'), f.close()))(open('b.md', 'r+'))");
+    project.await_sessions(1, 1);
+    holder.does("f.close()");
+    other.says();
+    for name in ["a.md", "b.md"] {
+        assert_eq!(
+            (project.read(name), inode(&project, name).1),
+            ("v1\nheld\nother\n".into(), 2)
+        );
+    }
+    // One name goes: what is written to the other is its own.
+    assert_eq!(other.does("os.unlink('a.md')"), "None");
+    assert_eq!(other.does("put('b.md', 'alone\\n')"), "None");
+    assert_eq!((project.read("b.md"), inode(&project, "b.md").1), ("alone\n".into(), 1));
+    assert_eq!(other.does("os.path.exists('a.md')"), "False");
+    // A file that replaces one of two names leaves the other as it was.
+    assert_eq!(other.does("os.link('b.md', 'c.md')"), "None");
+    assert_eq!(other.does("put('c.md', 'both\\n')"), "None");
+    assert_eq!(other.does("put('x.tmp', 'replaced\\n')"), "None");
+    assert_eq!(other.does("os.replace('x.tmp', 'b.md')"), "None");
+    assert_eq!(
+        (project.read("b.md"), inode(&project, "b.md").1),
+        ("replaced\n".into(), 1)
+    );
+    assert_eq!((project.read("c.md"), inode(&project, "c.md").1), ("both\n".into(), 1));
+    assert_eq!(other.does("put('b.md', 'b\\n'), put('c.md', 'c\\n')"), "(None, None)");
+    assert_eq!(
+        (project.read("b.md"), project.read("c.md")),
+        ("b\n".into(), "c\n".into())
+    );
+    // Renamed, it is the same file still.
+    assert_eq!(
+        other.does("os.link('b.md', 'd.md'), put('d.md', 'e\\n'), os.rename('b.md', 'f.md')"),
+        "(None, None, None)"
+    );
+    assert_eq!(other.does("put('f.md', 'last\\n')"), "None");
+    assert_eq!(
+        (project.read("d.md"), project.read("f.md")),
+        ("last\n".into(), "last\n".into())
+    );
+}
+
+#[test]
+fn w11_the_history_of_a_file_with_two_names_is_one_and_is_restored_under_both() {
+    let mut project = linked("v1\n", &[]);
+    succeed(project.sh("echo two > a.md; echo three > b.md; echo four > a.md"));
+    let versions = |project: &Project, name: &str| -> Vec<(u64, String)> {
+        let history = project.history(name);
+        let entry = |v: &serde_json::Value| (v["version"].as_u64().unwrap(), v["how"].as_str().unwrap().to_owned());
+        history.iter().map(entry).collect()
+    };
+    for _ in 0..2 {
+        let of_a = versions(&project, "a.md");
+        assert_eq!(of_a.iter().map(|v| v.0).collect::<Vec<_>>(), [4, 3, 2, 1], "{of_a:?}");
+        assert_eq!(versions(&project, "b.md"), of_a);
+        for (version, content) in [(1, "v1\n"), (2, "two\n"), (3, "three\n"), (4, "four\n")] {
+            assert_eq!(text(&project.show("a.md", version)), content);
+            assert_eq!(text(&project.show("b.md", version)), content);
+        }
+        project.unmount();
+        project.mount();
+        // Which name is seen first after a start does not matter.
+        assert_eq!(project.read("b.md"), "four\n");
+    }
+    let mut restore = concord(&["restore"]);
+    restore.arg(format!("{}@2", project.path("b.md").display()));
+    let restored = run(restore);
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
+    assert_eq!(
+        (project.read("a.md"), project.read("b.md")),
+        ("two\n".into(), "two\n".into())
+    );
+    assert_eq!(inode(&project, "a.md").1, 2);
+    let of_a = versions(&project, "a.md");
+    assert_eq!(of_a[0], (5, "restore".into()), "{of_a:?}");
+}
+
+#[test]
+fn w11_an_ordinary_name_shows_each_version_and_what_is_written_by_it_is_there() {
+    let project = linked("v1\n", &["c.txt"]);
+    let mut other = Puppet::new(&project);
+    assert_eq!(other.does("get('c.txt')"), "v1");
+    other.does("g = open('c.txt')");
+    for round in 0..3 {
+        succeed(project.sh(&format!("echo 'round {round}' > a.md")));
+        assert_eq!(project.read("c.txt"), format!("round {round}\n"));
+        succeed(project.sh(&format!("echo 'by c {round}, which is longer' > c.txt")));
+        for name in ["a.md", "b.md", "c.txt"] {
+            assert_eq!(project.read(name), format!("by c {round}, which is longer\n"), "{name}");
+        }
+    }
+    succeed(project.sh("echo more >> c.txt; echo last >> b.md"));
+    for name in ["a.md", "b.md", "c.txt"] {
+        assert_eq!(project.read(name), "by c 2, which is longer\nmore\nlast\n", "{name}");
+    }
+}
+
+#[test]
+fn w11_lines_appended_by_all_names_are_whole_and_all_there() {
+    let project = linked("", &[]);
+    let appender = "import sys
+for n in range(60):
+    with open(sys.argv[2 + n % 2], 'a') as f: f.write(f'{sys.argv[1]} {n} ' + 'x' * 300 + '\\n')";
+    let running: Vec<Running> = ["p", "q", "r"]
+        .iter()
+        .map(|me| {
+            let mut python = project.python(appender);
+            python.args([me, "a.md", "b.md"]);
+            Running::start(python)
+        })
+        .collect();
+    let mut saver = Puppet::new(&project);
+    for round in 0..5 {
+        let step = format!(
+            "(lambda f: (f.seek(0, 2), f.write('saver {round} ' + 'x' * 300 + '\\n'), f.close()))(open('b.md', 'r+'))"
+        );
+        let said = saver.does(&step);
+        assert!(said.starts_with('('), "{said}");
+    }
+    for appender in running {
+        assert!(appender.finish().success());
+    }
+    let content = project.read("a.md");
+    assert_eq!(content, project.read("b.md"));
+    let mut lines: Vec<&str> = content.lines().collect();
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.split(' ').count() == 3 && line.ends_with(&"x".repeat(300))),
+        "a torn line"
+    );
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines.len(), 3 * 60 + 5);
+}
+
+#[test]
+fn w11_a_file_that_is_a_mount_point_is_written_in_place() {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", "below\n"), ("mounted.md", "v1\n")]);
+    let source = project.path("mounted.md");
+    let target = project.path("a.md");
+    if rustix::mount::mount_bind(&source, &target).is_err() {
+        eprintln!("skipped: it takes CAP_SYS_ADMIN");
+        return;
+    }
+    struct Unbind(PathBuf);
+    impl Drop for Unbind {
+        fn drop(&mut self) {
+            let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+    let unbind = Unbind(target);
+    project.mount();
+    succeed(project.sh("echo two > a.md"));
+    assert_eq!(project.read("a.md"), "two\n");
+    succeed(project.sh("echo three >> a.md; printf 'FO' | dd of=a.md conv=notrunc 2>&1"));
+    assert_eq!(project.read("a.md"), "FOo\nthree\n");
+    project.unmount();
+    assert_eq!(std::fs::read_to_string(&source).unwrap(), "FOo\nthree\n");
+    drop(unbind);
+    assert_eq!(project.read("a.md"), "below\n");
+}
