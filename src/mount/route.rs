@@ -37,7 +37,8 @@ impl Fs {
                 let growing = !shadow && self.growing(entry.id, &mut entry.stat);
                 let passing =
                     self.coordination.is_passing(entry.id) && self.coordination.stat_of_name(entry.id).is_ok();
-                let attr_ttl = if shadow || passing || growing {
+                // An image does not grow, but the session that takes its node over may start from a later version.
+                let attr_ttl = if shadow || passing || growing || self.tree.is_image(entry.id) {
                     Duration::ZERO
                 } else {
                     VERSION_TTL

@@ -53,10 +53,16 @@ impl<D: Disk> Store<D> {
             disk.sync_dir(&images.dir).map_err(at(Stage::Sync))?;
             disk.sync_file(&shadow.file).map_err(at(Stage::Sync))?;
         }
+        let staged = disk.stat(&shadow.file).map_err(at(Stage::Look))?;
         let pending = ImageName {
             ino: live.ino,
             key: Key::of(place.path),
-            pending: Some(disk.stat(&shadow.file).map_err(at(Stage::Look))?.ino),
+            pending: Some(staged.ino),
+        };
+        let staged = Known {
+            name: pending.clone(),
+            image: staged,
+            alone: true,
         };
         images.set_alone(live.ino, true);
         let (from, to) = (shadow.name.text(), pending.text());
@@ -75,13 +81,13 @@ impl<D: Disk> Store<D> {
         });
         match written {
             Ok(()) => {
-                self.show_image(&pending, &shadow.file);
+                images.know(staged);
                 Ok(Commit::Done)
             }
             Err(failed) => {
                 *published = !self.take_back(before, &pending, &from, &target, info.durability);
                 if *published {
-                    self.show_image(&pending, &shadow.file);
+                    images.know(staged);
                 }
                 Err(failed)
             }
@@ -123,18 +129,6 @@ impl<D: Disk> Store<D> {
             disk.sync_file(target)?;
         }
         Ok(())
-    }
-
-    /// The new version is what readers are given, until the inode itself counts again.
-    fn show_image(&self, name: &ImageName, image: &D::File) {
-        match self.disk().stat(image) {
-            Ok(image) => self.images.know(Known {
-                name: name.clone(),
-                image,
-                alone: true,
-            }),
-            Err(error) => log::error!("a version that was just published cannot be looked at: {error}"),
-        }
     }
 
     /// The new version could not be written into the inode. One exchange makes the version before the one that is to be there; then it is written back, and
