@@ -341,8 +341,9 @@ fn w12_an_unlock_that_cannot_publish_says_so() {
     let (mut a, mut b) = (Puppet::new(&project), Puppet::new(&project));
     a.does("f = open('d/n.json', 'r+'); fcntl.flock(f, fcntl.LOCK_EX); f.write('2'); f.flush()");
     b.does("f = open('d/n.json')");
-    let directory = backing.join("d");
-    let Some(immutable) = Immutable::new(&directory) else {
+    // A directory alone would not do: then it is written in place (W11).
+    let file = backing.join("d/n.json");
+    let Some(immutable) = Immutable::new(&file) else {
         return;
     };
     let unlocked = a.does("fcntl.flock(f, fcntl.LOCK_UN)");

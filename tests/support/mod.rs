@@ -329,7 +329,7 @@ pub fn watchdog() {
     });
 }
 
-/// A directory in which no name can change, until it is dropped.
+/// A directory in which no name can change, or a file that nobody can change, until it is dropped.
 pub struct Immutable<'a>(&'a Path);
 
 impl Immutable<'_> {
