@@ -165,7 +165,9 @@ fn w6_close_returns_what_the_publish_failed_with() {
         // Of the file that is there the directory alone would not do: then it is written in place (W11).
         let old = backing.join(name);
         let fixed = if old.exists() { old } else { backing.join("sub") };
-        let Some(immutable) = Immutable::new(&fixed) else { return };
+        let Some(immutable) = Immutable::new(&fixed) else {
+            return;
+        };
         assert_eq!(writer.does("os.close(fd)"), "EPERM", "{name}");
         drop(immutable);
         let now = std::fs::read_to_string(project.path(name)).unwrap_or_default();

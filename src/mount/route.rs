@@ -94,7 +94,14 @@ impl Fs {
             Ok(writer) => reply_opened(&tree, Handle::Writer(writer), FopenFlags::empty(), reply),
             Err(error) => reply.error(reply_errno(error)),
         });
-        self.coordination.open_writer(caller, node, target, flags, answer);
+        if flags.contains(OFlags::TRUNC) || !self.coordination.is_shared(&target.name) {
+            return self.coordination.open_writer(caller, node, target, flags, answer);
+        }
+        // It may have to be copied first.
+        let coordination = Arc::clone(&self.coordination);
+        self.tree
+            .workers
+            .run(move || coordination.open_writer(caller, node, target, flags, answer));
     }
 
     /// open(2) with O_CREAT of a coordinated name.

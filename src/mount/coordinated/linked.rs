@@ -25,6 +25,7 @@ use crate::mount::tree::Caller;
 
 /// More entries than this are worth looking through for those that nobody needs.
 const LINKED_SWEEP_MIN: usize = 1024;
+const READERS_SWEEP_MIN: usize = 1024;
 /// How often an open is tried anew when the file gets its first image meanwhile.
 const OVERTAKEN_MAX: u32 = 3;
 
@@ -74,7 +75,7 @@ impl Coordination {
     }
 
     /// Whether a name leads to a file with several names.
-    pub(super) fn is_shared(&self, name: &Name) -> bool {
+    pub fn is_shared(&self, name: &Name) -> bool {
         self.stat_backing(name)
             .is_ok_and(|stat| is_file(&stat) && stat.st_nlink > 1)
     }
@@ -253,6 +254,9 @@ impl Coordination {
             let of_inode = readers.entry(stat.st_ino).or_default();
             of_inode.retain(|other| other.strong_count() > 0 && !std::ptr::eq(other.as_ptr(), Arc::as_ptr(pin)));
             of_inode.push(Arc::downgrade(pin));
+            if readers.len() >= READERS_SWEEP_MIN && readers.len().is_power_of_two() {
+                readers.retain(|_, of_inode| of_inode.iter().any(|other| other.strong_count() > 0));
+            }
         }
         // In this order: the image is known first, then those who are known to read are given it.
         let images = self.store.images();
