@@ -3,7 +3,9 @@
 mod support;
 
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use support::puppet::Puppet;
@@ -37,8 +39,6 @@ fn nothing_is_pending(project: &Project) {
 fn w11_each_publish_shows_under_all_names_whichever_way_it_was_written() {
     let mut project = linked("v1\n", &["c.md", "d/far.md", "ordinary.txt"]);
     let names = ["a.md", "b.md", "c.md", "d/far.md", "ordinary.txt"];
-    let backing = project.outside().join("backing");
-    let _ = backing;
     let ways = [
         ("echo two > a.md", "two\n"),
         ("printf three > b.md", "three"),
@@ -418,4 +418,35 @@ fn w11_a_file_that_is_a_mount_point_is_written_in_place() {
     assert_eq!(std::fs::read_to_string(&source).unwrap(), "FOo\nthree\n");
     drop(unbind);
     assert_eq!(project.read("a.md"), "below\n");
+}
+
+#[test]
+fn w11_a_file_in_a_directory_that_cannot_be_written_is_published_all_the_same() {
+    watchdog();
+    let as_user = |script: &str, binary: &std::path::Path, dir: &std::path::Path| {
+        let mut command = Command::new("sh");
+        command.args(["-ec", script, "sh"]).arg(binary).current_dir(dir);
+        command.uid(1000).gid(1000);
+        command
+    };
+    let probe = as_user("exec 3<>/dev/fuse && command -v fusermount3", "".as_ref(), "/".as_ref());
+    if !rustix::process::geteuid().is_root() || !run(probe).status.success() {
+        eprintln!("not tested: it takes root, and a user who can mount");
+        return;
+    }
+    let project = Project::unmounted(&[("d/a.md", "v1\n")]);
+    for path in [project.root(), project.path("d"), project.path("d/a.md")] {
+        std::os::unix::fs::chown(path, Some(1000), Some(1000)).unwrap();
+    }
+    std::fs::set_permissions(project.path("d"), std::os::unix::fs::PermissionsExt::from_mode(0o555)).unwrap();
+    let binary = project.outside().join("concord");
+    std::fs::copy(env!("CARGO_BIN_EXE_concord"), &binary).unwrap();
+    let by_user = |script: &str| succeed(as_user(script, &binary, project.outside()));
+    by_user("\"$1\" mount project");
+    let seen = by_user("cd project/d; exec 3< a.md; echo two > a.md; cat a.md; echo three >> a.md; cat a.md; cat <&3");
+    assert_eq!(seen, "two\ntwo\nthree\ntwo\nthree\n");
+    assert_eq!(by_user("\"$1\" show project/d/a.md@1"), "v1\n");
+    by_user("\"$1\" unmount project");
+    assert_eq!(project.read("d/a.md"), "two\nthree\n");
+    nothing_is_pending(&project);
 }

@@ -236,9 +236,9 @@ FILES = [
     (
         "W11", "w11-set-id-bits-stay-for-everybody", "src/mount/coordinated/open.rs",
         """let who = self.descriptions.of(process, caller.uid);
-        let base""",
+        let (base""",
         """let who = self.descriptions.of(process, 0);
-        let base""",
+        let (base""",
         ["names::w11_set_id_bits_stay_for_root_only"],
     ),
     (
@@ -252,6 +252,51 @@ FILES = [
         "staged.shadow.meta_touched = true;",
         "staged.shadow.meta_touched = false;",
         ["names::w11_what_a_session_changes_by_descriptor_wins"],
+    ),
+    (
+        "W11", "w11-a-file-with-two-names-is-exchanged", "src/store/publish.rs",
+        "forbidden || live.nlink > 1",
+        "forbidden",
+        ["links::w11_each_publish_shows_under_all_names_whichever_way_it_was_written"],
+    ),
+    (
+        "W11", "w11-readers-of-the-inode-stay-there", "src/mount/coordinated/linked.rs",
+        "Ok(own) => pin.freeze(own),",
+        "Ok(own) => drop((own, &pin)),",
+        ["links::w11_readers_by_any_name_keep_their_version_and_so_do_mappings"],
+    ),
+    (
+        "W11", "w11-each-name-has-its-own-queue", "src/mount/coordinated/mod.rs",
+        "let canonical = self.canonical(&target.name);",
+        "let canonical = target.name.clone();",
+        [
+            "links::w11_writers_by_different_names_wait_for_each_other",
+            "links::w11_the_history_of_a_file_with_two_names_is_one_and_is_restored_under_both",
+        ],
+    ),
+    (
+        "W11", "w11-what-was-begun-in-place-is-not-redone", "src/store/redo.rs",
+        "self.write_into(&image, &target, Durability::Full)?;",
+        "let _ = &target;",
+        ["--lib store::tests_faults::every_stop_of_the_machine_leaves_one_whole_version_whatever_was_lost"],
+    ),
+    (
+        "W11", "w11-an-inode-is-written-before-the-image-is-on-disk", "src/store/in_place.rs",
+        "_ => disk.sync_dir(&images.dir).map_err(at(Stage::Sync)),",
+        "_ => Ok(()),",
+        ["--lib store::tests_faults::every_stop_of_the_machine_leaves_one_whole_version_whatever_was_lost"],
+    ),
+    (
+        "W11", "w11-a-failed-write-in-place-is-not-taken-back", "src/store/in_place.rs",
+        ".and_then(|image| self.write_into(&image, target, durability));",
+        ".map(drop);",
+        ["--lib store::tests_faults::every_operation_that_fails_once_or_for_good_leaves_one_whole_version_and_loses_nothing"],
+    ),
+    (
+        "W11", "w11-a-mount-point-cannot-be-published-to", "src/store/in_place.rs",
+        "forbidden && live.zip(staged.ok())",
+        "!forbidden && live.zip(staged.ok())",
+        ["links::w11_a_file_that_is_a_mount_point_is_written_in_place"],
     ),
     (
         "W11", "w11-symbolic-links-are-files", "src/mount/attr.rs",
@@ -388,11 +433,13 @@ FILES = [
     ),
     (
         "F3", "f3-whatever-the-disk-says-is-told-as-eio", "src/mount/coordinated/open.rs",
-        """                    .begin(id, &path, base.as_ref(), who.clone(), version, nanos_now())
+        """                    nanos_now(),
+                )
             }
         }
         .map_err(|error| from_io(&error))?;""",
-        """                    .begin(id, &path, base.as_ref(), who.clone(), version, nanos_now())
+        """                    nanos_now(),
+                )
             }
         }
         .map_err(|_| Errno::IO)?;""",

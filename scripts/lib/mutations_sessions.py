@@ -86,7 +86,7 @@ SESSIONS = [
     (
         "R4", "r4-publishing-sets-the-time", "src/mount/coordinated/close.rs",
         """let based_on = staged.shadow.based_on;
-        let appears""",
+        let in_place""",
         """let now = rustix::fs::Timespec {
             tv_sec: 0,
             tv_nsec: rustix::fs::UTIME_NOW,
@@ -97,7 +97,7 @@ SESSIONS = [
         };
         let _ = rustix::fs::futimens(&*content, &times);
         let based_on = staged.shadow.based_on;
-        let appears""",
+        let in_place""",
         ["readers::r4_the_time_after_close_is_that_of_the_last_write", "readers::r4_a_set_time_survives_the_close"],
     ),
     (
