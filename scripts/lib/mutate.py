@@ -94,15 +94,15 @@ class Copy:
         """What became of each test: "ok", "FAILED", "hangs", or nothing when it does not exist. And all that was said."""
         targets: dict[str, list[str]] = {}
         for test in tests:
-            target, name = test.split("::")
+            target, name = test.split("::", 1)
             targets.setdefault(target, []).append(name)
-        build = ["test", "--release", "--no-run", *(word for target in targets for word in ("--test", target))]
+        build = ["test", "--release", "--no-run", *(word for target in targets for word in which(target))]
         code, said = self.cargo(build, BUILD_SECONDS)
         if code != 0:
             return {}, said
         ended: dict[str, str] = {}
         for target, names in targets.items():
-            code, text = self.cargo(["test", "--release", "--test", target, "--", "--exact", *names], TEST_SECONDS)
+            code, text = self.cargo(["test", "--release", *which(target), "--", "--exact", *names], TEST_SECONDS)
             said += text
             for name, result in re.findall(r"^test (\S+) \.\.\. (ok|FAILED)$", text, re.MULTILINE):
                 ended[f"{target}::{name}"] = result
@@ -110,6 +110,11 @@ class Copy:
                 ended |= {f"{target}::{name}": "hangs" for name in names if f"{target}::{name}" not in ended}
             self.clear_mounts()
         return ended, said
+
+
+def which(target: str) -> list[str]:
+    """What cargo calls a target; `lib` is the unit tests."""
+    return ["--lib"] if target == "lib" else ["--test", target]
 
 
 def attempt(copy: Copy, mutation) -> tuple[str, str]:
