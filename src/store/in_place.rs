@@ -85,7 +85,7 @@ impl<D: Disk> Store<D> {
                 Ok(Commit::Done)
             }
             Err(failed) => {
-                *published = !self.take_back(before, &pending, &from, &target, info.durability);
+                *published = !self.put_back(before, &pending, &from, &target, info.durability);
                 if *published {
                     images.know(staged);
                 }
@@ -133,7 +133,7 @@ impl<D: Disk> Store<D> {
 
     /// The new version could not be written into the inode. One exchange makes the version before the one that is to be there; then it is written back, and
     /// the staged content gets its own name again. `false`: the disk refuses even that, and the new version stays the one that is to be there.
-    fn take_back(
+    fn put_back(
         &self,
         before: &Known,
         pending: &ImageName,
