@@ -77,7 +77,7 @@ fn clear(file: &File, (start, end): Extent) -> io::Result<()> {
 }
 
 fn write_zeros(file: &File, (start, end): Extent) -> io::Result<()> {
-    const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
     let mut at = start;
     while at < end {
         let count = ZEROS.len().min((end - at) as usize);
