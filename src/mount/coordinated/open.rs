@@ -500,18 +500,13 @@ impl Coordination {
             }
             _ => {
                 let version = match &base {
-                    Some(_) if self.image_at(&target.name).is_some() => self
+                    Some(_) if live.is_some() => self
                         .store
                         .version_at(&place(&dir, &target.name, &path))
                         .map_err(|error| from_io(&error))?,
                     Some(base) => self.store.version_of(&path, base).map_err(|error| from_io(&error))?,
                     None => None,
                 };
-                // Of a file that is written in place the inode has the metadata, not the image.
-                let live = self
-                    .image_at(&target.name)
-                    .map(|_| self.live_of(&target.name))
-                    .transpose()?;
                 self.store.begin(
                     id,
                     &path,
