@@ -124,7 +124,7 @@ fn h3_a_users_own_history_is_listed_compared_restored_and_hidden_from_nobody_but
     home.says("\"$concord\" mount project; cd project; echo v2 > STATE.md; echo v3 > STATE.md");
     assert_eq!(
         home.says("\"$concord\" show project/STATE.md@1; cat project/.concord/format"),
-        "v1\nconcordfs 2\n"
+        "v1\nconcordfs 3\n"
     );
     assert!(
         home.says("\"$concord\" diff project/STATE.md@1 || true")
