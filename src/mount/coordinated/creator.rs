@@ -6,7 +6,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::files::{Finds, Granted, InHand};
-use super::open::{Beginning, open_version};
+use super::open::Beginning;
 use super::permission;
 use super::reader::Reader;
 use super::wait::Claim;
@@ -14,7 +14,6 @@ use super::{Answer, Coordination, Creation, Target, Writer};
 use crate::mount::attr;
 use crate::mount::handles::{Handle, Ordinary};
 use crate::mount::nodes::{Name, NodeId};
-use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
 use crate::session::{FileKey, Intent, ProcId, SessionId};
 use crate::store::record::How;
@@ -53,9 +52,8 @@ impl Coordination {
 
     /// Opens the current version by a node that was made for one thread, when nobody knew which version that would be.
     fn open_current(&self, caller: Caller, node: NodeId, target: &Target) -> Result<Ordinary, Errno> {
-        let version = open_version(&*self.directory(target.name.parent)?, &target.name.name)?;
-        permission::check(caller, &version, None, rustix::fs::Access::READ_OK)?;
-        let pin = Arc::new(Pin::new(version.into(), Access::Read, None));
+        let pin = self.current_pin(&target.name)?;
+        permission::check(caller, pin.fd(), None, rustix::fs::Access::READ_OK)?;
         let file = Ordinary { node, pin };
         if self.tree.nodes.open_pin(node).is_none() {
             self.tree.nodes.set_open_pin(node, &file.pin);

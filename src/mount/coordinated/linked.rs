@@ -190,7 +190,7 @@ impl Coordination {
     }
 
     /// The file that a coordinated name leads to, open for reading: the image, where there is one. Nothing that is published later changes what is read through it.
-    pub(super) fn open_current(&self, name: &Name) -> Result<Arc<Pin>, Errno> {
+    pub(super) fn current_pin(&self, name: &Name) -> Result<Arc<Pin>, Errno> {
         for _ in 0..OVERTAKEN_MAX {
             let now = self.stat(name)?;
             let images = self.store.images();

@@ -254,7 +254,7 @@ impl Coordination {
                 Some(pin) if shadow_of().is_none() => pin,
                 // What somebody stages is not for others.
                 others => {
-                    let pin = self.open_current(&target.name)?;
+                    let pin = self.current_pin(&target.name)?;
                     if others.is_none() {
                         self.tree.nodes.set_open_pin(node, &pin);
                         self.tree.attributes_changed(node);

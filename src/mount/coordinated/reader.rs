@@ -156,7 +156,7 @@ impl Coordination {
             // beginning only (R1).
             return None;
         }
-        let version = self.open_current(&reader.name).ok()?;
+        let version = self.current_pin(&reader.name).ok()?;
         // The kernel has asked for the one; a rename may have put a file with other permissions in its place.
         let may = reader.uid == 0 || permission::are_alike(reader.opened.pin.fd(), version.fd());
         may.then_some(version)
