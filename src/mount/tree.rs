@@ -12,8 +12,8 @@ use rustix::io::{Errno, Result};
 
 use super::attr;
 use super::dirs::DirCache;
-use super::forgetting::Forgetting;
 use super::handles::Handles;
+use super::leaving::Leaving;
 use super::nodes::{Identity, Name, NodeId, NodeTable, ROOT};
 use super::pin::Pin;
 use super::workers::Workers;
@@ -45,7 +45,8 @@ pub struct Tree {
     pub(super) passthrough: AtomicBool,
     owner: u32,
     notifier: OnceLock<fuser::Notifier>,
-    forgetting: Forgetting,
+    /// Ordinary names on their way to become coordinated ones.
+    pub leaving: Leaving,
     images: OnceLock<Arc<Images<RealDisk>>>,
 }
 
@@ -117,7 +118,7 @@ impl Tree {
             passthrough: AtomicBool::new(false),
             owner: rustix::process::geteuid().as_raw(),
             notifier: OnceLock::new(),
-            forgetting: Forgetting::default(),
+            leaving: Leaving::default(),
             images: OnceLock::new(),
         })
     }
@@ -158,18 +159,6 @@ impl Tree {
             // ENOENT: the kernel does not know the directory any more.
             log::debug!("the kernel was not told of a new name: {error}");
         }
-    }
-
-    /// What the kernel knows under a name it must ask for again: see [`Forgetting::forget`].
-    pub fn forget_entry(&self, name: &Name) {
-        if let Some(notifier) = self.notifier.get() {
-            self.forgetting.forget(notifier, name.clone());
-        }
-    }
-
-    /// Whether that has not happened yet.
-    pub fn is_entry_kept(&self, name: &Name) -> bool {
-        self.forgetting.is_pending(name)
     }
 
     /// A node's attributes are others than the kernel has been told. Waits for nothing that a request can hold.

@@ -264,10 +264,6 @@ impl Coordination {
         let published = self.store.publish(staged.shadow, &place(&dir, &name, &path), &info);
         if appears {
             self.tree.changed_behind(name.parent);
-            if self.target(name.parent, &name.name).is_none() {
-                // Its file was renamed to an ordinary name, and that was removed: the kernel remembers that there is nothing.
-                self.tree.forget_entry(&name);
-            }
         }
         if !self.store.images().is_empty() {
             self.written_in_place(&name);

@@ -16,7 +16,7 @@ use crate::mount::attr;
 use crate::mount::entry::Entry;
 use crate::mount::errno::from_io;
 use crate::mount::handles::Ordinary;
-use crate::mount::nodes::{Identity, Name, NodeId};
+use crate::mount::nodes::{Identity, NodeId};
 use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
 use crate::session::{FileKey, Intent, Opener, ProcId, SessionId};
@@ -288,7 +288,7 @@ impl Coordination {
         let nonblock = flags.contains(OFlags::NONBLOCK);
         // Who does not wait is refused on the node that it has.
         let refused = nonblock && self.nearest_of(key, &opener).is_none();
-        if reroute.is_none() && !refused && self.must_go_round(&target.name, (key, node), &opener, truncate) {
+        if reroute.is_none() && !refused && self.must_go_round(key, node, &opener, truncate) {
             self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
             return answer(Err(Errno::STALE));
         }
@@ -374,11 +374,11 @@ impl Coordination {
     }
 
     /// Whether an open for writing cannot be served on the node that the thread found.
-    fn must_go_round(&self, name: &Name, (key, node): (FileKey, NodeId), opener: &Opener, truncate: bool) -> bool {
+    fn must_go_round(&self, key: FileKey, node: NodeId, opener: &Opener, truncate: bool) -> bool {
         {
             let files = self.files.lock();
             if files.queue.is_idle(key) {
-                return files.expects(key) || self.tree.nodes.open_pin(node).is_some() || self.tree.is_entry_kept(name);
+                return files.expects(key) || self.tree.nodes.open_pin(node).is_some();
             }
         }
         match self.nearest_of(key, opener) {
