@@ -215,7 +215,9 @@ impl Coordination {
         let arrived = self.arrived(caller, file, node).is_some() || caller.tid == 0;
         // One that is ending counts too: what it staged may be discarded.
         let shadow_of = || self.files.lock().session_on(node).cloned();
-        let found = match shadow_of() {
+        let session = shadow_of();
+        let is_own = session.is_some();
+        let found = match session {
             None => self.open_version_node(caller, node),
             Some(session) => {
                 let own = self
@@ -231,9 +233,13 @@ impl Coordination {
                 }
             }
         };
-        // A session may have taken the node while it was opened; it is known by now.
+        // A session may have taken the node while it was opened, before or after its pin was; it is known by now, or over.
+        let is_shadow = |opened: &Ordinary| match (shadow_of(), self.tree.nodes.open_pin(node)) {
+            (Some(session), _) => !is_own || !Arc::ptr_eq(&session.pin, &opened.pin),
+            (None, pin) => !is_own && !pin.is_some_and(|pin| Arc::ptr_eq(&pin, &opened.pin)),
+        };
         let found = match found {
-            Ok(opened) if shadow_of().is_some_and(|session| !Arc::ptr_eq(&session.pin, &opened.pin)) => {
+            Ok(opened) if is_shadow(&opened) => {
                 self.tree.close(opened);
                 Err(Errno::STALE)
             }
