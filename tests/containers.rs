@@ -202,7 +202,10 @@ fn r1_hammering_from_another_pid_namespace_tears_nothing_and_hangs_nobody() {
         return;
     }
     for own_proc in [true, false] {
-        let mut contained = Contained::with(&[("s.md", "0 0\n"), ("new/.keep", "")], own_proc);
+        let mut contained = Contained::with(
+            &[("s.md", "0 0\n"), ("log.md", "0 line\n"), ("new/.keep", "")],
+            own_proc,
+        );
         let project = &contained.project;
         let hammer = "import os, random, time\nend, odd = time.time() + 4, set()\nme = os.getpid()\nwhile time.time() < end:\n\
             \x20how = random.randrange(6)\n text = f'{me} ' * random.randrange(1, 2000) + '\\n'\n try:\n\

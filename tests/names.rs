@@ -430,27 +430,6 @@ fn w9_an_open_for_reading_that_may_create_waits_for_the_creator() {
     }
 }
 
-/// The kernel keeps what it knows under an ordinary name, and a rename moves that along.
-#[test]
-fn r4_after_a_save_by_rename_others_are_shown_the_current_version() {
-    let project = project();
-    let (mut saver, mut other) = (Puppet::new(&project), Puppet::new(&project));
-    let save = "open('STATE.tmp', 'w').write('saved'), os.rename('STATE.tmp', 'STATE.md')";
-    let size = "os.stat('STATE.md').st_size";
-    saver.does(save);
-    assert_eq!(saver.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)"), "ok");
-    assert_eq!(saver.does("os.write(fd, b'longer than that')"), "16");
-    assert_eq!(other.does(size), "5", "not what another stages");
-    assert_eq!(saver.does("os.close(fd)"), "None");
-    assert_eq!(other.does(size), "16");
-    saver.does(save);
-    assert_eq!(other.does(size), "5");
-    let mut restore = support::concord(&["restore"]);
-    restore.arg(format!("{}@3", project.path("STATE.md").display()));
-    succeed(restore);
-    assert_eq!(other.does(size), "16", "what a restore brought back");
-}
-
 #[test]
 fn w8_what_is_written_after_a_rename_that_failed_stays_with_its_file() {
     let project = project();

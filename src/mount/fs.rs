@@ -20,7 +20,7 @@ use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
 use super::handles::{Handle, Ordinary};
-use super::nodes::{Name, NodeId};
+use super::nodes::NodeId;
 use super::route::{self, reply_uncached};
 use super::setattr::Changes;
 use super::tree::{Caller, Tree};
@@ -167,11 +167,7 @@ impl fuser::Filesystem for Fs {
         if let Some(target) = self.coordination.target(node(parent), name) {
             return self.lookup_coordinated(caller(request), &target, reply);
         }
-        let found = self.tree.lookup(caller(request), node(parent), name);
-        if self.tree.leaving.holds(&Name::new(node(parent), name)) {
-            return reply_uncached(found, reply);
-        }
-        match found {
+        match self.tree.lookup(caller(request), node(parent), name) {
             Err(Errno::NOENT) if !self.tree.is_private(node(parent), name).unwrap_or(true) => {
                 reply.entry(&self.tree.ttl(false), &attr::negative(), GENERATION);
             }
@@ -536,7 +532,7 @@ impl fuser::Filesystem for Fs {
         let listed = self.tree.open_dir(node(ino)).and_then(|dir| {
             self.tree.list_plus(&dir, offset, |listed, entry| {
                 let (ttl, attr) = match entry {
-                    Some(entry) if self.coordination.is_asked_again(dir.node(), &listed.name) => {
+                    Some(entry) if self.coordination.target(dir.node(), &listed.name).is_some() => {
                         (Duration::ZERO, attr::attributes(entry.id, &entry.stat))
                     }
                     Some(entry) => (

@@ -176,11 +176,6 @@ impl Coordination {
         })
     }
 
-    /// Whether the kernel must ask for a name at each walk.
-    pub fn is_asked_again(&self, parent: NodeId, name: &OsStr) -> bool {
-        self.target(parent, name).is_some() || self.tree.leaving.holds(&Name::new(parent, name))
-    }
-
     /// The coordinated file that a node is, by the name that stands for all that lead to its inode.
     pub fn target_of(&self, node: NodeId) -> Option<Target> {
         let info = self

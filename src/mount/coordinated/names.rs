@@ -37,16 +37,6 @@ struct Move {
     target: Option<Target>,
 }
 
-impl Move {
-    /// The ordinary names whose files get coordinated ones.
-    fn leaving(&self) -> impl Iterator<Item = &Name> {
-        let exchanged = self.flags.contains(RenameFlags::EXCHANGE);
-        let old = self.source.is_none().then_some(&self.old);
-        let new = (exchanged && self.target.is_none()).then_some(&self.new);
-        old.into_iter().chain(new)
-    }
-}
-
 /// A coordinated name that an operation of zero length has to itself.
 type Held = (SessionId, FileKey);
 
@@ -123,7 +113,7 @@ impl Coordination {
                 Ok(())
             }));
         }
-        if self.must_look_again(caller, &opener, &[&target.name], false) {
+        if self.must_look_again(caller, &opener, &[&target.name]) {
             return answer(Err(Errno::STALE));
         }
         let process = opener.proc;
@@ -210,18 +200,9 @@ impl Coordination {
             .chain(&moving.target)
             .map(|found| &found.name)
             .collect();
-        // The kernel comes back only once: both look again at once, and who is back for the one is back for the other.
-        let leaves = self.must_leave(caller, &moving);
-        let is_back = !leaves && moving.leaving().count() > 0;
-        if self.must_look_again(caller, &opener, &names, is_back) || leaves {
+        if self.must_look_again(caller, &opener, &names) {
             return answer(Err(Errno::STALE));
         }
-        let left: Vec<Name> = moving.leaving().cloned().collect();
-        let tree = Arc::clone(&self.tree);
-        let answer: Answer<()> = Box::new(move |result| {
-            left.iter().for_each(|name| tree.leaving.done(name, caller.tid));
-            answer(result);
-        });
         let targets = moving.source.iter().chain(&moving.target).cloned().collect();
         let process = opener.proc;
         let work = move |this: &Arc<Coordination>| {
@@ -246,13 +227,6 @@ impl Coordination {
             renamed
         };
         self.with_all(caller, opener, targets, work, answer);
-    }
-
-    /// Whether the kernel must first be told to keep nothing under an ordinary name that is about to become a coordinated one.
-    fn must_leave(&self, caller: Caller, moving: &Move) -> bool {
-        // A stranger would not be known again.
-        let leaves = |name: &&Name| caller.tid != 0 && self.tree.leaving.sends_round(name, caller.tid);
-        moving.leaving().filter(leaves).count() > 0
     }
 
     fn carry_out_rename(&self, caller: Caller, process: crate::session::ProcId, moving: &Move) -> Result<(), Errno> {
@@ -500,14 +474,14 @@ impl Coordination {
     /// Whether a thread that would wait must first walk the path again. While it waits the kernel holds the lock of the inode that it found
     /// there, and that must not be one that a session's holder writes to: after ESTALE it finds the current version's own node, which
     /// nobody takes over while somebody waits.
-    fn must_look_again(&self, caller: Caller, opener: &Opener, names: &[&Name], is_back: bool) -> bool {
+    fn must_look_again(&self, caller: Caller, opener: &Opener, names: &[&Name]) -> bool {
         let key_of = |name: &&Name| {
             let name = self.key_name(name);
             self.files.lock().key_of(&name)
         };
         let keys: Vec<FileKey> = names.iter().filter_map(key_of).collect();
         // A stranger would not be known again: it waits at most `wait`.
-        let mut arrived = is_back || caller.tid == 0;
+        let mut arrived = caller.tid == 0;
         for key in &keys {
             arrived |= self.arrived(caller, *key, ROOT).is_some();
             self.files.lock().settle(*key);
