@@ -18,7 +18,6 @@ use super::files::{Granted, InHand};
 use super::open::Beginning;
 use super::permission::Right;
 use super::session::EndReply;
-use super::wait::Claim;
 use super::{Answer, Coordination, Counted, Target, Writer, caller, described, nanos_now};
 use crate::content::lines::{self, LINE_BYTES_MAX};
 use crate::mount::errno::from_io;
@@ -430,15 +429,8 @@ impl Coordination {
         };
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
-        let opener = self.opener_for(caller, file);
-        let process = opener.proc;
-        let claim = Claim {
-            file,
-            caller,
-            opener,
-            intent: Intent::Truncate,
-            nonblock: false,
-        };
+        let claim = self.claim(caller, file, Intent::Truncate, false);
+        let process = claim.opener.proc;
         let seen = appender.right.inode();
         let (this, truncated) = (Arc::clone(self), target.clone());
         let resume = move |granted: Result<Granted, Errno>| {

@@ -9,7 +9,6 @@ use super::files::{Finds, Granted, InHand};
 use super::open::Beginning;
 use super::permission;
 use super::reader::Reader;
-use super::wait::Claim;
 use super::{Answer, Coordination, Creation, Target, Writer};
 use crate::mount::attr;
 use crate::mount::handles::{Handle, Ordinary};
@@ -94,16 +93,9 @@ impl Coordination {
             self.files.lock().send_round(caller.tid, file, Finds::Own(None), None);
             return answer(Err(Errno::STALE));
         };
-        let opener = self.opener_for(caller, file);
-        let process = opener.proc;
-        let claim = Claim {
-            file,
-            caller,
-            opener,
-            // Never one more handle: a session of its own lineage that is there was unlinked.
-            intent: Intent::Truncate,
-            nonblock: flags.contains(OFlags::NONBLOCK),
-        };
+        // Never one more handle: a session of its own lineage that is there was unlinked.
+        let claim = self.claim(caller, file, Intent::Truncate, flags.contains(OFlags::NONBLOCK));
+        let process = claim.opener.proc;
         let this = Arc::clone(self);
         let awaited = target.clone();
         let resume = move |granted: Result<Granted, Errno>| {

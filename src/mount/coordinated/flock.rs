@@ -21,7 +21,6 @@ use super::locks::{Waiting, Whose};
 use super::open::Beginning;
 use super::reader::Reader;
 use super::session::{Life, Session, Staged};
-use super::wait::Claim;
 use super::{Answer, Appender, Coordination, Target};
 use crate::mount::attr;
 use crate::mount::handles::Handle;
@@ -321,16 +320,9 @@ impl Coordination {
         };
         let in_hand = InHand::take(&self.files, &name);
         let file = in_hand.key();
-        let opener = self.opener_for(caller, file);
-        let process = opener.proc;
-        let claim = Claim {
-            file,
-            caller,
-            opener,
-            // Its node can be no other session's.
-            intent: Intent::Truncate,
-            nonblock,
-        };
+        // Its node can be no other session's.
+        let claim = self.claim(caller, file, Intent::Truncate, nonblock);
+        let process = claim.opener.proc;
         let this = Arc::clone(self);
         let begun = target.clone();
         let admitted = move |granted: Result<Granted, Errno>| {

@@ -8,7 +8,6 @@ use rustix::io::Errno;
 use super::close::Ending;
 use super::files::{Granted, InHand};
 use super::open::Beginning;
-use super::wait::Claim;
 use super::{Answer, Coordination};
 use crate::mount::errno::from_io;
 use crate::mount::tree::Caller;
@@ -44,15 +43,8 @@ impl Coordination {
         };
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
-        let opener = self.opener_for(caller, file);
-        let process = opener.proc;
-        let claim = Claim {
-            file,
-            caller,
-            opener,
-            intent: Intent::Truncate,
-            nonblock: false,
-        };
+        let claim = self.claim(caller, file, Intent::Truncate, false);
+        let process = claim.opener.proc;
         let this = Arc::clone(self);
         let restored = target.clone();
         self.acquire(

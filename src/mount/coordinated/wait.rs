@@ -56,6 +56,17 @@ pub struct Claim {
 }
 
 impl Coordination {
+    /// The caller's request for a session of its own.
+    pub(super) fn claim(&self, caller: Caller, file: FileKey, intent: Intent, nonblock: bool) -> Claim {
+        Claim {
+            file,
+            caller,
+            opener: self.opener_for(caller, file),
+            intent,
+            nonblock,
+        }
+    }
+
     /// Asks the queue for a file; `resume` runs when the answer is known, on this thread or on that which makes room.
     pub(super) fn acquire(self: &Arc<Self>, target: &Target, mut claim: Claim, resume: Continue) {
         if self.is_closing() {
