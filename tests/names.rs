@@ -109,6 +109,27 @@ wait $a && wait $b && wait $c && wait $d";
     );
 }
 
+/// A rename that waits keeps the inode that it found locked: that must not be the one that the holder writes to.
+#[test]
+fn w8_a_save_by_rename_does_not_stop_the_writer_that_it_waits_for() {
+    let project = project();
+    // Each on the same processor, so that the steps of one come between those of others.
+    let saver = "import os, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+for n in range(150):
+    if sys.argv[1] == 'rename':
+        t = f'tmp.{os.getpid()}'
+        with open(t, 'w') as f: f.write(str(n) * 1000)
+        os.replace(t, 'STATE.md')
+    else:
+        with open('STATE.md', 'w') as f: f.write(str(n) * 1000)";
+    let script = "for how in rename rename write write; do python3 -c \"$0\" $how & all=\"$all $!\"; done
+for one in $all; do wait $one || exit; done";
+    let mut command = project.sh(script);
+    command.arg(saver);
+    succeed(command);
+}
+
 #[test]
 fn w8_a_coordinated_temporary_name_becomes_the_file() {
     let project = project();
@@ -428,6 +449,27 @@ fn w9_an_open_for_reading_that_may_create_waits_for_the_creator() {
         assert_eq!(reader.does("os.read(fd, 9)"), content);
         assert_eq!(reader.does("os.close(fd), os.unlink('NEW.md')"), "(None, None)");
     }
+}
+
+/// The kernel keeps what it knows under an ordinary name, and a rename moves that along.
+#[test]
+fn r4_after_a_save_by_rename_others_are_shown_the_current_version() {
+    let project = project();
+    let (mut saver, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    let save = "open('STATE.tmp', 'w').write('saved'), os.rename('STATE.tmp', 'STATE.md')";
+    let size = "os.stat('STATE.md').st_size";
+    saver.does(save);
+    assert_eq!(saver.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)"), "ok");
+    assert_eq!(saver.does("os.write(fd, b'longer than that')"), "16");
+    assert_eq!(other.does(size), "5", "not what another stages");
+    assert_eq!(saver.does("os.close(fd)"), "None");
+    assert_eq!(other.does(size), "16");
+    saver.does(save);
+    assert_eq!(other.does(size), "5");
+    let mut restore = support::concord(&["restore"]);
+    restore.arg(format!("{}@3", project.path("STATE.md").display()));
+    succeed(restore);
+    assert_eq!(other.does(size), "16", "what a restore brought back");
 }
 
 #[test]

@@ -34,6 +34,18 @@ FILES = [
         ["names::w8_a_file_that_its_writer_still_has_open_is_read_by_its_new_name", "model::what_went_wrong_once_goes_right"],
     ),
     (
+        "W8", "w8-a-rename-that-comes-back-finds-the-writers-inode", "src/mount/coordinated/names.rs",
+        "            self.files.lock().send_round(caller.tid, in_hand.key(), Finds::Current, None);",
+        "            let _ = in_hand.key();",
+        ["names::w8_a_save_by_rename_does_not_stop_the_writer_that_it_waits_for"],
+    ),
+    (
+        "R4", "r4-the-kernel-keeps-the-entry-of-a-renamed-name", "src/mount/coordinated/names.rs",
+        "if moving.leaving().filter(leaves).count() == 0 {",
+        "if moving.leaving().filter(leaves).count() < 9 {",
+        ["names::r4_after_a_save_by_rename_others_are_shown_the_current_version"],
+    ),
+    (
         "W9", "w9-an-open-for-reading-with-o-creat-does-not-wait", "src/mount/route.rs",
         "if self.coordination.is_awaited(caller, &target) {",
         "if self.coordination.is_awaited(caller, &target) && false {",

@@ -48,10 +48,12 @@ SESSIONS = [
         "R3", "r3-a-writer-is-refused-while-somebody-reads", "src/mount/coordinated/open.rs",
         """            return answer(Err(Errno::STALE));
         }
-        if self.files.lock().session_on(node).is_none() {""",
+        let process = opener.proc;
+        let promised =""",
         """            return answer(Err(Errno::BUSY));
         }
-        if self.files.lock().session_on(node).is_none() {""",
+        let process = opener.proc;
+        let promised =""",
         ["readers::r3_readers_and_writers_do_not_wait_for_each_other"],
     ),
     (

@@ -167,12 +167,7 @@ impl fuser::Filesystem for Fs {
         if let Some(target) = self.coordination.target(node(parent), name) {
             return self.lookup_coordinated(caller(request), &target, reply);
         }
-        match self.tree.lookup(caller(request), node(parent), name) {
-            Err(Errno::NOENT) if !self.tree.is_private(node(parent), name).unwrap_or(true) => {
-                reply.entry(&self.tree.ttl(false), &attr::negative(), GENERATION);
-            }
-            result => self.reply_entry(result, reply),
-        }
+        self.lookup_ordinary(caller(request), node(parent), name, reply);
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {

@@ -9,6 +9,7 @@ mod errno;
 mod file;
 mod fs;
 mod handles;
+mod leaving;
 pub mod nodes;
 pub mod pin;
 mod route;

@@ -1,5 +1,6 @@
 //! Requests about coordinated files: from fuser's replies to the answers of [`Coordination`] and back.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,22 @@ impl Fs {
                 );
             }
             Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    /// LOOKUP of an ordinary name. What is there may be kept, and so may that nothing is.
+    pub fn lookup_ordinary(&self, caller: Caller, parent: NodeId, name: &OsStr, reply: ReplyEntry) {
+        let leaves = || self.tree.leaving.holds(&Name::new(parent, name));
+        let left = leaves();
+        let found = self.tree.lookup(caller, parent, name);
+        if left || leaves() {
+            return reply_uncached(found, reply);
+        }
+        match found {
+            Err(Errno::NOENT) if !self.tree.is_private(parent, name).unwrap_or(true) => {
+                reply.entry(&self.tree.ttl(false), &attr::negative(), GENERATION);
+            }
+            result => self.reply_entry(result, reply),
         }
     }
 

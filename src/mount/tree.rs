@@ -13,6 +13,7 @@ use rustix::io::{Errno, Result};
 use super::attr;
 use super::dirs::DirCache;
 use super::handles::Handles;
+use super::leaving::Leaving;
 use super::nodes::{Identity, Name, NodeId, NodeTable, ROOT};
 use super::pin::Pin;
 use super::workers::Workers;
@@ -44,6 +45,8 @@ pub struct Tree {
     pub(super) passthrough: AtomicBool,
     owner: u32,
     notifier: OnceLock<fuser::Notifier>,
+    /// Ordinary names on their way to become coordinated ones.
+    pub leaving: Leaving,
     images: OnceLock<Arc<Images<RealDisk>>>,
 }
 
@@ -115,6 +118,7 @@ impl Tree {
             passthrough: AtomicBool::new(false),
             owner: rustix::process::geteuid().as_raw(),
             notifier: OnceLock::new(),
+            leaving: Leaving::default(),
             images: OnceLock::new(),
         })
     }

@@ -37,6 +37,16 @@ struct Move {
     target: Option<Target>,
 }
 
+impl Move {
+    /// The ordinary names whose files get coordinated ones.
+    fn leaving(&self) -> impl Iterator<Item = &Name> {
+        let exchanged = self.flags.contains(RenameFlags::EXCHANGE);
+        let old = self.source.is_none().then_some(&self.old);
+        let new = (exchanged && self.target.is_none()).then_some(&self.new);
+        old.into_iter().chain(new)
+    }
+}
+
 /// A coordinated name that an operation of zero length has to itself.
 type Held = (SessionId, FileKey);
 
@@ -200,9 +210,15 @@ impl Coordination {
             .chain(&moving.target)
             .map(|found| &found.name)
             .collect();
-        if self.must_look_again(caller, &opener, &names) {
+        if self.must_leave(caller, &moving) || self.must_look_again(caller, &opener, &names) {
             return answer(Err(Errno::STALE));
         }
+        let left: Vec<Name> = moving.leaving().cloned().collect();
+        let tree = Arc::clone(&self.tree);
+        let answer: Answer<()> = Box::new(move |result| {
+            left.iter().for_each(|name| tree.leaving.done(name, caller.tid));
+            answer(result);
+        });
         let targets = moving.source.iter().chain(&moving.target).cloned().collect();
         let process = opener.proc;
         let work = move |this: &Arc<Coordination>| {
@@ -227,6 +243,23 @@ impl Coordination {
             renamed
         };
         self.with_all(caller, opener, targets, work, answer);
+    }
+
+    /// Whether the kernel must first be told to keep nothing under an ordinary name that is about to become a coordinated one. It comes back only once, and may
+    /// have to wait then: until it does, nobody takes over the node that it finds under the coordinated name.
+    fn must_leave(&self, caller: Caller, moving: &Move) -> bool {
+        // A stranger would not be known again.
+        let leaves = |name: &&Name| caller.tid != 0 && self.tree.leaving.sends_round(name, caller.tid);
+        if moving.leaving().filter(leaves).count() == 0 {
+            return false;
+        }
+        for Target { name, .. } in moving.source.iter().chain(&moving.target) {
+            let in_hand = InHand::take(&self.files, &self.key_name(name));
+            self.files
+                .lock()
+                .send_round(caller.tid, in_hand.key(), Finds::Current, None);
+        }
+        true
     }
 
     fn carry_out_rename(&self, caller: Caller, process: crate::session::ProcId, moving: &Move) -> Result<(), Errno> {
@@ -356,15 +389,15 @@ impl Coordination {
                 answer(set.and_then(|()| own.staged(|staged| staged.stat())));
             });
         }
-        let in_the_way = {
+        let in_the_way = || {
             let files = self.files.lock();
-            !files.queue.is_idle(key) || files.expects(key) || self.tree.nodes.open_pin(node).is_some()
+            reroute.is_none()
+                && (!files.queue.is_idle(key) || files.expects(key) || self.tree.nodes.open_pin(node).is_some())
         };
-        if reroute.is_none() && in_the_way {
+        if !self.takes_over(node, in_the_way) {
             self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
             return answer(Err(Errno::STALE));
         }
-        self.tree.nodes.supersede(node, None);
         let process = opener.proc;
         let claim = Claim {
             file: key,

@@ -256,15 +256,17 @@ impl Coordination {
         // before, and a mapping that was made by it would end in SIGBUS.
         let pin = {
             let _opening = self.tree.opening(node);
+            let shadow = shadow_of();
             match self.tree.nodes.open_pin(node) {
-                Some(pin) if shadow_of().is_none() => pin,
-                // What somebody stages is not for others.
-                others => {
+                Some(pin) if shadow.is_none() => pin,
+                open => {
                     let pin = self.current_pin(&target.name)?;
-                    if others.is_none() {
-                        self.tree.nodes.set_open_pin(node, &pin);
-                        self.tree.attributes_changed(node);
+                    match (&shadow, open) {
+                        // What somebody stages is not for others.
+                        (Some(session), _) => session.share_node(Some(Arc::clone(&pin))),
+                        (None, _) => self.tree.nodes.set_open_pin(node, &pin),
                     }
+                    self.tree.attributes_changed(node);
                     pin
                 }
             }
@@ -294,13 +296,10 @@ impl Coordination {
         let nonblock = flags.contains(OFlags::NONBLOCK);
         // Who does not wait is refused on the node that it has.
         let refused = nonblock && self.nearest_of(key, &opener).is_none();
-        if reroute.is_none() && !refused && self.must_go_round(key, node, &opener, truncate) {
+        let in_the_way = || reroute.is_none() && !refused && self.must_go_round(key, node, &opener, truncate);
+        if !self.takes_over(node, in_the_way) {
             self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
             return answer(Err(Errno::STALE));
-        }
-        if self.files.lock().session_on(node).is_none() {
-            // Before the queue admits it: whoever is told of a session must find the current version under another node.
-            self.tree.nodes.supersede(node, None);
         }
         let process = opener.proc;
         let promised = || {
@@ -377,6 +376,19 @@ impl Coordination {
             Err(errno) => answer(Err(errno)),
         };
         self.acquire(&target, claim, Box::new(resume));
+    }
+
+    /// Takes a node from its name, for a session, unless somebody is `in_the_way`. This comes before the queue admits it: whoever is told of the session must find
+    /// the current version under another node.
+    pub(super) fn takes_over(&self, node: NodeId, in_the_way: impl Fn() -> bool) -> bool {
+        if in_the_way() {
+            return false;
+        }
+        if self.files.lock().session_on(node).is_none() {
+            self.tree.nodes.supersede(node, None);
+        }
+        // Who was sent round meanwhile may have found the node by the name still.
+        !in_the_way()
     }
 
     /// Whether an open for writing cannot be served on the node that the thread found.
