@@ -42,6 +42,7 @@ impl Mounted {
             shared_backing: false,
             allow_other: rustix::process::geteuid().is_root(),
             fs_name: "ordinary-test".to_owned(),
+            teller: None,
         };
         let store = RealDisk::open_root(&backing).unwrap();
         let (store, _) = Store::open(RealDisk, store, 0).unwrap();

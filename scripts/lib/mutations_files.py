@@ -34,9 +34,36 @@ FILES = [
         ["names::w8_a_file_that_its_writer_still_has_open_is_read_by_its_new_name", "model::what_went_wrong_once_goes_right"],
     ),
     (
+        "Notices", "notices-a-publish-is-not-told-of", "src/mount/coordinated/close.rs",
+        "self.tree.tell_watchers(session.about.node);",
+        "",
+        [
+            "notices::who_listens_to_changes_only_is_told_once_more_when_the_version_is_there",
+            "notices::watchers_are_told_of_a_restore",
+        ],
+    ),
+    (
+        "Notices", "notices-the-watch-on-what-was-replaced-goes-silent", "src/mount/coordinated/close.rs",
+        "self.tree.tell_watchers(old);",
+        "",
+        ["notices::a_watch_on_the_file_itself_is_told_of_a_publish_while_others_have_it_open"],
+    ),
+    (
+        "Notices", "notices-who-tells-is-not-started-again", "src/mount/notices.rs",
+        "&& status.signal().is_none()",
+        "&& !status.success()",
+        ["notices::a_publish_is_told_of_after_the_process_that_tells_was_killed"],
+    ),
+    (
+        "Notices", "notices-who-tells-makes-a-change", "src/mount/fs.rs",
+        "if self.tree.is_teller(request.pid()) {",
+        "if self.tree.is_teller(request.pid()) && false {",
+        ["notices::what_is_told_changes_no_time_and_makes_no_version"],
+    ),
+    (
         "W8", "w8-a-rename-that-comes-back-finds-the-writers-inode", "src/mount/coordinated/names.rs",
-        "            self.files.lock().send_round(caller.tid, in_hand.key(), Finds::Current, None);",
-        "            let _ = in_hand.key();",
+        "                .send_round(caller.tid, in_hand.key(), Finds::Current, None);",
+        "                .settle(in_hand.key());",
         ["names::w8_a_save_by_rename_does_not_stop_the_writer_that_it_waits_for"],
     ),
     (

@@ -16,6 +16,7 @@ mod restore;
 pub mod rooms;
 mod show;
 mod status;
+mod tell;
 #[cfg(test)]
 mod testing;
 mod unmount;
@@ -67,6 +68,9 @@ enum Command {
     Init(Dir),
     /// Say what this machine and this directory give, and what each lack costs
     Doctor(Dir),
+    /// Be the process of a daemon that tells watchers of publishes
+    #[command(hide = true)]
+    Tell(RequiredDir),
 }
 
 #[derive(Debug, Args)]
@@ -127,6 +131,7 @@ impl Command {
             Self::Recover(_) => "recover",
             Self::Init(_) => "init",
             Self::Doctor(_) => "doctor",
+            Self::Tell(_) => "tell",
         }
     }
 
@@ -142,6 +147,7 @@ impl Command {
             Self::Recover(dir) => recover::run(&dir.dir, rooms, out),
             Self::Init(dir) => init::run(&dir.dir, rooms, out),
             Self::Doctor(dir) => doctor::run(&dir.dir, out),
+            Self::Tell(dir) => tell::run(&dir.dir),
         }
     }
 }

@@ -175,39 +175,7 @@ impl fuser::Filesystem for Fs {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let id = node(ino);
-        let whose = || {
-            let caller = caller(request);
-            let session = self.coordination.stat_of_session(caller, id);
-            session.or_else(|| self.coordination.stat_of_reader(caller, id))
-        };
-        if let Some(stat) = whose() {
-            return reply.attr(&Duration::ZERO, &attr::attributes(id, &stat));
-        }
-        match self
-            .tree
-            .identity(id)
-            .and_then(|identity| Ok((identity.private, self.tree.stat(id)?)))
-        {
-            Ok((private, mut stat)) => {
-                if self.tree.nodes.is_unlinked(id) {
-                    // A version that was replaced has its links in the history only.
-                    stat.st_nlink = 0;
-                }
-                let passing = self.coordination.is_passing(id) || self.coordination.has_readers_elsewhere(id);
-                let ttl = if self.growing(id, &mut stat) || passing || self.tree.is_image(id) {
-                    Duration::ZERO
-                } else {
-                    self.tree.attr_ttl(private, &stat)
-                };
-                reply.attr(&ttl, &attr::attributes(id, &stat));
-            }
-            Err(Errno::STALE) => match self.coordination.stat_of_name(id) {
-                Ok(stat) => reply.attr(&Duration::ZERO, &attr::attributes(id, &stat)),
-                Err(error) => reply.error(reply_errno(error)),
-            },
-            Err(error) => reply.error(reply_errno(error)),
-        }
+        self.attributes(caller(request), node(ino), reply);
     }
 
     fn setattr(
@@ -228,6 +196,9 @@ impl fuser::Filesystem for Fs {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        if self.tree.is_teller(request.pid()) {
+            return self.attributes(caller(request), node(ino), reply);
+        }
         let changes = Changes {
             mode,
             uid,

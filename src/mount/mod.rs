@@ -11,6 +11,7 @@ mod fs;
 mod handles;
 mod leaving;
 pub mod nodes;
+mod notices;
 pub mod pin;
 mod route;
 mod setattr;
@@ -25,6 +26,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use coordinated::{Coordination, RealStore};
+use notices::Notices;
 
 use crate::rules::Rules;
 
@@ -46,6 +48,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// The source that mount(8) shows.
     pub fs_name: String,
+    /// Started to tell watchers of publishes; see [`notices`]. Without it they hear of the writes only.
+    pub teller: Option<Command>,
 }
 
 /// What coordination needs.
@@ -121,6 +125,7 @@ impl Mount {
             shared_backing,
             allow_other,
             fs_name,
+            teller,
         } = options;
         let wrap = |source: io::Error| MountError::Mount {
             path: mountpoint.clone(),
@@ -135,6 +140,9 @@ impl Mount {
             source: errno.into(),
         })?;
         let tree = Arc::new(tree);
+        if let Some(program) = teller {
+            tree.set_notices(Notices::start(program).map_err(wrap)?);
+        }
         let Coordinated {
             store,
             rules,

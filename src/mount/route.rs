@@ -71,6 +71,41 @@ impl Fs {
         }
     }
 
+    /// GETATTR of any node, as this caller sees it.
+    pub fn attributes(&self, caller: Caller, id: NodeId, reply: ReplyAttr) {
+        let whose = || {
+            let session = self.coordination.stat_of_session(caller, id);
+            session.or_else(|| self.coordination.stat_of_reader(caller, id))
+        };
+        if let Some(stat) = whose() {
+            return reply.attr(&Duration::ZERO, &attr::attributes(id, &stat));
+        }
+        match self
+            .tree
+            .identity(id)
+            .and_then(|identity| Ok((identity.private, self.tree.stat(id)?)))
+        {
+            Ok((private, mut stat)) => {
+                if self.tree.nodes.is_unlinked(id) {
+                    // A version that was replaced has its links in the history only.
+                    stat.st_nlink = 0;
+                }
+                let passing = self.coordination.is_passing(id) || self.coordination.has_readers_elsewhere(id);
+                let ttl = if self.growing(id, &mut stat) || passing || self.tree.is_image(id) {
+                    Duration::ZERO
+                } else {
+                    self.tree.attr_ttl(private, &stat)
+                };
+                reply.attr(&ttl, &attr::attributes(id, &stat));
+            }
+            Err(Errno::STALE) => match self.coordination.stat_of_name(id) {
+                Ok(stat) => reply.attr(&Duration::ZERO, &attr::attributes(id, &stat)),
+                Err(error) => reply.error(reply_errno(error)),
+            },
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
     /// open(2) of a coordinated file. Data goes through the daemon: the shadow because it is staged, a version because R2 will bind it at
     /// the first read.
     pub fn open_coordinated(&self, caller: Caller, node: NodeId, target: Target, flags: OFlags, reply: ReplyOpen) {

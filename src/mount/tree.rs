@@ -15,6 +15,7 @@ use super::dirs::DirCache;
 use super::handles::Handles;
 use super::leaving::Leaving;
 use super::nodes::{Identity, Name, NodeId, NodeTable, ROOT};
+use super::notices::Notices;
 use super::pin::Pin;
 use super::workers::Workers;
 use crate::os::creds::Assumed;
@@ -45,6 +46,7 @@ pub struct Tree {
     pub(super) passthrough: AtomicBool,
     owner: u32,
     notifier: OnceLock<fuser::Notifier>,
+    notices: OnceLock<Notices>,
     /// Ordinary names on their way to become coordinated ones.
     pub leaving: Leaving,
     images: OnceLock<Arc<Images<RealDisk>>>,
@@ -118,9 +120,27 @@ impl Tree {
             passthrough: AtomicBool::new(false),
             owner: rustix::process::geteuid().as_raw(),
             notifier: OnceLock::new(),
+            notices: OnceLock::new(),
             leaving: Leaving::default(),
             images: OnceLock::new(),
         })
+    }
+
+    /// By which watchers are told what the kernel does not tell them.
+    pub fn set_notices(&self, notices: Notices) {
+        let _ = self.notices.set(notices);
+    }
+
+    /// Tells watchers (inotify(7)) that what a node shows has changed, or that it has lost its last name.
+    pub fn tell_watchers(&self, id: NodeId) {
+        if let Some(notices) = self.notices.get() {
+            notices.tell(id);
+        }
+    }
+
+    /// Whether a request only tells watchers: see [`Notices`].
+    pub fn is_teller(&self, tid: u32) -> bool {
+        self.notices.get().is_some_and(|notices| notices.is_teller(tid))
     }
 
     /// By which the kernel can be told what it would not notice.

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod creds;
+pub mod handle;
 pub mod peer;
 pub mod pidfd;
 pub mod proc;

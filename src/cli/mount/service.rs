@@ -1,6 +1,7 @@
 //! The mount's face for the control socket, and the wires between rules, store and mount.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -70,6 +71,7 @@ impl MountedProject {
             shared_backing: order.shared_backing,
             allow_other: rustix::process::geteuid().is_root(),
             fs_name: order.backing.to_string_lossy().into_owned(),
+            teller: teller(&order.mountpoint),
         };
         let (look, looked) = bounded(1);
         // Only a hint, sent from the thread that has just published: whoever looks does it past the mount, on a thread of its own.
@@ -286,6 +288,17 @@ impl Shared {
             late: count(Counted::Late),
         }
     }
+}
+
+/// This program once more, for [`crate::cli::tell`]. Files are opened by handle there, which only root may do.
+fn teller(mountpoint: &Path) -> Option<Command> {
+    let root = rustix::process::geteuid().is_root();
+    root.then(|| {
+        // Also when another program has been installed under its name meanwhile.
+        let mut teller = Command::new("/proc/self/exe");
+        teller.args(["tell", "--"]).arg(mountpoint);
+        teller
+    })
 }
 
 fn session(session: crate::mount::coordinated::SessionStatus) -> SessionStatus {

@@ -279,6 +279,7 @@ impl Coordination {
                     self.counts.add(Counted::Stale);
                 }
                 self.published(&path);
+                self.tree.tell_watchers(session.about.node);
                 Outcome::Done {
                     content,
                     version: Some(published.version),
@@ -321,6 +322,7 @@ impl Coordination {
             self.tree.nodes.supersede(old, Some(pin));
             // It has lost its last link in the mounted tree.
             self.tree.attributes_changed(old);
+            self.tree.tell_watchers(old);
         }
     }
 
