@@ -65,6 +65,21 @@ def long_save(text):
 WAYS = [truncate_in_place, rename, redirection, append, overwrite, long_save]
 
 
+def save(way, text):
+    """Saves in a process of its own: descendants of the writer, as the watcher would be of this one, see what it has not published yet."""
+    child = os.fork()
+    if child == 0:
+        try:
+            way(text)
+        except BaseException as error:
+            print(f"{way.__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if status:
+        sys.exit("The save failed: its message is above")
+
+
 def listen(stream, lines):
     for line in stream:
         lines.put(line.strip())
@@ -100,7 +115,7 @@ def try_way(command, way, held, saves):
         for number in range(1, saves + 1):
             time.sleep(BETWEEN_SAVES_SECONDS)
             reader = open(FILE) if held else None
-            way(f"line {number}\n")
+            save(way, f"line {number}\n")
             seen += hear(lines, f"saw line {number}", SEEN_WITHIN_SECONDS)
             if reader:
                 reader.close()
