@@ -69,7 +69,8 @@ have cargo || die "cargo is missing: install Rust 1.95 or later from https://rus
 if [ $quick = no ]; then
     title "== what is missing"
     install_missing fusermount3=fuse3 setfacl=acl setfattr=attr python3=python3 git=git ps=procps node=nodejs mkfs.ext4=e2fsprogs strace=strace \
-        sponge=moreutils jq=jq rsync=rsync vim=vim nano=nano make=make patch=patch
+        sponge=moreutils jq=jq rsync=rsync vim=vim nano=nano make=make patch=patch \
+        entr=entr rg=ripgrep
     [ -e /dev/fuse ] || modprobe fuse 2>/dev/null || true
 fi
 

@@ -290,3 +290,34 @@ print(db.execute('select count(*) from t').fetchone()[0], db.execute('pragma int
         assert_eq!(project.status()["counts"]["publishes"], 0);
     }
 }
+
+/// A rule for a whole tree matches its directories' names too; whoever walks through them does not ask us each time.
+#[test]
+fn directories_that_a_rule_matches_are_looked_up_once() {
+    let rule = "[[rule]]\npaths = [\"**\"]\n";
+    let deep = "d/".repeat(50);
+    let mut project = Project::unmounted(&[("concord.toml", rule), (&format!("{deep}STATE.md"), "deep\n")]);
+    let daemon = project.mount();
+    let requests = || -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{daemon}/io")).unwrap();
+        let reads = io.lines().find_map(|line| line.strip_prefix("syscr: "));
+        reads.unwrap().parse().unwrap()
+    };
+    let file = project.path(&format!("{deep}STATE.md"));
+    assert_eq!(std::fs::read(&file).unwrap(), b"deep\n");
+    let before = requests();
+    for _ in 0..100 {
+        std::fs::metadata(&file).unwrap();
+    }
+    let asked = requests() - before;
+    assert!(asked < 50 * 100 / 2, "{asked} requests");
+    // They are moved, removed and replaced as ever.
+    let sh = |script: &str| succeed(project.sh(script));
+    assert_eq!(sh("mv d/d e; ls d e"), "d:\n\ne:\nd\n");
+    assert_eq!(sh("rmdir d; echo file > d; cat d; rm d; mkdir d; ls d"), "file\n");
+    assert_eq!(sh("mv -T e d; ls d; echo file > e; cat e"), "d\nfile\n");
+    assert_eq!(
+        std::fs::read(project.path(&format!("{}STATE.md", "d/".repeat(49)))).unwrap(),
+        b"deep\n"
+    );
+}

@@ -5,6 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::{Resource, Rlimit};
 use support::{Project, Running, concord, eventually, run, succeed, text, watchdog};
 
 /// Writers of three kinds; each notes outside the mount what a close or rename acknowledged.
@@ -194,4 +195,53 @@ fn f3_a_read_only_tree_is_refused_at_mount() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("Read-only") && said.matches('\n').count() == 1, "{said}");
+}
+
+/// Opens STATE.md for writing, says whether it could, and changes it.
+const SAVER: &str = "import os, sys
+try: fd = os.open('STATE.md', os.O_WRONLY | (os.O_TRUNC if sys.argv[2] == 'truncate' else 0))
+except OSError: sys.exit(print('refused'))
+print('opened')
+try: os.write(fd, sys.argv[1].encode()), os.close(fd)
+except OSError: pass";
+
+/// There are descriptors for some steps of the open and not for the next, whichever that is.
+#[test]
+fn f3_an_open_that_the_daemon_has_no_descriptors_for_is_refused_and_leaves_nothing_behind() {
+    watchdog();
+    let mut project = Project::unmounted(&[("STATE.md", "v00\n")]);
+    let daemon = project.mount();
+    let pid = rustix::process::Pid::from_raw(daemon as i32);
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let limit = |current| {
+        let usual = rustix::process::prlimit(pid, Resource::Nofile, Rlimit { current, maximum });
+        usual.unwrap().current
+    };
+    let shadows = || std::fs::read_dir(project.path(".concord/shadows")).unwrap().count();
+    let mut refused = 0;
+    for spare in 0..24 {
+        let (before, shadows_before) = (project.read("STATE.md"), shadows());
+        let (way, text) = (["truncate", "change"][spare % 2], format!("v{spare:02}\n"));
+        let open = std::fs::read_dir(format!("/proc/{daemon}/fd")).unwrap().count() as u64;
+        let mut save = project.python(SAVER);
+        save.args([&text, way]);
+        let usual = limit(Some(open + spare as u64 / 2));
+        let said = succeed(save);
+        limit(usual);
+        let now = project.read("STATE.md");
+        if said == "refused\n" {
+            refused += 1;
+            assert_eq!(now, before);
+            eventually("its shadow is gone", || shadows() == shadows_before);
+        } else {
+            eventually("the session is over", || {
+                project.status()["sessions"].as_array().unwrap().is_empty()
+            });
+            assert!(now == before || now == text, "{spare}: {now}");
+        }
+    }
+    assert!(refused > 2, "{refused}");
+    succeed(project.sh("echo last > STATE.md"));
+    assert_eq!(project.read("STATE.md"), "last\n");
+    project.unmount();
 }

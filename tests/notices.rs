@@ -2,7 +2,9 @@
 
 mod support;
 
-use support::twin::Twin;
+use std::time::{Duration, Instant};
+
+use support::twin::{Twin, lacks};
 use support::{Project, Running, eventually, succeed};
 
 /// `watch(names)`, and `events()`: what has come since, as `name KIND`, repetitions left out.
@@ -247,5 +249,84 @@ fn tail_follows_a_file_from_version_to_version() {
         };
         succeed(project.sh(&save));
         shows(&line);
+    }
+}
+
+/// `entr` on STATE.md. Its command notes the last line.
+struct Entr<'a> {
+    project: &'a Project,
+    out: std::path::PathBuf,
+    _entr: Running,
+}
+
+impl<'a> Entr<'a> {
+    fn start(project: &'a Project) -> Entr<'a> {
+        let names = project.outside().join("names");
+        std::fs::write(&names, "STATE.md\n").unwrap();
+        let out = project.outside().join("shown");
+        let mut command = project.sh("exec entr -np sh -c 'tail -n 1 STATE.md >> \"$OUT\"' < \"$NAMES\"");
+        command.env("NAMES", names).env("OUT", &out);
+        Entr {
+            project,
+            out,
+            _entr: Running::start(command),
+        }
+    }
+
+    /// Saves until it is told of it: it may not watch yet, or turn just then to the file that was renamed over the last, as in a plain directory. What
+    /// must not be is that it hears nothing any more.
+    fn hears_of(&self, line: &str, save: &str) {
+        let mut saved = None::<Instant>;
+        let start = Instant::now();
+        while !std::fs::read_to_string(&self.out).is_ok_and(|text| text.lines().any(|l| l == line)) {
+            assert!(
+                start.elapsed() < support::command_time_max(),
+                "entr was not told: {save}"
+            );
+            if saved.is_none_or(|at| at.elapsed() > Duration::from_secs(2)) {
+                succeed(self.project.sh(save));
+                saved = Some(Instant::now());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn entr_is_told_of_saves_by_rename_and_of_appends_also_while_others_have_the_file_open() {
+    if lacks("entr") {
+        return;
+    }
+    let project = Project::with(&[("STATE.md", "line 0\n")]);
+    let entr = Entr::start(&project);
+    for number in 0..12 {
+        let line = format!("line {number}");
+        let save = match number % 4 {
+            0 => format!("echo {line} > t; mv t STATE.md"),
+            1 => format!("echo {line} >> STATE.md"),
+            2 => format!("exec 3< STATE.md; echo {line} > t; mv t STATE.md"),
+            _ => format!("exec 3< STATE.md; echo {line} >> STATE.md"),
+        };
+        entr.hears_of(&line, &save);
+    }
+}
+
+/// Its own command must not have the file open, so each is started anew: docs/CONFORMANCE.md, "Watchers".
+#[test]
+fn entr_is_told_of_a_save_in_place_while_nobody_has_the_file_open() {
+    if lacks("entr") {
+        return;
+    }
+    let project = Project::with(&[("STATE.md", "line 0\n")]);
+    for (number, save) in [
+        "echo LINE > STATE.md",
+        "printf 'LINE\\n' 1<> STATE.md",
+        "python3 -c \"open('STATE.md', 'w').write('LINE\\\\n')\"",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let line = format!("line {number} in place");
+        Entr::start(&project).hears_of(&line, &save.replace("LINE", &line));
     }
 }

@@ -192,12 +192,121 @@ fn editors_save() {
             "(sleep 0.5; printf 'typed '; sleep 0.3; printf '\\017\\r'; sleep 0.3; printf '\\030') | TERM=xterm script -qec 'nano -I STATE.md' /dev/null > /dev/null; head -n 1 STATE.md",
         );
     }
-    if !lacks("emacs") {
-        twin.same(
-            "emacs --batch STATE.md --eval '(progn (insert \"emacs \") (save-buffer))' 2> /dev/null; rm -f STATE.md~",
-        );
-    }
     twin.nothing_is_left("editors");
+}
+
+#[test]
+fn emacs_saves() {
+    if lacks("emacs") {
+        return;
+    }
+    let twin = twin();
+    let emacs = |forms: &str| {
+        // It would keep no backup of what lies below /tmp, of which it asks when it visits the file.
+        let forms =
+            format!("(progn (setq backup-enable-predicate (lambda (name) t)) (find-file \"STATE.md\") {forms})");
+        format!("emacs -Q --batch --eval '{forms}' 2> $OUT/said || {{ cat $OUT/said; exit 1; }}; cat STATE.md")
+    };
+    // The first renames the file away, which is a version without content; the second writes in place.
+    for backup in ["(setq backup-by-copying nil)", "(setq backup-by-copying t)"] {
+        let script = emacs(&format!("{backup} (insert \"backed up \") (save-buffer)"));
+        twin.same(&format!("{script}; cat STATE.md~; rm STATE.md~"));
+        twin.nothing_is_left(&script);
+    }
+    let no_backup = "(setq make-backup-files nil)";
+    for (times, forms) in [
+        (1, "(insert \"in place \") (save-buffer)"),
+        (
+            2,
+            "(insert \"first \") (save-buffer) (insert \"second \") (save-buffer)",
+        ),
+        (1, "(setq create-lockfiles t) (insert \"locked \") (save-buffer)"),
+        // By a temporary file that is renamed over it.
+        (1, "(setq file-precious-flag t) (insert \"precious \") (save-buffer)"),
+        (1, "(append-to-file \"appended\\n\" nil \"STATE.md\")"),
+        (1, "(write-region \"all of it\\n\" nil \"STATE.md\")"),
+        (
+            0,
+            "(insert \"never saved\") (do-auto-save) (set-buffer-modified-p nil) (delete-auto-save-file-if-necessary t)",
+        ),
+    ] {
+        twin.saves("STATE.md", times, &emacs(&format!("{no_backup} {forms}")));
+    }
+    // It asks before it overwrites what others have changed meanwhile, and in batch mode that is an error.
+    let overtaken = "(insert \"mine\") (call-process \"sh\" nil nil nil \"-c\" \"echo theirs, longer > STATE.md\") \
+        (condition-case problem (save-buffer) (error (princ \"refused\")))";
+    let said = twin.same(&format!("{} < /dev/null", emacs(&format!("{no_backup} {overtaken}"))));
+    assert!(said.ends_with("refusedtheirs, longer\n"), "{said}");
+    twin.nothing_is_left("emacs");
+}
+
+#[test]
+fn yq_saves() {
+    if lacks("yq") {
+        return;
+    }
+    let twin = Twin::with(&[("data.yaml", "n: 1\nname: plan\n")]);
+    // Two programs have this name; Python's writes JSON unless it is told otherwise.
+    let yq = "yq() { if command yq --version | grep -q mikefarah; then command yq \"$@\"; else command yq -y \"$@\"; fi; }\n";
+    for script in [
+        "yq '.n = 2' data.yaml > data.yaml.tmp && mv data.yaml.tmp data.yaml; cat data.yaml",
+        "yq -i '.n = 3' data.yaml; cat data.yaml",
+        "echo 'n: 4' > data.yaml; yq .n data.yaml",
+        "cp data.yaml $OUT/old; yq '.n = 5' $OUT/old > data.yaml; yq -i '.list = [1, 2]' $OUT/old; cat data.yaml $OUT/old",
+    ] {
+        twin.saves("data.yaml", 1, &format!("{yq}{script}"));
+    }
+    twin.saves("data.yaml", 0, &format!("{yq}yq . data.yaml; yq .n < data.yaml"));
+}
+
+#[test]
+fn ripgrep_finds_what_it_finds_in_a_plain_directory() {
+    if lacks("rg") {
+        return;
+    }
+    let twin = twin();
+    for script in [
+        "rg --sort path -n o",
+        "rg --files --sort path; rg --files --hidden --glob '!.concord' --sort path",
+        "rg --sort path -c '' ; rg -l --sort path two; rg --mmap two STATE.md; rg --no-mmap two STATE.md; rg two < STATE.md",
+        "rg --sort modified -l . > /dev/null; rg --multiline 'one\\ntwo' STATE.md; if rg never; then exit 1; fi",
+        "printf 'notes.txt\\n' > .ignore; rg --files --sort path; rm .ignore",
+        "mkdir -p a/b; echo two > a/b/PLAN.md; rg --sort path two; rg -j 4 -l two | sort; rm -r a",
+    ] {
+        twin.saves("STATE.md", 0, script);
+    }
+    twin.saves(
+        "STATE.md",
+        1,
+        "rg --passthru -N two -r 2 STATE.md > $OUT/new; cat $OUT/new > STATE.md; rg 2 STATE.md",
+    );
+    // As anywhere, the redirection has emptied the file before rg reads it; the writer's own child sees that.
+    twin.saves(
+        "STATE.md",
+        1,
+        "{ rg one STATE.md || echo nothing; } > STATE.md; cat STATE.md",
+    );
+}
+
+/// What others have staged is not found, however rg reads.
+#[test]
+fn ripgrep_finds_versions_only() {
+    if lacks("rg") {
+        return;
+    }
+    let twin = twin();
+    let mut writer = support::Running::start(
+        twin.project
+            .python("import sys; f = open('STATE.md', 'w'); f.write('staged\\n'); f.flush(); print('open', flush=True); sys.stdin.read()"),
+    );
+    assert_eq!(writer.hear(), "open");
+    for way in ["--mmap", "--no-mmap", "-j 1", "--sort path"] {
+        let found = support::succeed(twin.project.sh(&format!("rg {way} -N --no-filename 'staged|three'")));
+        assert_eq!(found, "three\n", "{way}");
+    }
+    assert!(writer.finish().success());
+    let found = support::succeed(twin.project.sh("rg -N --no-filename 'staged|three'"));
+    assert_eq!(found, "staged\n");
 }
 
 /// shared/spec/writers.md's table, in Python.

@@ -479,6 +479,12 @@ FILES = [
         ["durability::f3_what_the_disk_says_to_a_new_shadow_is_said_to_the_writer"],
     ),
     (
+        "F3", "f3-an-open-without-descriptors-leaves-its-shadow", "src/mount/coordinated/open.rs",
+        "let _ = self.store.drop_unwritten(shadow);",
+        "drop(shadow);",
+        ["faults::f3_an_open_that_the_daemon_has_no_descriptors_for_is_refused_and_leaves_nothing_behind"],
+    ),
+    (
         "F3", "f3-a-refused-write-is-published", "src/mount/coordinated/session.rs",
         "self.refused = Some((offset + written as u64, stopped));",
         "self.refused = None;",
@@ -583,6 +589,12 @@ FILES = [
         "if let Some(errno) = private.into_iter().find_map(Result::err) {",
         "if let Some(errno) = private.into_iter().take(0).find_map(Result::err) {",
         ["history::every_way_to_write_to_the_store_through_the_mount_is_refused_with_erofs"],
+    ),
+    (
+        "O1", "o1-directories-that-a-rule-names-are-asked-for-at-each-walk", "src/mount/route.rs",
+        "Ok(entry) if FileType::from_raw_mode(entry.stat.st_mode) == FileType::Directory => {",
+        "Ok(entry) if FileType::from_raw_mode(entry.stat.st_mode) == FileType::Socket => {",
+        ["config::directories_that_a_rule_matches_are_looked_up_once"],
     ),
     (
         "O1", "o1-new-files-are-the-daemons", "src/mount/file.rs",

@@ -24,7 +24,8 @@ stressors=${CONCORD_STRESSORS:-$(stress-ng --class 'filesystem?' 2>&1 | sed -n "
 one() {
     local code=0 out=$work/stress-ng.$TREE.$1.out place=$tree/$1
     mkdir "$place"
-    limit $((seconds + 60)) stress-ng "--$1" 2 --timeout "$seconds" --verify --temp-path "$place" --oomable </dev/null >"$out" 2>&1 || code=$?
+    # It ends its work after $seconds; dirdeep then removes what it made, which takes as long again, and more on a loaded machine.
+    limit $((seconds * 4 + 60)) stress-ng "--$1" 2 --timeout "$seconds" --verify --temp-path "$place" --oomable </dev/null >"$out" 2>&1 || code=$?
     # 3: no resources; 4: not implemented here.
     if grep -q 'fail:' "$out" || { [ $code != 0 ] && [ $code != 3 ] && [ $code != 4 ]; }; then
         failed "$1"

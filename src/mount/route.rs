@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{FileHandle, FopenFlags, ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite};
-use rustix::fs::{OFlags, Stat};
+use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use super::attr;
@@ -30,9 +30,13 @@ const COPY_BYTES_MAX: u64 = 0x7fff_f000;
 const VERSION_TTL: Duration = Duration::from_millis(1);
 
 impl Fs {
-    /// The kernel asks for a coordinated name at each walk; what it then learns of a version's attributes stays true.
+    /// The kernel asks for a coordinated file's name at each walk; what it then learns of a version's attributes stays true.
     pub fn lookup_coordinated(&self, caller: Caller, target: &Target, reply: ReplyEntry) {
         match self.coordination.lookup(caller, target) {
+            // It has no sessions: everybody finds the same one, and a walk below it need not ask again.
+            Ok(entry) if FileType::from_raw_mode(entry.stat.st_mode) == FileType::Directory => {
+                self.reply_entry(Ok(entry), reply);
+            }
             Ok(mut entry) => {
                 let shadow = self.coordination.stat_of_session(caller, entry.id).is_some();
                 let growing = !shadow && self.growing(entry.id, &mut entry.stat);

@@ -21,6 +21,7 @@ use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
 use crate::session::{FileKey, Intent, Opener, ProcId, SessionId};
 use crate::store::record::How;
+use crate::store::{RealDisk, Shadow};
 
 /// What is needed to begin a session once the queue has admitted it.
 pub(super) struct Beginning {
@@ -536,7 +537,7 @@ impl Coordination {
             }
         }
         .map_err(|error| from_io(&error))?;
-        let pin = pin_shadow(&shadow.file)?;
+        let (shadow, pin) = self.pinned(shadow)?;
         let identity = attr::identity(&rustix::fs::fstat(&shadow.file)?, false);
         // Who opens the node at the same time finds this session known, or has the node open already.
         let _opening = node.map(|node| self.tree.opening(node));
@@ -613,7 +614,7 @@ impl Coordination {
                 nanos_now(),
             )
             .map_err(|error| from_io(&error))?;
-        let pin = pin_shadow(&shadow.file)?;
+        let (shadow, pin) = self.pinned(shadow)?;
         let (mark, base_len) = self.logs.of(&name).mark(&content)?;
         let mut staged = Staged::new(shadow, Some(content), false, about.process);
         (staged.mark, staged.base_len) = (Some(mark), base_len);
@@ -621,14 +622,18 @@ impl Coordination {
         self.files.lock().add_session(Arc::clone(&session));
         Ok(session)
     }
-}
 
-fn pin_shadow(file: &std::fs::File) -> Result<Arc<Pin>, Errno> {
-    Ok(Arc::new(Pin::new(
-        rustix::io::fcntl_dupfd_cloexec(file, 3)?,
-        Access::Both,
-        None,
-    )))
+    /// A second descriptor of a shadow, which holds its inode. EMFILE: then there is no session, and the shadow goes.
+    fn pinned(&self, shadow: Shadow<RealDisk>) -> Result<(Shadow<RealDisk>, Arc<Pin>), Errno> {
+        match rustix::io::fcntl_dupfd_cloexec(&shadow.file, 3) {
+            Ok(fd) => Ok((shadow, Arc::new(Pin::new(fd, Access::Both, None)))),
+            Err(errno) => {
+                // What cannot be removed now, the next start removes.
+                let _ = self.store.drop_unwritten(shadow);
+                Err(errno)
+            }
+        }
+    }
 }
 
 /// The current version of a name, open for reading.
