@@ -251,8 +251,8 @@ SESSIONS = [
     ),
     (
         "W5", "w5-every-flush-publishes", "src/mount/coordinated/close.rs",
-        "Ok((processes, _)) if !flusher.is_known() || is_held(&processes, session.about.node.0) => reply(Ok(())),",
-        "Ok((processes, _)) if is_held(&processes, 0) => reply(Ok(())),",
+        "Ok((processes, _)) => Holders::of(session.about.node.0, flusher, processes),",
+        "Ok((processes, _)) => Holders::of(0, flusher, processes),",
         [
             "closing::w5_redirections_publish_once_each",
             "closing::w5_duplicates_forks_and_inherited_descriptors_are_one_session",
@@ -260,13 +260,22 @@ SESSIONS = [
         ],
     ),
     (
-        "W5", "w5-descendants-are-not-asked", "src/mount/coordinated/close.rs",
-        """            || proc::descendants(*pid)
-                .iter()
+        "W3", "w3-a-session-dies-with-its-openers-kinship", "src/mount/coordinated/holders.rs",
+        "let new = session.inherit(heirs);",
+        "let new = session.inherit(heirs.into_iter().take(0));",
+        [
+            "travelling::w3_a_child_that_goes_on_with_its_parents_descriptor_holds_the_session",
+            "travelling::w5_children_that_outlive_their_parent_are_one_session_also_when_only_one_has_closed",
+        ],
+    ),
+    (
+        "W5", "w5-descendants-are-not-asked", "src/mount/coordinated/holders.rs",
+        """        let heirs = proc::descendants(flusher.tgid)
+            .into_iter()
 """,
-        """            || proc::descendants(*pid)
-                .iter()
-                .take(0)
+        """        let heirs = proc::descendants(flusher.tgid)
+            .into_iter()
+            .take(0)
 """,
         [
             "closing::w5_a_grandchild_that_outlives_both_publishes_when_it_closes",
@@ -412,8 +421,8 @@ SESSIONS = [
     ),
     (
         "W5", "w5-a-strangers-first-close-publishes", "src/mount/coordinated/close.rs",
-        "!flusher.is_known() || is_held(&processes, session.about.node.0)",
-        "flusher.is_known() && is_held(&processes, session.about.node.0)",
+        "Ok(_) if !flusher.is_known() => return reply(Ok(())),",
+        "Ok(_) if !flusher.is_known() && session.about.id.0 == 0 => return reply(Ok(())),",
         ["containers::w5_shells_of_another_pid_namespace_publish_once_and_whole"],
     ),
     (

@@ -15,6 +15,7 @@ mod directories;
 mod files;
 mod flock;
 mod handles;
+mod holders;
 mod linked;
 mod locks;
 mod names;

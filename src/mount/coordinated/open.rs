@@ -162,7 +162,8 @@ impl Coordination {
         let session = self.files.lock().session_on(node).cloned()?;
         if let Some(pin) = session.shared() {
             let opener = caller::opener(caller);
-            if opener.proc != session.about.process && !opener.ancestors.contains(&session.about.process) {
+            let mut lineage = std::iter::once(&opener.proc).chain(&opener.ancestors);
+            if !lineage.any(|process| session.is_held_by(process)) {
                 return rustix::fs::fstat(pin.fd()).ok();
             }
         }
@@ -618,6 +619,7 @@ impl Coordination {
         let mut staged = Staged::new(shadow, Some(content), false, about.process);
         (staged.mark, staged.base_len) = (Some(mark), base_len);
         let session = Arc::new(Session::new(about, name, pin, staged));
+        session.inherit(ended.heirs());
         self.files.lock().add_session(Arc::clone(&session));
         Ok(session)
     }
