@@ -269,6 +269,12 @@ SESSIONS = [
         ],
     ),
     (
+        "W9", "w9-what-open-asked-for-is-not-looked-up", "src/mount/coordinated/open.rs",
+        "Err(Errno::NOENT) => creates.or_else(|| creator::asked(caller)),",
+        "Err(Errno::NOENT) => creates.or_else(|| creator::asked(caller).filter(|_| false)),",
+        ["names::w9_who_waited_with_o_creat_for_a_file_that_was_removed_creates_it"],
+    ),
+    (
         "W5", "w5-descendants-are-not-asked", "src/mount/coordinated/holders.rs",
         """        let heirs = proc::descendants(flusher.tgid)
             .into_iter()
@@ -422,7 +428,7 @@ SESSIONS = [
     (
         "W5", "w5-a-strangers-first-close-publishes", "src/mount/coordinated/close.rs",
         "Ok(_) if !flusher.is_known() => return reply(Ok(())),",
-        "Ok(_) if !flusher.is_known() && session.about.id.0 == 0 => return reply(Ok(())),",
+        "Ok(_) if !flusher.is_known() => Holders::default(),",
         ["containers::w5_shells_of_another_pid_namespace_publish_once_and_whole"],
     ),
     (

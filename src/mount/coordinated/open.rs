@@ -11,7 +11,7 @@ use super::handles::Writer;
 use super::permission;
 use super::session::{About, Session, Staged};
 use super::wait::Claim;
-use super::{Answer, Coordination, Target, caller, nanos_now, place};
+use super::{Answer, Coordination, Target, caller, creator, nanos_now, place};
 use crate::mount::attr;
 use crate::mount::entry::Entry;
 use crate::mount::errno::from_io;
@@ -498,6 +498,10 @@ impl Coordination {
         let dir = self.directory(target.name.parent)?;
         let who = self.descriptions.of(process, caller.uid);
         let (base, mark, base_len) = self.base_of(target, truncate)?;
+        let creates = match &base {
+            Err(Errno::NOENT) => creates.or_else(|| creator::asked(caller)),
+            _ => creates,
+        };
         let base = match base {
             Err(Errno::NOENT) if creates.is_some() => None,
             opened => Some(opened?),
