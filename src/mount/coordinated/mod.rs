@@ -11,6 +11,7 @@ mod close;
 mod counts;
 mod creator;
 mod databases;
+mod departed;
 mod directories;
 mod files;
 mod flock;
