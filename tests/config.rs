@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{Project, concord, eventually, run, succeed, text, watchdog};
+use support::{Project, concord, eventually, refused, run, succeed, text, watchdog};
 
 /// The built-in rules hold before those of the file.
 const ONLY_MD: &str = "[[rule]]\npaths = [\"*.md\"]\n";
@@ -20,10 +20,7 @@ fn is_coordinated(project: &Project, name: &str) -> bool {
 fn refused_to_mount(project: &Project, arguments: &[&str]) -> String {
     let mut command = concord(&["mount"]);
     command.args(arguments).arg(project.root());
-    let output = run(command);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert_eq!(said.matches('\n').count(), 1, "one line: {said}");
+    let said = refused(&run(command));
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(project.root().to_str().unwrap()), "nothing is mounted");
     said

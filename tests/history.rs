@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use support::{Project, Running, concord, eventually, run, succeed, text, watchdog};
+use support::{Project, Running, concord, eventually, refused, run, succeed, text, watchdog};
 
 /// The keys that issue and contract promise for each version, in their order.
 const PROMISED: [&str; 10] = [
@@ -38,13 +38,6 @@ fn concord_in(dir: &Path, arguments: &[&str]) -> Output {
     let mut command = concord(arguments);
     command.current_dir(dir);
     run(command)
-}
-
-fn refused(output: &Output) -> String {
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert_eq!(said.matches('\n').count(), 1, "one line: {said}");
-    said
 }
 
 #[test]

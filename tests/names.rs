@@ -485,3 +485,34 @@ fn w8_what_is_written_after_a_rename_that_failed_stays_with_its_file() {
         ("V1".to_owned(), "o1".to_owned())
     );
 }
+
+/// The kernel has found the file, and does not say that the open may create it.
+#[test]
+fn w9_who_waited_with_o_creat_for_a_file_that_was_removed_creates_it() {
+    let project = project();
+    let (mut holder, mut creator) = (Puppet::new(&project), Puppet::new(&project));
+    let mut other = Puppet::new(&project);
+    creator.does("os.umask(0o027)");
+    holder.does("fd = os.open('STATE.md', os.O_RDWR)");
+    creator.starts("fd = os.open('STATE.md', os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)");
+    project.await_sessions(1, 1);
+    other.starts("os.open('STATE.md', os.O_WRONLY)");
+    project.await_sessions(1, 2);
+    assert_eq!(holder.does("os.unlink('STATE.md'), os.close(fd)"), "(None, None)");
+    assert_eq!(creator.says(), "ok");
+    assert!(!project.path("STATE.md").exists(), "it appears with its content");
+    assert_eq!(
+        creator.does("os.write(fd, b'new'), os.unlink('STATE.md'), os.close(fd)"),
+        "(3, None, None)"
+    );
+    assert_eq!(other.says(), "ENOENT", "it did not ask to create anything");
+    // Not removed again.
+    std::fs::write(project.path("STATE.md"), "once more").unwrap();
+    holder.does("fd = os.open('STATE.md', os.O_RDWR)");
+    creator.starts("put('STATE.md', 'new', os.O_WRONLY | os.O_CREAT)");
+    project.await_sessions(1, 1);
+    assert_eq!(holder.does("os.unlink('STATE.md'), os.close(fd)"), "(None, None)");
+    assert_eq!(creator.says(), "None");
+    assert_eq!(project.read("STATE.md"), "new");
+    assert_eq!(creator.does("oct(os.stat('STATE.md').st_mode)"), "0o100640");
+}

@@ -419,6 +419,58 @@ print(open(F).read(), open('OTHER.md').read())",
     ));
 }
 
+/// Nothing is staged for an ordinary name, and others have the file open by it.
+#[test]
+fn w8_a_holders_file_under_an_ordinary_name_is_a_file_like_any_other() {
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    for changed in ["fd", "os.write(fd, b'v2')"] {
+        holder.does("fd = os.open('STATE.md', os.O_RDWR)");
+        holder.does(changed);
+        holder.does("os.rename('STATE.md', 'state.bin')");
+        other.does("r = os.open('state.bin', os.O_RDONLY)");
+        let later = "os.ftruncate(fd, 0), os.pwrite(fd, b'LATER', 0), os.fsync(fd)";
+        assert_eq!(holder.does(later), "(None, 5, None)");
+        assert_eq!(
+            other.does("os.pread(r, 99, 0), get('state.bin')"),
+            "(b'LATER', 'LATER')"
+        );
+        assert_eq!(holder.does("os.close(fd)"), "None");
+        assert_eq!(
+            other.does("get('state.bin'), os.pread(r, 99, 0)"),
+            "('LATER', b'LATER')"
+        );
+        assert_eq!(
+            other.does("put('state.bin', ' still', os.O_WRONLY | os.O_APPEND)"),
+            "None"
+        );
+        assert_eq!(project.read("state.bin"), "LATER still");
+        other.does("(os.close(r), os.rename('state.bin', 'STATE.md'))");
+        assert_eq!(project.read("STATE.md"), "LATER still");
+    }
+    // Its name is removed, and the kernel remembers that: what is written later goes with it.
+    holder.does("fd = os.open('STATE.md', os.O_RDWR)");
+    holder.does("(os.write(fd, b'v3'), os.rename('STATE.md', 'state.bin'))");
+    assert_eq!(
+        other.does("os.unlink('state.bin'), os.path.exists('state.bin')"),
+        "(None, False)"
+    );
+    assert_eq!(
+        holder.does("os.write(fd, b'v4'), os.pread(fd, 4, 0), os.close(fd)"),
+        "(2, b'v3v4', None)"
+    );
+    assert_eq!(
+        other.does("os.path.exists('state.bin'), 'state.bin' in os.listdir()"),
+        "(False, False)"
+    );
+    assert_eq!(
+        other.does("put('state.bin', 'another'), get('state.bin')"),
+        "(None, 'another')"
+    );
+    assert_eq!(project.status()["counts"]["late"], 0);
+    assert!(project.recovered().is_empty());
+}
+
 #[test]
 fn w9_a_directory_in_which_somebody_creates_a_file_is_not_empty() {
     let project = project();

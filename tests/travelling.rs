@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use support::puppet::Puppet;
-use support::{Project, Running, eventually, wait, watchdog};
+use support::{Project, Running, eventually, succeed, wait, watchdog};
 
 fn project() -> Project {
     watchdog();
@@ -165,6 +165,60 @@ time.sleep(0.2)";
     let history = project.history("STATE.md");
     assert!(history.len() <= 3, "once, or once late: {history:?}");
     assert!(project.recovered().is_empty());
+}
+
+#[test]
+fn w3_a_child_that_goes_on_with_its_parents_descriptor_holds_the_session() {
+    let project = project();
+    // Without waiting, so that a stranger's open would fail at once.
+    let program = "import os, time
+parent = os.getpid()
+fd = os.open('NEW.md', os.O_WRONLY | os.O_CREAT)
+os.write(fd, b'parent ')
+if os.fork(): os._exit(0)
+while os.getppid() == parent: time.sleep(0.005)
+two = os.open('NEW.md', os.O_RDWR | os.O_NONBLOCK)
+print(os.stat('NEW.md').st_size, os.read(two, 99))
+if os.fork() == 0:
+    os.write(os.open('NEW.md', os.O_WRONLY | os.O_NONBLOCK), b'PARENT')
+    os._exit(0)
+os.wait()
+os.write(two, b'child')
+os.rename('NEW.md', 'NEWER.md')
+os.close(two)
+os.close(fd)
+print(open('NEWER.md').read())";
+    let said = succeed(project.python(program));
+    let (seen, left) = said.split_once('\n').unwrap();
+    assert_eq!(seen, "7 b'parent '");
+    assert_eq!(left, "PARENT child\n", "{said}");
+}
+
+#[test]
+fn w5_children_that_outlive_their_parent_are_one_session_also_when_only_one_has_closed() {
+    let project = project();
+    let program = "import os, sys, time
+parent = os.getpid()
+fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)
+os.write(fd, b'parent ')
+for name in ('one', 'two'):
+    if os.fork() == 0:
+        for _ in range(12000):
+            if os.getppid() != parent and os.path.exists('../' + name): break
+            time.sleep(0.005)
+        os.write(fd, name.encode())
+        os.close(fd)
+        print(name, flush=True)
+        os._exit(0)
+os._exit(0)";
+    let mut parent = Running::start(project.python(program));
+    for (name, content) in [("one", "version one\n"), ("two", "parent onetwo")] {
+        std::fs::write(project.outside().join(name), "").unwrap();
+        assert_eq!(parent.hear(), name);
+        assert_eq!(project.read("STATE.md"), content);
+    }
+    assert_eq!(project.history("STATE.md").len(), 2);
+    assert_eq!(project.status()["counts"]["late"], 0);
 }
 
 #[test]

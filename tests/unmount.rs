@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::puppet::Puppet;
-use support::{Project, Running, concord, eventually, run, succeed, text, wait, watchdog};
+use support::{Project, Running, concord, eventually, refused, run, succeed, text, wait, watchdog};
 
 const HOLDER: &str = "f=open('STATE.md','w'); f.write('staged\\n'); f.flush(); print('open',flush=True); input(); f.close(); print('closed',flush=True)";
 
@@ -25,14 +25,6 @@ fn on(verb: &[&str], dir: &Path) -> Output {
     let mut command = concord(verb);
     command.arg(dir);
     run(command)
-}
-
-/// The one line with which a command refused.
-fn refused(output: &Output) -> String {
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert_eq!(said.matches('\n').count(), 1, "one line: {said}");
-    said
 }
 
 /// A process that was no child of ours is gone, or at most a zombie of whoever adopted it.

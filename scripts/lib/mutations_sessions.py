@@ -251,8 +251,8 @@ SESSIONS = [
     ),
     (
         "W5", "w5-every-flush-publishes", "src/mount/coordinated/close.rs",
-        "Ok((processes, _)) if !flusher.is_known() || is_held(&processes, session.about.node.0) => reply(Ok(())),",
-        "Ok((processes, _)) if is_held(&processes, 0) => reply(Ok(())),",
+        "Ok((processes, _)) => Holders::of(session.about.node.0, flusher, processes),",
+        "Ok((processes, _)) => Holders::of(0, flusher, processes),",
         [
             "closing::w5_redirections_publish_once_each",
             "closing::w5_duplicates_forks_and_inherited_descriptors_are_one_session",
@@ -260,13 +260,34 @@ SESSIONS = [
         ],
     ),
     (
-        "W5", "w5-descendants-are-not-asked", "src/mount/coordinated/close.rs",
-        """            || proc::descendants(*pid)
-                .iter()
+        "W3", "w3-a-session-dies-with-its-openers-kinship", "src/mount/coordinated/holders.rs",
+        "let new = session.inherit(heirs);",
+        "let new = session.inherit(heirs.into_iter().take(0));",
+        [
+            "travelling::w3_a_child_that_goes_on_with_its_parents_descriptor_holds_the_session",
+            "travelling::w5_children_that_outlive_their_parent_are_one_session_also_when_only_one_has_closed",
+        ],
+    ),
+    (
+        "W9", "w9-what-open-asked-for-is-not-looked-up", "src/mount/coordinated/open.rs",
+        "Err(Errno::NOENT) => creates.or_else(|| creator::asked(caller)),",
+        "Err(Errno::NOENT) => creates.or_else(|| creator::asked(caller).filter(|_| false)),",
+        ["names::w9_who_waited_with_o_creat_for_a_file_that_was_removed_creates_it"],
+    ),
+    (
+        "W8", "w8-handles-of-a-file-with-an-ordinary-name-stay-a-sessions", "src/mount/coordinated/names.rs",
+        "if renamed.is_ok() {\n                own.iter().chain(exchanged)",
+        "if renamed.is_err() {\n                own.iter().chain(exchanged)",
+        ["openers::w8_a_holders_file_under_an_ordinary_name_is_a_file_like_any_other"],
+    ),
+    (
+        "W5", "w5-descendants-are-not-asked", "src/mount/coordinated/holders.rs",
+        """        let heirs = proc::descendants(flusher.tgid)
+            .into_iter()
 """,
-        """            || proc::descendants(*pid)
-                .iter()
-                .take(0)
+        """        let heirs = proc::descendants(flusher.tgid)
+            .into_iter()
+            .take(0)
 """,
         [
             "closing::w5_a_grandchild_that_outlives_both_publishes_when_it_closes",
@@ -412,8 +433,8 @@ SESSIONS = [
     ),
     (
         "W5", "w5-a-strangers-first-close-publishes", "src/mount/coordinated/close.rs",
-        "!flusher.is_known() || is_held(&processes, session.about.node.0)",
-        "flusher.is_known() && is_held(&processes, session.about.node.0)",
+        "Ok(_) if !flusher.is_known() => return reply(Ok(())),",
+        "Ok(_) if !flusher.is_known() => Holders::default(),",
         ["containers::w5_shells_of_another_pid_namespace_publish_once_and_whole"],
     ),
     (

@@ -70,6 +70,15 @@ impl Handles {
         self.table.read().values().filter_map(appender).collect()
     }
 
+    /// All handles of sessions, with their numbers.
+    pub fn writers(&self) -> Vec<(u64, Arc<Writer>)> {
+        let writer = |(number, handle): (&u64, &Handle)| match handle {
+            Handle::Writer(writer) => Some((*number, Arc::clone(writer))),
+            _ => None,
+        };
+        self.table.read().iter().filter_map(writer).collect()
+    }
+
     /// The handle with this number is another from now on.
     pub fn replace(&self, number: u64, handle: Handle) {
         if let Some(known) = self.table.write().get_mut(&number) {

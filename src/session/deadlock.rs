@@ -47,7 +47,10 @@
 //!   that ended holds no place in a line. Where /proc was read in a bad moment, the bounded wait still ends it.)
 //! - A waiter leaves without being admitted (cancelled, timed out, refused): kin behind it that had its place fall
 //!   back to a later one, and now wait for strangers in between. These are looked at again, in order of arrival, and
-//!   the one that closes a cycle is refused. This is the only way that a cycle can close without a new open.
+//!   the one that closes a cycle is refused.
+//! - Somebody inherits a session: all in line wait for the heir, too. They are looked at again in the same way.
+//!
+//! The last two are the only ways that a cycle can close without a new open.
 //!
 //! # Cost
 //!

@@ -29,6 +29,16 @@ pub struct Session {
     pub since: Millis,
     pub(super) intent: Intent,
     pub(super) lease_end: Millis,
+    /// Others that hold it by now: see [`Queue::inherit`](super::Queue::inherit).
+    pub(super) heirs: Vec<ProcId>,
+}
+
+impl Session {
+    /// All processes that hold it, as far as they are known.
+    pub(super) fn holders(&self) -> impl Iterator<Item = ProcId> {
+        let known = std::iter::once(&self.proc).filter(|proc| proc.is_known());
+        known.chain(&self.heirs).copied()
+    }
 }
 
 /// A waiting request, as seen from outside.
@@ -116,12 +126,8 @@ impl Line {
     }
 
     pub fn add_session(&mut self, session: Session) {
-        if session.proc.is_known() {
-            let held = self.held.entry(session.proc).or_default();
-            held.all += 1;
-            if session.intent != Intent::Instant {
-                held.joinable.insert(session.id);
-            }
+        for holder in session.holders() {
+            hold(&mut self.held, holder, &session);
         }
         self.leases.insert((session.lease_end, session.id));
         self.sessions.insert(session.id, session);
@@ -130,14 +136,34 @@ impl Line {
     pub fn remove_session(&mut self, id: SessionId) -> Option<Session> {
         let session = self.sessions.remove(&id)?;
         self.leases.remove(&(session.lease_end, id));
-        if let Some(held) = self.held.get_mut(&session.proc) {
-            held.all -= 1;
-            held.joinable.remove(&id);
-            if held.all == 0 {
-                self.held.remove(&session.proc);
+        for holder in session.holders() {
+            if let Some(held) = self.held.get_mut(&holder) {
+                held.all -= 1;
+                held.joinable.remove(&id);
+                if held.all == 0 {
+                    self.held.remove(&holder);
+                }
             }
         }
         Some(session)
+    }
+
+    /// One more process holds a session; `false` when it did before.
+    pub fn add_heir(&mut self, id: SessionId, heir: ProcId) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return false;
+        };
+        let is_new = heir.is_known() && session.holders().all(|holder| holder != heir);
+        if is_new {
+            session.heirs.push(heir);
+            hold(&mut self.held, heir, session);
+        }
+        is_new
+    }
+
+    /// The numbers of all waiters.
+    pub fn arrivals(&self) -> impl Iterator<Item = Arrival> {
+        self.waiters.keys().copied()
     }
 
     /// Whether one of these processes holds a session here.
@@ -268,6 +294,14 @@ impl Line {
         self.by_place
             .range(range)
             .filter_map(|(_, arrival)| self.waiters.get(arrival))
+    }
+}
+
+fn hold(index: &mut HashMap<ProcId, Held>, holder: ProcId, session: &Session) {
+    let held = index.entry(holder).or_default();
+    held.all += 1;
+    if session.intent != Intent::Instant {
+        held.joinable.insert(session.id);
     }
 }
 

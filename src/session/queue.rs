@@ -112,8 +112,35 @@ impl Queue {
         };
         if let Some(session) = line.remove_session(session) {
             self.locate(session.proc, file);
+            session.heirs.iter().for_each(|heir| self.locate(*heir, file));
         }
         let wakes = self.grant_if_free(now, file);
+        self.settle(file);
+        wakes
+    }
+
+    /// These processes hold the session too: they go on with its descriptor, and who opened it may be gone, and with it
+    /// the kinship by which they were known. From now on they and their descendants are its lineage (W3).
+    ///
+    /// Those of them that wait for the file are admitted. The others in line wait for the heirs as well: who closes a
+    /// cycle by that is refused (`Deadlock`). A session that is not open (any more) changes nothing.
+    pub fn inherit(&mut self, now: Millis, session: SessionId, heirs: &[ProcId]) -> Vec<Wake> {
+        let Some(&file) = self.sessions.get(&session) else {
+            return Vec::new();
+        };
+        let mut party = BTreeSet::new();
+        for &heir in heirs {
+            let Some(line) = self.lines.get_mut(&file) else { break };
+            if line.add_heir(session, heir) {
+                party.append(&mut line.kin(heir));
+                self.locate(heir, file);
+            }
+        }
+        let mut wakes = Vec::new();
+        self.admit_party(now, file, party, &mut wakes);
+        let waiting = self.lines.get(&file).into_iter().flat_map(Line::arrivals);
+        let looked_at = waiting.map(|arrival| (arrival, file)).collect();
+        wakes.append(&mut self.reexamine(looked_at));
         self.settle(file);
         wakes
     }
@@ -229,6 +256,7 @@ impl Queue {
             since: now,
             intent: request.intent,
             lease_end,
+            heirs: Vec::new(),
         };
         self.lines.entry(file).or_default().add_session(session);
         self.locate(request.proc, file);
@@ -264,11 +292,24 @@ impl Queue {
     /// arrival: they must not wait for their own (W3).
     fn grant_if_free(&mut self, now: Millis, file: FileKey) -> Vec<Wake> {
         let mut wakes = Vec::new();
-        let mut pushed_back = BTreeSet::new();
-        let mut party = match self.lines.get(&file) {
+        let party = match self.lines.get(&file) {
             Some(line) if line.is_free() => line.first_and_kin(),
             _ => return wakes,
         };
+        let pushed_back = self.admit_party(now, file, party, &mut wakes);
+        wakes.append(&mut self.reexamine(pushed_back));
+        wakes
+    }
+
+    /// Admits these, who need not wait, and with them all of their lineage; gives those who may have been pushed back.
+    fn admit_party(
+        &mut self,
+        now: Millis,
+        file: FileKey,
+        mut party: BTreeSet<Arrival>,
+        wakes: &mut Vec<Wake>,
+    ) -> BTreeSet<(Arrival, FileKey)> {
+        let mut pushed_back = BTreeSet::new();
         while !party.is_empty() {
             let (admitted, mut others) = self.depart(file, &party);
             pushed_back.append(&mut others);
@@ -276,7 +317,7 @@ impl Queue {
             for Waiter { request, .. } in admitted {
                 let admission = self
                     .admit(now, file, &request)
-                    .expect("the first finds the file free, the rest its kin");
+                    .expect("it finds the file free, or its kin there");
                 wakes.push(Wake::Granted {
                     ticket: request.ticket,
                     admission,
@@ -286,8 +327,7 @@ impl Queue {
                 }
             }
         }
-        wakes.append(&mut self.reexamine(pushed_back));
-        wakes
+        pushed_back
     }
 
     /// Finds the new places of waiters that lost a request of their own lineage further ahead. They now wait for

@@ -11,7 +11,7 @@ use super::append::GrowthName;
 use super::disk::{Disk, Kind, Stat};
 use super::files::content_name;
 use super::history::{Key, found};
-use super::record::{JournalLine, RecoveredKind, RecoveredRecord, VersionRecord, decode_path, encode_path};
+use super::record::{JournalLine, RecoveredKind, VersionRecord, decode_path, encode_path};
 use super::shadow::ShadowName;
 use super::{Place, Store};
 
@@ -141,23 +141,9 @@ impl<D: Disk> Store<D> {
             true => "its session had not been published when concordfs or the machine stopped",
             false => "it is a replaced version of a file whose name was lost",
         };
-        let record = RecoveredRecord {
-            kind: RecoveredKind::Staged,
-            path: path.map(encode_path),
-            time: now,
-            bytes: stat.size,
-            reason: reason.to_owned(),
-            who: line.map(|line| line.who.clone()),
-            based_on: line.and_then(|line| line.based_on),
-        };
-        let path = record.path.clone();
+        let record = self.aside(path, &stat, RecoveredKind::Staged, reason, line, now);
         let at = self.set_aside(&self.shadows, &text, record)?;
-        Ok(Some(RecoveryItem {
-            action: Action::Kept,
-            path,
-            at: format!("recovered/{at}"),
-            reason: reason.to_owned(),
-        }))
+        Ok(Some(self.kept(at, path, reason)))
     }
 
     /// The publish had been committed: `text` leads to the replaced content. Its number is that of the record that knows it,

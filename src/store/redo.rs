@@ -130,7 +130,8 @@ impl<D: Disk> Store<D> {
         disk.unlink(dir, &text)
     }
 
-    fn aside(
+    /// The record of what is set aside.
+    pub(super) fn aside(
         &self,
         path: Option<&Path>,
         stat: &Stat,
@@ -150,7 +151,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    fn kept(&self, at: String, path: Option<&Path>, why: &str) -> RecoveryItem {
+    /// What the user is told of it; it is in `recovered/` as `at`.
+    pub(super) fn kept(&self, at: String, path: Option<&Path>, why: &str) -> RecoveryItem {
         RecoveryItem {
             action: Action::Kept,
             path: path.map(encode_path),

@@ -63,6 +63,15 @@ impl World {
         // Two handles of one file are not told apart by what /proc shows.
         let same = |kind: &Kind| matches!(kind, Kind::Appender { name: other, .. } if *other == name);
         let used = self.is_used(&known, same);
+        let appends = |other: &super::world::Description| same(&other.kind) && other.descriptors > 0;
+        let alone = self.descriptions.iter().filter(|other| appends(other)).count() <= 1;
+        let heirs = self.left_to(by, same);
+        if let Kind::Appender { held, known, .. } = &mut self.descriptions[number].kind
+            && (alone || !held.is_empty())
+        {
+            // Otherwise nobody looks who else has it.
+            known.extend(heirs);
+        }
         let last = self.descriptions[number].descriptors == 0;
         if used && !last {
             return;

@@ -100,14 +100,7 @@ impl World {
         match self.admit(by, name, !how.truncate, how.nonblock) {
             Admission::Stranger => SKIP,
             Admission::Refused(why) => errno(why),
-            Admission::Wait => {
-                // The kernel tells of O_CREAT only where it found nothing: who waits for a file that is removed meanwhile gets ENOENT.
-                let how = How {
-                    create: how.create && found.is_none(),
-                    ..how
-                };
-                self.wait(by, name, Pending::Open { slot, name, how })
-            }
+            Admission::Wait => self.wait(by, name, Pending::Open { slot, name, how }),
             Admission::Start | Admission::Join(_) | Admission::Private => self.open_admitted(by, slot, name, how),
         }
     }

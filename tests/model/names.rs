@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::ops::{Name, RW};
 use super::puppets::Answer;
 use super::queue::Admission;
-use super::world::{Change, Expected, Inode, Pending, Sid, What, World};
+use super::world::{Change, Expected, Inode, Kind, Pending, Sid, Stage, What, World};
 
 fn errno(name: &str) -> Expected {
     Expected::Is(Answer::errno(name))
@@ -99,7 +99,18 @@ impl World {
         if answer != Answer::Done {
             return answer;
         }
-        moving.into_iter().for_each(|(own, to)| self.sessions[own].name = to);
+        moving.iter().for_each(|(own, to)| self.sessions[*own].name = *to);
+        for (own, _) in moving.iter().filter(|(_, to)| !to.is_coordinated()) {
+            // Under an ordinary name its descriptors are those of any file.
+            let Stage::Done(inode) = self.sessions[*own].stage else {
+                continue;
+            };
+            for description in &mut self.descriptions {
+                if matches!(description.kind, Kind::Writer { session } if session == *own) {
+                    description.kind = Kind::Ordinary { inode };
+                }
+            }
+        }
         let gone = match what {
             What::Rename(..) => own[1],
             What::Unlink(_) => own[0],

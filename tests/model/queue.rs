@@ -26,7 +26,10 @@ impl World {
             return Admission::Start;
         }
         let lineage = self.lineage(process);
-        let holds = |pid: &Pid| line.holders.iter().any(|(owner, _)| owner == pid);
+        let holds = |pid: &Pid| {
+            let mut holders = line.holders.iter();
+            holders.any(|(owner, session)| owner == pid || self.heirs(*session).contains(pid))
+        };
         if lineage.iter().any(holds) {
             return match self.nearest(process, name) {
                 Some(session) if joins && !self.sessions[session].unlinked => Admission::Join(session),
@@ -74,7 +77,9 @@ impl World {
         let line = &self.lines[&name];
         let waiting = line.waiters.iter().take(place).map(|waiter| self.pid(waiter.process));
         let ahead = waiting.take_while(|pid| !lineage.contains(pid));
-        line.holders.iter().map(|(pid, _)| *pid).chain(ahead).collect()
+        let heirs = line.holders.iter().flat_map(|(_, session)| self.heirs(*session));
+        let holders = line.holders.iter().map(|(pid, _)| pid).chain(heirs).copied();
+        holders.chain(ahead).collect()
     }
 
     /// The process waits from now on.
@@ -122,6 +127,7 @@ impl World {
             creates: base.is_none(),
             how: why,
             known: vec![owner],
+            heirs: Vec::new(),
             node: session,
             stage: Stage::Open,
             appended: Vec::new(),
@@ -143,7 +149,7 @@ impl World {
             unlinked: false,
             creates: false,
             how: "late",
-            known: vec![before.owner],
+            known: std::iter::once(before.owner).chain(before.heirs.clone()).collect(),
             stage: Stage::Open,
             appended: Vec::new(),
             ..before
@@ -161,6 +167,15 @@ impl World {
         if !self.sessions[session].known.contains(&by) {
             self.sessions[session].known.push(by);
         }
+        let node = self.sessions[session].node;
+        let is_it = |kind: &Kind| matches!(kind, Kind::Writer { session } if self.sessions[*session].node == node);
+        for heir in self.left_to(by, is_it) {
+            let session = &mut self.sessions[session];
+            session.known.push(heir);
+            if session.owner != heir && !session.heirs.contains(&heir) {
+                session.heirs.push(heir);
+            }
+        }
         if !self.is_held(session) {
             self.end(session, killed);
         }
@@ -175,15 +190,29 @@ impl World {
 
     /// Whether one of those that are known, or a descendant of one, has such a description open for writing.
     pub fn is_used(&self, known: &[Pid], is_such: impl Fn(&Kind) -> bool) -> bool {
-        let holds = |slot: &super::world::Slot| {
+        let mut users = self.users(is_such);
+        users.any(|number| self.lineage(number).iter().any(|pid| known.contains(pid)))
+    }
+
+    /// The descendants of who has closed such a description that have it; none while it has another itself.
+    pub fn left_to(&self, by: Pid, is_such: impl Fn(&Kind) -> bool) -> Vec<Pid> {
+        let users: Vec<usize> = self.users(is_such).collect();
+        if users.iter().any(|number| self.pid(*number) == by) {
+            return Vec::new();
+        }
+        let heirs = users.into_iter().filter(|number| self.lineage(*number).contains(&by));
+        heirs.map(|number| self.pid(number)).collect()
+    }
+
+    /// The processes that have such a description open for writing.
+    fn users(&self, is_such: impl Fn(&Kind) -> bool) -> impl Iterator<Item = usize> {
+        let holds = move |slot: &super::world::Slot| {
             let description = &self.descriptions[slot.description];
             description.how.write && is_such(&description.kind)
         };
-        (0..self.processes.len()).any(|number| {
-            let Some(process) = &self.processes[number] else {
-                return false;
-            };
-            process.slots.iter().flatten().any(holds) && self.lineage(number).iter().any(|pid| known.contains(pid))
+        (0..self.processes.len()).filter(move |number| {
+            let process = self.processes[*number].iter();
+            process.flat_map(|process| process.slots.iter().flatten()).any(&holds)
         })
     }
 

@@ -43,6 +43,8 @@ pub struct Session {
     pub how: &'static str,
     /// Those of which it is known that they use it.
     pub known: Vec<Pid>,
+    /// Those who were left it by who opened it.
+    pub heirs: Vec<Pid>,
     /// What continues a session stands on its node.
     pub node: usize,
     pub stage: Stage,
@@ -223,13 +225,18 @@ impl World {
         processes.any(|process| process.pid == pid && process.slots.iter().flatten().any(uses))
     }
 
-    /// The sessions of a name that `pid` holds: those that it opened, oldest first.
+    /// The sessions of a name that `pid` holds: those that it opened or was left, oldest first.
     pub fn held_by(&self, name: Name, pid: Pid) -> Vec<Sid> {
         let holders = self.lines[&name].holders.iter();
         holders
-            .filter(|(owner, _)| *owner == pid)
+            .filter(|(owner, session)| *owner == pid || self.heirs(*session).contains(&pid))
             .filter_map(|(_, session)| *session)
             .collect()
+    }
+
+    /// Who was left the session.
+    pub fn heirs(&self, session: Option<Sid>) -> &[Pid] {
+        session.map_or(&[], |session| &self.sessions[session].heirs)
     }
 
     /// The newest session of the nearest one of its lineage that has one.

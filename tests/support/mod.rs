@@ -268,6 +268,14 @@ pub fn succeed(command: Command) -> String {
     text(&output.stdout)
 }
 
+/// The one line with which a `concord` command refused.
+pub fn refused(output: &Output) -> String {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.matches('\n').count(), 1, "one line: {said}");
+    said
+}
+
 /// Waits for a child's end, which must come in time.
 pub fn wait(child: &mut Child, at_most: Duration) -> std::process::ExitStatus {
     let start = Instant::now();

@@ -12,9 +12,10 @@ use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 
 use super::append_log::Log;
-use super::close::{Ending, is_held};
+use super::close::Ending;
 use super::creator::first_of;
 use super::files::{Granted, InHand};
+use super::holders::Holders;
 use super::open::Beginning;
 use super::permission::Right;
 use super::session::EndReply;
@@ -121,6 +122,16 @@ impl Appender {
         }
         let matters = !held.tail.is_empty() || held.kept_bytes > 0 || held.log.has_one();
         matters.then(|| held.processes.clone())
+    }
+
+    /// Whether one of these, or a descendant, still has it open. Waits for execve.
+    fn is_held(&self, flusher: ProcId, processes: &[u32]) -> bool {
+        let holders = Holders::of(self.file.node.0, flusher, processes);
+        let heirs = holders.heirs.iter().map(|heir| heir.tgid);
+        let mut held = self.held.lock();
+        let unknown: Vec<u32> = heirs.filter(|heir| !held.processes.contains(heir)).collect();
+        held.processes.extend(unknown);
+        holders.are_there
     }
 }
 
@@ -316,8 +327,8 @@ impl Coordination {
         let process = caller::process(caller);
         self.tree.workers.run(move || {
             let processes = appender.closed_by(process, closing);
-            let is_held = |processes: Vec<u32>| !process.is_known() || is_held(&processes, appender.file.node.0);
-            if processes.is_none_or(is_held) {
+            let goes_on = |processes: Vec<u32>| !process.is_known() || appender.is_held(process, &processes);
+            if processes.is_none_or(goes_on) {
                 reply(this.settle_on_disk(&appender));
             } else {
                 reply(this.finish_append(&appender, closing));

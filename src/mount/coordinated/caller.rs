@@ -41,6 +41,11 @@ pub fn process(caller: Caller) -> ProcId {
     find(caller).map_or(UNKNOWN, |process| id(&process))
 }
 
+/// The process of this id, if there is one.
+pub fn process_of(pid: u32) -> Option<ProcId> {
+    proc::process(pid).as_ref().map(id)
+}
+
 /// The process and its ancestors; only asked for when somebody else holds the file.
 pub fn opener(caller: Caller) -> Opener {
     let process = find(caller);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::caller::UNKNOWN;
 use super::handles::Writer;
+use super::holders::Holders;
 use super::permission;
 use super::session::{EndReply, Outcome, Session, Staged};
 use super::{Coordination, Counted, caller, described, nanos_now, place, publish_info};
@@ -60,9 +60,18 @@ impl Coordination {
             Ok((staged.processes.clone(), written))
         });
         let noted = noted.inspect(|(_, written)| written.iter().for_each(|file| self.store.start_writing(file)));
-        match noted {
+        let holders = match &noted {
             // Whether a process of another pid namespace has it open nobody can tell: RELEASE will.
-            Ok((processes, _)) if !flusher.is_known() || is_held(&processes, session.about.node.0) => reply(Ok(())),
+            Ok(_) if !flusher.is_known() => return reply(Ok(())),
+            Ok((processes, _)) => Holders::of(session.about.node.0, flusher, processes),
+            Err(_) => Holders::default(),
+        };
+        match noted {
+            Ok(_) if holders.are_there => {
+                // Before the answer, after which the flusher may be gone, and its children nobody's.
+                self.bequeath(&session, holders.heirs);
+                reply(Ok(()));
+            }
             Ok(_) => {
                 let taken = session.take();
                 session.on_end(reply);
@@ -342,15 +351,4 @@ fn ending(closing: Closing) -> Ending {
         Closing::Killed => Ending::Killed,
         Closing::Call | Closing::Exec | Closing::Exit => Ending::Closed,
     }
-}
-
-/// Whether any of these processes, or a descendant of one, has the session's node open for writing; yes when one is unknown.
-pub(super) fn is_held(processes: &[u32], node: u64) -> bool {
-    processes.iter().any(|pid| {
-        *pid == UNKNOWN.tgid
-            || proc::holds_for_writing(*pid, node)
-            || proc::descendants(*pid)
-                .iter()
-                .any(|child| proc::holds_for_writing(*child, node))
-    })
 }

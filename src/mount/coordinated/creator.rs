@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::files::{Finds, Granted, InHand};
@@ -14,6 +14,7 @@ use crate::mount::attr;
 use crate::mount::handles::{Handle, Ordinary};
 use crate::mount::nodes::{Name, NodeId};
 use crate::mount::tree::Caller;
+use crate::os::proc;
 use crate::session::{FileKey, Intent, ProcId, SessionId};
 use crate::store::record::How;
 
@@ -117,6 +118,16 @@ impl Coordination {
         };
         self.acquire(&target, claim, Box::new(resume));
     }
+}
+
+/// What open(2) asked for that has found a file, and after its wait finds nothing: the kernel tells of O_CREAT only where it found nothing itself, but the
+/// thread is still in its system call. Whether it may create here is seen when the file is made, as the caller.
+pub(super) fn asked(caller: Caller) -> Option<Creation> {
+    let (mode, umask) = proc::creation(caller.tid).filter(|_| caller.tid != 0)?;
+    Some(Creation {
+        mode: FileType::RegularFile.as_raw_mode() | mode,
+        umask,
+    })
 }
 
 /// A session that finds nothing there, or is made for one change.

@@ -380,6 +380,7 @@ impl Coordination {
             }
             Ok(())
         });
+        self.bequeath(&session, old.heirs());
         self.tree.attributes_changed(node);
         Ok(session)
     }

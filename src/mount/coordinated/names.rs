@@ -240,6 +240,9 @@ impl Coordination {
                 (Ok(()), Some(replaced)) if exchanged.is_none() && moving.old != moving.new => replaced.lose_name(),
                 _ => {}
             }
+            if renamed.is_ok() {
+                own.iter().chain(exchanged).for_each(|own| this.hand_over(own));
+            }
             renamed
         };
         self.with_all(caller, opener, targets, work, answer);

@@ -11,7 +11,7 @@ use super::handles::Writer;
 use super::permission;
 use super::session::{About, Session, Staged};
 use super::wait::Claim;
-use super::{Answer, Coordination, Target, caller, nanos_now, place};
+use super::{Answer, Coordination, Target, caller, creator, nanos_now, place};
 use crate::mount::attr;
 use crate::mount::entry::Entry;
 use crate::mount::errno::from_io;
@@ -163,7 +163,8 @@ impl Coordination {
         let session = self.files.lock().session_on(node).cloned()?;
         if let Some(pin) = session.shared() {
             let opener = caller::opener(caller);
-            if opener.proc != session.about.process && !opener.ancestors.contains(&session.about.process) {
+            let mut lineage = std::iter::once(&opener.proc).chain(&opener.ancestors);
+            if !lineage.any(|process| session.is_held_by(process)) {
                 return rustix::fs::fstat(pin.fd()).ok();
             }
         }
@@ -498,6 +499,10 @@ impl Coordination {
         let dir = self.directory(target.name.parent)?;
         let who = self.descriptions.of(process, caller.uid);
         let (base, mark, base_len) = self.base_of(target, truncate)?;
+        let creates = match &base {
+            Err(Errno::NOENT) => creates.or_else(|| creator::asked(caller)),
+            _ => creates,
+        };
         let base = match base {
             Err(Errno::NOENT) if creates.is_some() => None,
             opened => Some(opened?),
@@ -619,6 +624,7 @@ impl Coordination {
         let mut staged = Staged::new(shadow, Some(content), false, about.process);
         (staged.mark, staged.base_len) = (Some(mark), base_len);
         let session = Arc::new(Session::new(about, name, pin, staged));
+        session.inherit(ended.heirs());
         self.files.lock().add_session(Arc::clone(&session));
         Ok(session)
     }

@@ -59,6 +59,8 @@ pub struct Session {
     /// Holds the shadow's inode; the handles of its node share it.
     pub pin: Arc<Pin>,
     name: Mutex<Name>,
+    /// They go on with its descriptor, and who opened it may be gone: see [`Session::inherit`].
+    heirs: Mutex<Vec<ProcId>>,
     /// Its end was not its handles' end: each begins another session with its next lock or write (flock.rs).
     resumable: AtomicBool,
     /// Its node stands for a version too, which others have open through this pin.
@@ -156,6 +158,7 @@ impl Session {
             creates: staged.base.is_none(),
             pin,
             name: Mutex::new(name),
+            heirs: Mutex::default(),
             resumable: AtomicBool::new(false),
             shared: OnceLock::new(),
             stage: Mutex::new(Stage::Open(Box::new(staged))),
@@ -171,6 +174,30 @@ impl Session {
     /// Its file was renamed.
     pub fn set_name(&self, name: Name) {
         *self.name.lock() = name;
+    }
+
+    /// Whether this process holds it: it opened it, or was seen to go on with it.
+    pub fn is_held_by(&self, process: &ProcId) -> bool {
+        self.about.process == *process || self.heirs.lock().contains(process)
+    }
+
+    /// Those who hold it besides its opener.
+    pub fn heirs(&self) -> Vec<ProcId> {
+        self.heirs.lock().clone()
+    }
+
+    /// These have a descriptor of it that they were given by an ancestor: they hold it from now on. Returns those that did not before.
+    pub fn inherit(&self, heirs: impl IntoIterator<Item = ProcId>) -> Vec<ProcId> {
+        let heirs = heirs.into_iter().filter(|heir| !self.is_held_by(heir));
+        let new: Vec<ProcId> = heirs.collect();
+        self.heirs.lock().extend(&new);
+        let _ = self.staged(|staged| {
+            let unknown = new.iter().filter(|heir| !staged.processes.contains(&heir.tgid));
+            let unknown: Vec<u32> = unknown.map(|heir| heir.tgid).collect();
+            staged.processes.extend(unknown);
+            Ok(())
+        });
+        new
     }
 
     /// Its file has no name any more. As on any filesystem: what is written to it goes with it.

@@ -246,7 +246,7 @@ impl Coordination {
         let newest_of = |process: &ProcId| {
             let mut newest_first = sessions.iter().rev();
             newest_first
-                .find(|session| session.about.process == *process && is(session))
+                .find(|session| session.is_held_by(process) && is(session))
                 .cloned()
         };
         let lineage = std::iter::once(&opener.proc).chain(&opener.ancestors);

@@ -8,10 +8,23 @@ pub struct Held {
     pub id: SessionId,
     pub private: bool,
     pub proc: ProcId,
+    pub heirs: Vec<ProcId>,
     pub since: Millis,
     pub intent: Intent,
     pub lease_end: Millis,
     pub reported: bool,
+}
+
+impl Held {
+    /// Known ones only.
+    pub fn holders(&self) -> Vec<ProcId> {
+        let all = std::iter::once(&self.proc).chain(&self.heirs);
+        all.filter(|p| p.tgid != 0).copied().collect()
+    }
+
+    fn is_held_by_one_of(&self, lineage: &[ProcId]) -> bool {
+        self.holders().iter().any(|p| lineage.contains(p))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -83,7 +96,7 @@ impl Model {
         let holders = self.holders(request.file);
         let kin: Vec<&Held> = holders
             .iter()
-            .filter(|h| h.proc.tgid != 0 && request.lineage.contains(&h.proc))
+            .filter(|h| h.is_held_by_one_of(&request.lineage))
             .copied()
             .collect();
         if !holders.is_empty() && kin.is_empty() {
@@ -93,7 +106,7 @@ impl Model {
             for ancestor in &request.lineage {
                 let own = kin
                     .iter()
-                    .filter(|h| h.proc == *ancestor && h.intent != Intent::Instant);
+                    .filter(|h| h.holders().contains(ancestor) && h.intent != Intent::Instant);
                 if let Some(newest) = own.map(|h| h.id).max() {
                     return Some(Admission::Join(newest));
                 }
@@ -106,6 +119,7 @@ impl Model {
             id,
             private,
             proc: request.proc,
+            heirs: vec![],
             since: now,
             intent: request.intent,
             lease_end: Millis(now.0 + request.lease_max.0),
@@ -141,17 +155,18 @@ impl Model {
             ticket: request.ticket,
             admission: self.admit(now, &request).unwrap(),
         });
+        self.admit_kin(now, file, &mut wakes);
+        wakes
+    }
+
+    /// Nobody waits for its own lineage.
+    fn admit_kin(&mut self, now: Millis, file: FileKey, wakes: &mut Vec<Wake>) {
         loop {
-            let held: Vec<ProcId> = self
-                .holders(file)
-                .iter()
-                .map(|h| h.proc)
-                .filter(|p| p.tgid != 0)
-                .collect();
+            let held: Vec<ProcId> = self.holders(file).iter().flat_map(|h| h.holders()).collect();
             let is_kin = |w: &Waiting| w.file == file && w.lineage.iter().any(|p| held.contains(p));
             let kin: Vec<Waiting> = self.waiting.iter().filter(|w| is_kin(w)).cloned().collect();
             if kin.is_empty() {
-                return wakes;
+                return;
             }
             self.waiting.retain(|w| !kin.contains(w));
             for w in kin {
@@ -163,13 +178,62 @@ impl Model {
         }
     }
 
+    pub fn inherit(&mut self, now: Millis, session: SessionId, heir: ProcId) -> Vec<Wake> {
+        let mut wakes = vec![];
+        let Some(at) = self.held.iter().position(|(_, h)| h.id == session) else {
+            return wakes;
+        };
+        let (file, held) = &mut self.held[at];
+        let file = *file;
+        if heir.tgid != 0 && !held.holders().contains(&heir) {
+            held.heirs.push(heir);
+        }
+        self.admit_kin(now, file, &mut wakes);
+        let (told, all_get_in) = (wakes.len(), self.all_get_in());
+        let mut at = 0;
+        while at < self.waiting.len() {
+            self.waiting[at].behind = self.stands_behind(at);
+            if self.waiting[at].file == file && self.is_in_a_cycle(at) {
+                let gone = self.waiting.remove(at);
+                wakes.push(Wake::Refused {
+                    ticket: gone.ticket,
+                    why: Refusal::Deadlock,
+                });
+            } else {
+                at += 1;
+            }
+        }
+        assert!(
+            all_get_in == (wakes.len() == told) || self.has_lost_a_parent(),
+            "refused without need, or not refused: {self:#?}"
+        );
+        wakes
+    }
+
+    fn is_in_a_cycle(&self, at: usize) -> bool {
+        let waiting = &self.waiting[at];
+        let edges = self.edges();
+        let mut reached: Vec<ProcId> = self.targets(waiting);
+        let mut next = 0;
+        while next < reached.len() {
+            let further: Vec<ProcId> = edges.iter().filter(|e| e.0 == reached[next]).map(|e| e.1).collect();
+            further.into_iter().for_each(|p| {
+                if !reached.contains(&p) {
+                    reached.push(p);
+                }
+            });
+            next += 1;
+        }
+        reached.iter().any(|p| waiting.lineage.contains(p))
+    }
+
     /// What a deadlock is, without any graph: let everybody close what they hold as soon as nobody of theirs waits,
     /// and see whether all waiters get in. Nobody gives up, and time stands still.
     pub fn all_get_in(&self) -> bool {
         let mut world = self.clone();
         loop {
             let blocked = |p: &ProcId| p.tgid != 0 && world.waiting.iter().any(|w| w.lineage.contains(p));
-            let Some((_, free)) = world.held.iter().find(|(_, h)| !blocked(&h.proc)) else {
+            let Some((_, free)) = world.held.iter().find(|(_, h)| !h.holders().iter().any(blocked)) else {
                 return world.waiting.is_empty();
             };
             let id = free.id;
@@ -265,17 +329,18 @@ impl Model {
     pub fn edges(&self) -> Vec<(ProcId, ProcId)> {
         let mut edges = vec![];
         for w in &self.waiting {
-            let ahead = self
-                .waiting
-                .iter()
-                .filter(|v| w.behind.contains(&v.ticket))
-                .map(|v| v.proc);
-            let targets: Vec<ProcId> = self.holders(w.file).iter().map(|h| h.proc).chain(ahead).collect();
             for p in &w.lineage {
-                edges.extend(targets.iter().filter(|t| t.tgid != 0).map(|t| (*p, *t)));
+                edges.extend(self.targets(w).iter().map(|t| (*p, *t)));
             }
         }
         edges
+    }
+
+    fn targets(&self, w: &Waiting) -> Vec<ProcId> {
+        let ahead = self.waiting.iter().filter(|v| w.behind.contains(&v.ticket));
+        let ahead = ahead.map(|v| v.proc).filter(|p| p.tgid != 0);
+        let holders = self.holders(w.file).into_iter().flat_map(Held::holders);
+        holders.chain(ahead).collect()
     }
 
     pub fn has_cycle(&self) -> bool {

@@ -71,6 +71,12 @@ impl Pair {
         self.same(wakes, expected)
     }
 
+    pub fn inherit(&mut self, session: SessionId, heir: ProcId) -> Vec<Wake> {
+        let expected = self.model.inherit(self.now, session, heir);
+        let wakes = self.queue.inherit(self.now, session, &[heir]);
+        self.same(wakes, expected)
+    }
+
     pub fn cancel(&mut self, ticket: Ticket) -> Vec<Wake> {
         let expected = self.model.cancel(ticket);
         let wakes = self.queue.cancel(self.now, ticket);
@@ -142,7 +148,8 @@ impl Pair {
             let own = self
                 .queue
                 .sessions(w.file)
-                .any(|s| s.proc.tgid != 0 && w.lineage.contains(&s.proc));
+                .flat_map(Session::holders)
+                .any(|p| w.lineage.contains(&p));
             assert!(!own, "a waiter waits for its own lineage: {self:#?}");
         }
         assert!(!model.has_cycle(), "a cycle of waits: {:?} in {self:#?}", model.edges());

@@ -23,7 +23,11 @@ enum Step {
     End {
         who: usize,
         orphans: bool,
+        /// Its children go on with its descriptors.
+        bequeaths: bool,
     },
+    /// This process turns out to have a session's descriptor.
+    Inherit(usize, usize),
     Pass(u64),
 }
 
@@ -43,7 +47,8 @@ fn step() -> impl Strategy<Value = Step> {
         10 => open.prop_map(|(who, file, intent, wait_ms, lease_ms)| Step::Open { who, file, intent, wait_ms, lease_ms }),
         4 => any::<prop::sample::Index>().prop_map(|i| Step::Close(i.index(1000))),
         2 => any::<prop::sample::Index>().prop_map(|i| Step::Cancel(i.index(1000))),
-        1 => (0..6usize, any::<bool>()).prop_map(|(who, orphans)| Step::End { who, orphans }),
+        1 => (0..6usize, any::<bool>(), any::<bool>()).prop_map(|(who, orphans, bequeaths)| Step::End { who, orphans, bequeaths }),
+        1 => (any::<prop::sample::Index>(), 0..7usize).prop_map(|(i, who)| Step::Inherit(i.index(1000), who)),
         2 => (0..30u64).prop_map(Step::Pass),
     ]
 }
@@ -111,10 +116,38 @@ impl World {
                         .unwrap_or(Ticket(u64::MAX)),
                 );
             }
-            Step::End { who, orphans } => self.end(who, orphans),
+            Step::End {
+                who,
+                orphans,
+                bequeaths,
+            } => {
+                if bequeaths {
+                    self.bequeath(who);
+                }
+                self.end(who, orphans);
+            }
+            Step::Inherit(i, who) => {
+                let held: Vec<SessionId> = self.pair.model.held.iter().map(|(_, h)| h.id).collect();
+                let session = held.get(i % (held.len() + 1)).copied();
+                self.pair
+                    .inherit(session.unwrap_or(SessionId(u64::MAX)), self.opener(who).proc);
+            }
             Step::Pass(ms) => {
                 self.pair.now = Millis(self.pair.now.0 + ms);
                 self.pair.tick();
+            }
+        }
+    }
+
+    fn bequeath(&mut self, who: usize) {
+        let me = proc(who as u32 + 1);
+        let all = self.pair.model.held.iter().map(|(_, h)| h);
+        let own: Vec<SessionId> = all.filter(|h| h.holders().contains(&me)).map(|h| h.id).collect();
+        let is_child = |child: &usize| self.parents[*child] == Some(who) && !self.ended[*child];
+        let children: Vec<usize> = (0..6).filter(is_child).collect();
+        for child in children {
+            for session in &own {
+                self.pair.inherit(*session, proc(child as u32 + 1));
             }
         }
     }

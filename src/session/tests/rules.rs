@@ -164,6 +164,35 @@ fn w3_nobody_joins_an_instant_session_for_it_has_no_shadow() {
 }
 
 #[test]
+fn w3_who_inherits_a_session_is_its_lineage_with_all_descendants() {
+    let mut p = Pair::new();
+    p.wants(1, &alone(1), Truncate, 1);
+    p.wants(1, &alone(9), Modify, 2);
+    // Its parent is gone before it is known to have the descriptor.
+    assert_eq!(p.wants(1, &child(3, &[2]), Modify, 3), Wait);
+    assert_eq!(p.inherit(SessionId(1), proc(2)), [granted(3, Join(SessionId(1)))]);
+    assert_eq!(p.wants(1, &alone(2), Modify, 4), Join(SessionId(1)));
+    assert_eq!(p.wants(1, &alone(2), Truncate, 5), Private(SessionId(2)));
+    assert_eq!(p.wants(1, &alone(1), Modify, 6), Join(SessionId(1)));
+    assert_eq!(p.close(SessionId(1)), []);
+    assert_eq!(p.close(SessionId(2)), [granted(2, started(3))]);
+}
+
+#[test]
+fn w4_who_waits_for_a_session_waits_for_its_heir_too() {
+    let mut p = Pair::new();
+    p.wants(1, &alone(1), Truncate, 1);
+    p.wants(2, &alone(9), Truncate, 2);
+    assert_eq!(p.wants(2, &alone(2), Truncate, 3), Wait);
+    assert_eq!(p.wants(1, &alone(9), Truncate, 4), Wait);
+    assert_eq!(p.inherit(SessionId(1), proc(2)), [refused(4, Refusal::Deadlock)]);
+    assert_eq!(p.close(SessionId(2)), [granted(3, started(3))]);
+    p.wants(3, &alone(5), Truncate, 5);
+    assert_eq!(p.wants(1, &alone(5), Truncate, 6), Wait);
+    assert_eq!(p.wants(3, &alone(2), Truncate, 7), Refuse(Refusal::Deadlock));
+}
+
+#[test]
 fn w3_the_parent_of_a_holder_is_a_stranger_to_its_session() {
     let mut p = Pair::new();
     p.wants(1, &child(2, &[1]), Modify, 1);
