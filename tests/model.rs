@@ -13,6 +13,8 @@ mod contract;
 mod driver;
 #[path = "model/fuzz.rs"]
 mod fuzz;
+#[path = "model/locks.rs"]
+mod locks;
 #[path = "model/names.rs"]
 mod names;
 #[path = "model/ops.rs"]

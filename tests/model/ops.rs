@@ -151,6 +151,42 @@ impl std::fmt::Debug for How {
     }
 }
 
+/// What is asked of flock(2); `Try…` with LOCK_NB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    Shared,
+    Exclusive,
+    TryShared,
+    TryExclusive,
+    Un,
+}
+
+impl Lock {
+    /// Whether it is to be had alone; `None` for LOCK_UN.
+    pub fn alone(self) -> Option<bool> {
+        match self {
+            Lock::Shared | Lock::TryShared => Some(false),
+            Lock::Exclusive | Lock::TryExclusive => Some(true),
+            Lock::Un => None,
+        }
+    }
+
+    /// LOCK_NB.
+    pub fn nonblock(self) -> bool {
+        matches!(self, Lock::TryShared | Lock::TryExclusive)
+    }
+
+    /// As flock(2) takes it.
+    pub fn bits(self) -> i32 {
+        let kind = match self.alone() {
+            Some(true) => libc::LOCK_EX,
+            Some(false) => libc::LOCK_SH,
+            None => libc::LOCK_UN,
+        };
+        kind | if self.nonblock() { libc::LOCK_NB } else { 0 }
+    }
+}
+
 /// One step of one process. Processes, slots (descriptors) and texts by number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Do {
@@ -164,6 +200,8 @@ pub enum Do {
     Seek(usize, u64),
     Fsync(usize),
     Fstat(usize),
+    /// flock(2).
+    Flock(usize, Lock),
     /// dup(2) from one slot into another.
     Dup(usize, usize),
     /// fork(2): the child is the process of this number.
@@ -228,6 +266,16 @@ fn how() -> impl Strategy<Value = How> {
     ]
 }
 
+fn lock() -> impl Strategy<Value = Lock> {
+    prop_oneof![
+        2 => Just(Lock::Shared),
+        3 => Just(Lock::Exclusive),
+        1 => Just(Lock::TryShared),
+        2 => Just(Lock::TryExclusive),
+        4 => Just(Lock::Un),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Do> {
     let slot = 0..SLOTS;
     let text = 0..TEXTS.len();
@@ -244,6 +292,7 @@ fn step() -> impl Strategy<Value = Do> {
         2 => (slot.clone(), 0u64..9).prop_map(|(s, to)| Do::Seek(s, to)),
         1 => slot.clone().prop_map(Do::Fsync),
         2 => slot.clone().prop_map(Do::Fstat),
+        8 => (slot.clone(), lock()).prop_map(|(s, l)| Do::Flock(s, l)),
         2 => (slot.clone(), slot).prop_map(|(s, t)| Do::Dup(s, t)),
         3 => (0..PROCESSES).prop_map(Do::Fork),
         2 => Just(Do::Exit),
