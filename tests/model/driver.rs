@@ -60,6 +60,7 @@ impl Rig {
         }
         let mut world = World::new(case.hasty);
         for (number, op) in case.ops.iter().enumerate() {
+            let op = &world.aim(op);
             self.step(&mut world, op, &dir)
                 .map_err(|wrong| format!("step {number}, {op:?}: {wrong}"))?;
             if world.unknown {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::locks::Locks;
-use super::ops::{Do, How, NAMES, Name, PROCESSES, SLOTS};
+use super::ops::{Do, How, NAMES, Name, Op, PROCESSES, SLOTS};
 use super::puppets::Answer;
 
 /// A content with its mode: an inode.
@@ -302,6 +302,35 @@ impl World {
 
     pub fn slot(&self, process: usize, slot: usize) -> Option<Slot> {
         self.processes[process].as_ref().and_then(|process| process.slots[slot])
+    }
+
+    /// The same step by a process that can do it, with a descriptor that it has: made up at random, most would come to nothing.
+    pub fn aim(&self, op: &Op) -> Op {
+        let Op(by, mut what) = op.clone();
+        let has = |process: usize, slot: usize| self.slot(process, slot).is_some();
+        let free = |process: usize| self.processes[process].as_ref().is_some_and(|process| !process.waits);
+        if let Do::Open(slot, name, how) = what {
+            let slot = (slot..slot + SLOTS)
+                .map(|slot| slot % SLOTS)
+                .find(|slot| !has(by, *slot));
+            return slot.map_or(op.clone(), |slot| Op(by, Do::Open(slot, name, how)));
+        }
+        let Some(slot) = what.slot_used() else {
+            return Op(by, what);
+        };
+        let slots = |process: usize| {
+            (*slot..*slot + SLOTS)
+                .map(|slot| slot % SLOTS)
+                .find(|slot| has(process, *slot))
+        };
+        let mut processes = (by..by + PROCESSES)
+            .map(|process| process % PROCESSES)
+            .filter(|process| free(*process));
+        let Some((by, found)) = processes.find_map(|process| Some((process, slots(process)?))) else {
+            return op.clone();
+        };
+        *slot = found;
+        Op(by, what)
     }
 
     pub fn put(&mut self, process: usize, slot: usize, kind: Kind, how: How) {
