@@ -11,6 +11,8 @@ mod appends;
 mod contract;
 #[path = "model/driver.rs"]
 mod driver;
+#[path = "model/flock.rs"]
+mod flock;
 #[path = "model/fuzz.rs"]
 mod fuzz;
 #[path = "model/locks.rs"]
