@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{Project, concord, eventually, refused, run, succeed, text, watchdog};
+use support::{Project, concord, eventually, refused, run, succeed, watchdog};
 
 /// The built-in rules hold before those of the file.
 const ONLY_MD: &str = "[[rule]]\npaths = [\"*.md\"]\n";

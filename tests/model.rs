@@ -11,8 +11,12 @@ mod appends;
 mod contract;
 #[path = "model/driver.rs"]
 mod driver;
+#[path = "model/flock.rs"]
+mod flock;
 #[path = "model/fuzz.rs"]
 mod fuzz;
+#[path = "model/locks.rs"]
+mod locks;
 #[path = "model/names.rs"]
 mod names;
 #[path = "model/ops.rs"]

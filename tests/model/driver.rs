@@ -60,8 +60,14 @@ impl Rig {
         }
         let mut world = World::new(case.hasty);
         for (number, op) in case.ops.iter().enumerate() {
+            let op = &world.aim(op);
             self.step(&mut world, op, &dir)
                 .map_err(|wrong| format!("step {number}, {op:?}: {wrong}"))?;
+            if world.unknown {
+                return self
+                    .abandon()
+                    .map_err(|wrong| format!("given up after step {number}: {wrong}"));
+            }
         }
         self.finish(&mut world, &dir)
             .map_err(|wrong| format!("at the end: {wrong}"))?;
@@ -122,6 +128,30 @@ impl Rig {
         Ok(())
     }
 
+    /// What is to come is not in the model.
+    fn abandon(&mut self) -> Result<(), Wrong> {
+        for puppet in self.puppets.iter_mut().filter_map(Option::take) {
+            kill(puppet.pid, rustix::process::Signal::KILL);
+            if !puppet.is_gone() {
+                return Err("a process does not go away".to_owned());
+            }
+        }
+        let start = Instant::now();
+        loop {
+            let status = self.project.status();
+            if ["sessions", "locks"]
+                .iter()
+                .all(|key| status[key].as_array().is_some_and(Vec::is_empty))
+            {
+                self.recovered = status["recovered"].as_array().unwrap().len();
+                return Ok(());
+            }
+            if start.elapsed() > *PATIENCE {
+                return Err(format!("left: {} {}", status["sessions"], status["locks"]));
+            }
+        }
+    }
+
     fn hear(&mut self, process: usize) -> Result<Answer, Wrong> {
         let puppet = self.puppets[process].as_mut().unwrap();
         puppet
@@ -135,11 +165,10 @@ impl Rig {
         let puppet = self.puppets[process].as_mut().unwrap();
         loop {
             let status = self.project.status();
-            let mut waiting = status["sessions"]
-                .as_array()
-                .unwrap()
+            let lines = ["sessions", "locks"]
                 .iter()
-                .flat_map(|s| s["waiting"].as_array().unwrap());
+                .flat_map(|key| status[key].as_array().unwrap());
+            let mut waiting = lines.flat_map(|line| line["waiting"].as_array().unwrap());
             if waiting.any(|waiter| waiter["pid"] == puppet.pid) {
                 return Ok(());
             }
@@ -159,7 +188,10 @@ impl Rig {
         }
         let start = Instant::now();
         loop {
-            let sessions = self.project.status()["sessions"].as_array().unwrap().len();
+            let status = self.project.status();
+            let sessions = status["sessions"].as_array().unwrap().len();
+            let lines = status["locks"].as_array().unwrap().iter();
+            let locks: usize = lines.map(|line| line["held"].as_array().unwrap().len()).sum();
             let open = world.sessions.iter().filter(|session| session.stage == Open).count();
             // Who appends is listed, too.
             let appending = world
@@ -168,13 +200,17 @@ impl Rig {
                 .filter(|d| matches!(d.kind, Kind::Appender { .. }))
                 .count();
             let seen = self.look_from_outside(dir);
-            if (open..=open + appending).contains(&sessions) && seen == Some(world.look_from_outside()) {
+            if (open..=open + appending).contains(&sessions)
+                && locks == world.locks.held()
+                && seen == Some(world.look_from_outside())
+            {
                 return Ok(());
             }
             if start.elapsed() > *PATIENCE {
                 let expected = world.look_from_outside();
+                let locked = world.locks.held();
                 return Err(format!(
-                    "{open} sessions and {expected:?} expected, {sessions} and {seen:?} there"
+                    "{open} sessions, {locked} locks and {expected:?} expected, {sessions}, {locks} and {seen:?} there"
                 ));
             }
         }
@@ -265,11 +301,10 @@ impl Rig {
             return Err(format!("nobody owns these shadows: {left:?}"));
         }
         let status = self.project.status();
-        if status["sessions"]
-            .as_array()
-            .is_none_or(|sessions| !sessions.is_empty())
-        {
-            return Err(format!("sessions are left: {}", status["sessions"]));
+        for key in ["sessions", "locks"] {
+            if status[key].as_array().is_none_or(|left| !left.is_empty()) {
+                return Err(format!("{key} are left: {}", status[key]));
+            }
         }
         let recovered = status["recovered"].as_array().unwrap();
         let new = &recovered[..recovered.len() - self.recovered];

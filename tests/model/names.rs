@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::locks::Whose;
 use super::ops::{Name, RW};
 use super::puppets::Answer;
 use super::queue::Admission;
@@ -24,7 +25,8 @@ impl World {
             What::Unlink(name) => (name, None),
         };
         let stranger = |name: &Name| matches!(self.admit(by, *name, false, false), Admission::Stranger);
-        if self.grows(&what.names()) || what.names().iter().any(stranger) {
+        let odd = |name: &Name| stranger(name) || self.has_stepped_back(*name);
+        if self.grows(&what.names()) || self.is_locked_by_inode(what) || what.names().iter().any(odd) {
             return Expected::Skip;
         }
         let finds = |name: Name| self.visible(by, name).is_some();
@@ -38,8 +40,11 @@ impl World {
             What::Link(..) => [None, None],
             _ => [Some(first), second].map(|name| self.nearest(by, name?)),
         };
-        let leaves = own[0].is_some() && second.is_some_and(|name| !name.is_coordinated());
-        let left = own[1].is_some() && matches!(what, What::Exchange(..)) && !first.is_coordinated();
+        let leaves =
+            (own[0].is_some() || self.is_kept_open(first)) && second.is_some_and(|name| !name.is_coordinated());
+        let left = second.is_some_and(|name| own[1].is_some() || self.is_kept_open(name))
+            && matches!(what, What::Exchange(..))
+            && !first.is_coordinated();
         if leaves || left {
             // What is written later belongs to no rule then; see the limits of W8.
             return Expected::Skip;
@@ -48,6 +53,7 @@ impl World {
             && !self.names.contains_key(&name)
         {
             self.sessions[own].unlinked = true;
+            self.locks.forget(name);
             return Expected::Is(Answer::Done);
         }
         let mut wants: VecDeque<Name> = [Some(first), second]
@@ -63,6 +69,22 @@ impl World {
             own,
         };
         self.take_next(by, change)
+    }
+
+    /// Whether somebody whose session is over has this version open for writing still.
+    fn is_kept_open(&self, name: Name) -> bool {
+        let mut open = self
+            .descriptions
+            .iter()
+            .filter(|description| description.descriptors > 0);
+        let current = self.names.get(&name).copied();
+        open.any(|description| match description.kind {
+            Kind::Writer { session } => match self.sessions[session].stage {
+                Stage::Done(content) => Some(content) == current,
+                Stage::Open | Stage::Lost => false,
+            },
+            _ => false,
+        })
     }
 
     /// W8: a change of names takes them as a session of no length does.
@@ -119,6 +141,7 @@ impl World {
         if let Some(gone) = gone {
             self.sessions[gone].unlinked = true;
         }
+        self.drift(what);
         answer
     }
 
@@ -130,6 +153,7 @@ impl World {
                     return Answer::errno("ENOENT");
                 }
                 self.record_removal(name);
+                self.locks.forget(name);
             }
             What::Rename(from, to) => {
                 let Some(inode) = found(from) else {
@@ -138,6 +162,7 @@ impl World {
                 self.names.remove(&from);
                 self.names.insert(to, inode);
                 self.record_removal(from);
+                self.locks.rename(Whose::of(from, inode), Whose::of(to, inode));
                 self.record_arrival(to, inode, "rename");
                 self.histories_move(from, to);
             }

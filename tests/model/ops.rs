@@ -151,6 +151,42 @@ impl std::fmt::Debug for How {
     }
 }
 
+/// What is asked of flock(2); `Try…` with LOCK_NB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    Shared,
+    Exclusive,
+    TryShared,
+    TryExclusive,
+    Un,
+}
+
+impl Lock {
+    /// Whether it is to be had alone; `None` for LOCK_UN.
+    pub fn alone(self) -> Option<bool> {
+        match self {
+            Lock::Shared | Lock::TryShared => Some(false),
+            Lock::Exclusive | Lock::TryExclusive => Some(true),
+            Lock::Un => None,
+        }
+    }
+
+    /// LOCK_NB.
+    pub fn nonblock(self) -> bool {
+        matches!(self, Lock::TryShared | Lock::TryExclusive)
+    }
+
+    /// As flock(2) takes it.
+    pub fn bits(self) -> i32 {
+        let kind = match self.alone() {
+            Some(true) => libc::LOCK_EX,
+            Some(false) => libc::LOCK_SH,
+            None => libc::LOCK_UN,
+        };
+        kind | if self.nonblock() { libc::LOCK_NB } else { 0 }
+    }
+}
+
 /// One step of one process. Processes, slots (descriptors) and texts by number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Do {
@@ -164,6 +200,8 @@ pub enum Do {
     Seek(usize, u64),
     Fsync(usize),
     Fstat(usize),
+    /// flock(2).
+    Flock(usize, Lock),
     /// dup(2) from one slot into another.
     Dup(usize, usize),
     /// fork(2): the child is the process of this number.
@@ -183,6 +221,26 @@ pub enum Do {
     Look,
 }
 
+impl Do {
+    /// The descriptor that it needs.
+    pub fn slot_used(&mut self) -> Option<&mut usize> {
+        match self {
+            Do::Close(slot)
+            | Do::Read(slot, _)
+            | Do::Pread(slot, ..)
+            | Do::Write(slot, _)
+            | Do::Pwrite(slot, ..)
+            | Do::Ftruncate(slot, _)
+            | Do::Seek(slot, _)
+            | Do::Fsync(slot)
+            | Do::Fstat(slot)
+            | Do::Flock(slot, _)
+            | Do::Dup(slot, _) => Some(slot),
+            _ => None,
+        }
+    }
+}
+
 /// Who does it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Op(pub usize, pub Do);
@@ -196,11 +254,39 @@ pub struct Case {
 
 /// How much of the contract a case may touch.
 pub fn cases(length: usize) -> impl Strategy<Value = Case> {
-    (any::<bool>(), vec(op(), 2..length)).prop_map(|(hasty, ops)| Case { hasty, ops })
+    let anything = vec(op(step().boxed()), 2..length);
+    // The file is there, and several have it open: otherwise nobody is in anybody's way.
+    let begin = [
+        Op(0, Do::Open(0, Name::A, W.creat())),
+        Op(0, Do::Write(0, 1)),
+        Op(0, Do::Close(0)),
+    ];
+    let locks = vec(op(locked_step().boxed()), 2..length).prop_map(move |ops| [begin.to_vec(), ops].concat());
+    let ops = prop_oneof![2 => anything, 1 => locks];
+    (any::<bool>(), ops).prop_map(|(hasty, ops)| Case { hasty, ops })
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    (0..PROCESSES, step()).prop_map(|(by, what)| Op(by, what))
+fn op(step: BoxedStrategy<Do>) -> impl Strategy<Value = Op> {
+    (0..PROCESSES, step).prop_map(|(by, what)| Op(by, what))
+}
+
+/// As programs go about that lock what they have open.
+fn locked_step() -> impl Strategy<Value = Do> {
+    let slot = 0..SLOTS;
+    let how =
+        prop_oneof![4 => Just(R), 4 => Just(RW), 1 => Just(W), 2 => Just(W.append()), 1 => Just(W.creat().trunc())];
+    prop_oneof![
+        12 => (slot.clone(), how).prop_map(|(s, h)| Do::Open(s, Name::A, h)),
+        24 => (slot.clone(), lock()).prop_map(|(s, l)| Do::Flock(s, l)),
+        10 => (slot.clone(), 0..TEXTS.len()).prop_map(|(s, t)| Do::Write(s, t)),
+        8 => slot.clone().prop_map(|s| Do::Pread(s, 0, 4096)),
+        4 => slot.clone().prop_map(Do::Close),
+        2 => step(),
+        2 => (0..PROCESSES).prop_map(Do::Fork),
+        1 => (slot, Just(Name::T), Just(W.creat())).prop_map(|(s, n, h)| Do::Open(s, n, h)),
+        1 => Just(Do::Rename(Name::T, Name::A)),
+        2 => Just(Do::Look),
+    ]
 }
 
 fn name() -> impl Strategy<Value = Name> {
@@ -228,6 +314,16 @@ fn how() -> impl Strategy<Value = How> {
     ]
 }
 
+fn lock() -> impl Strategy<Value = Lock> {
+    prop_oneof![
+        2 => Just(Lock::Shared),
+        3 => Just(Lock::Exclusive),
+        1 => Just(Lock::TryShared),
+        2 => Just(Lock::TryExclusive),
+        4 => Just(Lock::Un),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Do> {
     let slot = 0..SLOTS;
     let text = 0..TEXTS.len();
@@ -244,6 +340,7 @@ fn step() -> impl Strategy<Value = Do> {
         2 => (slot.clone(), 0u64..9).prop_map(|(s, to)| Do::Seek(s, to)),
         1 => slot.clone().prop_map(Do::Fsync),
         2 => slot.clone().prop_map(Do::Fstat),
+        8 => (slot.clone(), lock()).prop_map(|(s, l)| Do::Flock(s, l)),
         2 => (slot.clone(), slot).prop_map(|(s, t)| Do::Dup(s, t)),
         3 => (0..PROCESSES).prop_map(Do::Fork),
         2 => Just(Do::Exit),

@@ -11,7 +11,7 @@ use crate::support::{Project, Running, kill};
 /// The first process forks one at each line that it reads; each of these asks for its orders by a socket of its own. Nobody waits for children
 /// (SIGCHLD is ignored): whoever has ended is gone at once, and orphans come back to the first.
 const PROGRAM: &str = r#"
-import ctypes, errno, os, signal, socket, sys
+import ctypes, errno, fcntl, os, signal, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -250,6 +250,7 @@ pub fn spell(op: &Op, dir: &str) -> String {
         Do::Seek(slot, to) => format!("os.lseek(fds[{slot}], {to}, 0)"),
         Do::Fsync(slot) => format!("os.fsync(fds[{slot}])"),
         Do::Fstat(slot) => format!("os.fstat(fds[{slot}]).st_size"),
+        Do::Flock(slot, lock) => format!("fcntl.flock(fds[{slot}], {})", lock.bits()),
         Do::Dup(old, new) => format!("dup({old}, {new})"),
         Do::Fork(_) => "fork()".to_owned(),
         Do::Exit => "os._exit(0)".to_owned(),

@@ -131,13 +131,15 @@ impl World {
             node: session,
             stage: Stage::Open,
             appended: Vec::new(),
+            resumable: false,
+            stepped_back: false,
         });
         self.line(name).holders.push((owner, Some(session)));
         Ok(session)
     }
 
     /// Somebody writes by a handle whose session is over: what is written is a version of its own.
-    pub fn continue_late(&mut self, ended: Sid, content: Inode) -> Sid {
+    pub fn continue_late(&mut self, number: usize, ended: Sid, content: Inode) -> Sid {
         let data = self.files[content].data.clone();
         let shadow = self.add_file(data, self.files[content].mode, true);
         let before = self.sessions[ended].clone();
@@ -152,9 +154,13 @@ impl World {
             known: std::iter::once(before.owner).chain(before.heirs.clone()).collect(),
             stage: Stage::Open,
             appended: Vec::new(),
+            resumable: false,
+            stepped_back: false,
             ..before
         });
-        self.sessions.len() - 1
+        let late = self.sessions.len() - 1;
+        self.descriptions[number].kind = Kind::Writer { session: late };
+        late
     }
 
     /// A descriptor was closed. The session ends with its last one, as far as one can tell.
@@ -281,6 +287,8 @@ impl World {
         let expected = match pending {
             Pending::Open { slot, name, how } => self.open_admitted(process, slot, name, how),
             Pending::Truncate { name, length } => self.truncate_admitted(process, name, length),
+            Pending::Relock(number) => self.relock_admitted(process, number),
+            Pending::Write(number, what) => self.write_admitted(process, number, &what),
             Pending::Names(mut change) => {
                 let pid = self.pid(process);
                 self.line(name).holders.push((pid, None));
@@ -297,18 +305,22 @@ impl World {
 
     /// Who waited is gone, or gave up.
     pub fn leave(&mut self, process: usize) {
-        let mut has = Vec::new();
+        let (mut has, mut locked) = (Vec::new(), None);
         for line in self.lines.values_mut() {
             line.waiters.retain(|waiter| {
                 let leaves = waiter.process == process;
-                if let (true, Pending::Names(change)) = (leaves, &waiter.pending) {
-                    has.extend(change.has.clone());
+                match &waiter.pending {
+                    Pending::Names(change) if leaves => has.extend(change.has.clone()),
+                    Pending::Relock(number) if leaves => locked = Some(*number),
+                    _ => {}
                 }
                 !leaves
             });
         }
         let pid = self.pid(process);
         self.let_go(pid, has);
+        self.leave_locks(process);
+        locked.into_iter().for_each(|number| self.unlock(number));
     }
 
     /// Names that a change had to itself.

@@ -1,6 +1,7 @@
 //! Sequences that went wrong once, each with a name.
 
 use super::ops::Do::*;
+use super::ops::Lock::*;
 use super::ops::Name::*;
 use super::ops::{Case, Op, R, RW, W};
 
@@ -65,6 +66,65 @@ pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
                 Op(0, Open(0, T, RW.creat())),
                 Op(2, Rename(T, A)),
                 Op(2, Truncate(A, 0)),
+            ],
+        ),
+        (
+            "who_had_an_ordinary_file_open_that_became_a_coordinated_one_asks_for_the_same_lock",
+            false,
+            vec![
+                Op(0, Open(0, T, RW.creat())),
+                Op(1, Rename(T, A)),
+                Op(0, Flock(0, Exclusive)),
+                Op(1, Open(0, A, R)),
+                Op(1, Flock(0, TryExclusive)),
+            ],
+        ),
+        (
+            "who_had_a_coordinated_file_open_that_became_an_ordinary_one_asks_for_the_same_lock",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Open(0, A, R)),
+                Op(1, Rename(A, T)),
+                Op(0, Flock(0, Exclusive)),
+                Op(1, Open(0, T, R)),
+                Op(1, Flock(0, TryExclusive)),
+            ],
+        ),
+        (
+            "of_two_handles_of_one_process_that_take_turns_with_a_lock_one_publishes_and_the_others_staged_size_is_not_shown",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Write(0, 1)),
+                Op(0, Close(0)),
+                Op(3, Open(2, A, RW)),
+                Op(3, Flock(2, Exclusive)),
+                Op(3, Write(2, 0)),
+                Op(3, Open(0, A, W)),
+                Op(3, Flock(2, Shared)),
+                Op(3, Flock(2, Un)),
+                Op(3, Flock(0, Exclusive)),
+                Op(3, Write(2, 5)),
+                Op(3, Flock(2, Un)),
+                Op(3, Write(2, 3)),
+                Op(3, Flock(0, Un)),
+                Op(3, Write(0, 5)),
+                Op(0, Look),
+                Op(3, Close(0)),
+                Op(0, Look),
+            ],
+        ),
+        (
+            "the_lock_of_a_file_that_its_creator_removed_is_not_the_next_ones",
+            false,
+            vec![
+                Op(0, Open(0, A, RW.creat())),
+                Op(0, Flock(0, Exclusive)),
+                Op(0, Unlink(A)),
+                Op(0, Open(1, A, RW.creat())),
+                Op(0, Flock(1, TryExclusive)),
             ],
         ),
     ]

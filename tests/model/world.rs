@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::ops::{How, NAMES, Name, PROCESSES, SLOTS};
+use super::locks::Locks;
+use super::ops::{Do, How, NAMES, Name, Op, PROCESSES, SLOTS};
 use super::puppets::Answer;
 
 /// A content with its mode: an inode.
@@ -50,6 +51,10 @@ pub struct Session {
     pub stage: Stage,
     /// Lines that were appended since it began.
     pub appended: Vec<u8>,
+    /// It ended with a lock: its handles go on with another one (W12).
+    pub resumable: bool,
+    /// Who has it open did not get a lock: it goes on outside the queue.
+    pub stepped_back: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +64,8 @@ pub enum Kind {
         name: Name,
         opened: Inode,
         bound: Option<Inode>,
+        /// The process by whose flock(2) or read(2) it came to see another version than it opened.
+        moved: Option<Pid>,
     },
     Writer {
         session: Sid,
@@ -80,6 +87,10 @@ pub struct Description {
     pub how: How,
     pub at: u64,
     pub descriptors: usize,
+    /// The line of its lock, while it has one.
+    pub lock: Option<usize>,
+    /// The name of its file is gone, or another file's by now: which lock it would ask for is not in the model.
+    pub adrift: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -101,9 +112,20 @@ pub struct Process {
 /// A system call that goes on when it has what it waits for.
 #[derive(Debug, Clone)]
 pub enum Pending {
-    Open { slot: usize, name: Name, how: How },
-    Truncate { name: Name, length: u64 },
+    Open {
+        slot: usize,
+        name: Name,
+        how: How,
+    },
+    Truncate {
+        name: Name,
+        length: u64,
+    },
     Names(Change),
+    /// A handle has its lock, and begins another session.
+    Relock(Did),
+    /// A write by a handle whose session ended with its lock.
+    Write(Did, Do),
 }
 
 /// A change of names: it takes them one after the other.
@@ -174,6 +196,9 @@ pub struct World {
     pub lines: BTreeMap<Name, Line>,
     pub descriptions: Vec<Description>,
     pub processes: [Option<Process>; PROCESSES],
+    pub locks: Locks,
+    /// What the step comes to is not in the model, and neither is what follows.
+    pub unknown: bool,
     /// What killed writers had staged.
     pub recovered: Vec<Vec<u8>>,
     /// System calls that are over, and what they answered.
@@ -245,9 +270,26 @@ impl World {
         lineage.iter().find_map(|pid| self.held_by(name, *pid).last().copied())
     }
 
+    /// The same, also of those that have stepped back.
+    fn shown(&self, process: usize, name: Name) -> Option<Sid> {
+        let stepped = |pid: Pid| (0..self.sessions.len()).rfind(|session| self.is_apart(*session, name, pid));
+        let newest = |pid: &Pid| self.held_by(name, *pid).last().copied().max(stepped(*pid));
+        self.lineage(process).iter().find_map(newest)
+    }
+
+    fn is_apart(&self, session: Sid, name: Name, owner: Pid) -> bool {
+        let session = &self.sessions[session];
+        session.stepped_back && session.stage == Stage::Open && session.name == name && session.owner == owner
+    }
+
+    /// Whether a session of this name goes on outside the queue.
+    pub fn has_stepped_back(&self, name: Name) -> bool {
+        (0..self.sessions.len()).any(|session| self.is_apart(session, name, self.sessions[session].owner))
+    }
+
     /// What a process finds under a name.
     pub fn visible(&self, process: usize, name: Name) -> Option<Inode> {
-        let own = self.nearest(process, name).map(|session| &self.sessions[session]);
+        let own = self.shown(process, name).map(|session| &self.sessions[session]);
         own.filter(|session| !session.unlinked)
             .map(|session| session.shadow)
             .or_else(|| self.names.get(&name).copied())
@@ -259,7 +301,7 @@ impl World {
         waiters
             .filter_map(|waiter| match &waiter.pending {
                 Pending::Names(change) => Some(change.what.names()),
-                Pending::Open { .. } | Pending::Truncate { .. } => None,
+                _ => None,
             })
             .flatten()
             .collect()
@@ -269,12 +311,43 @@ impl World {
         self.processes[process].as_ref().and_then(|process| process.slots[slot])
     }
 
+    /// The same step by a process that can do it, with a descriptor that it has: made up at random, most would come to nothing.
+    pub fn aim(&self, op: &Op) -> Op {
+        let Op(by, mut what) = op.clone();
+        let has = |process: usize, slot: usize| self.slot(process, slot).is_some();
+        let free = |process: usize| self.processes[process].as_ref().is_some_and(|process| !process.waits);
+        if let Do::Open(slot, name, how) = what {
+            let slot = (slot..slot + SLOTS)
+                .map(|slot| slot % SLOTS)
+                .find(|slot| !has(by, *slot));
+            return slot.map_or(op.clone(), |slot| Op(by, Do::Open(slot, name, how)));
+        }
+        let Some(slot) = what.slot_used() else {
+            return Op(by, what);
+        };
+        let slots = |process: usize| {
+            (*slot..*slot + SLOTS)
+                .map(|slot| slot % SLOTS)
+                .find(|slot| has(process, *slot))
+        };
+        let mut processes = (by..by + PROCESSES)
+            .map(|process| process % PROCESSES)
+            .filter(|process| free(*process));
+        let Some((by, found)) = processes.find_map(|process| Some((process, slots(process)?))) else {
+            return op.clone();
+        };
+        *slot = found;
+        Op(by, what)
+    }
+
     pub fn put(&mut self, process: usize, slot: usize, kind: Kind, how: How) {
         self.descriptions.push(Description {
             kind,
             how,
             at: 0,
             descriptors: 1,
+            lock: None,
+            adrift: false,
         });
         let description = self.descriptions.len() - 1;
         self.put_slot(process, slot, description);

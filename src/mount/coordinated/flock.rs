@@ -24,7 +24,7 @@ use super::session::{Life, Session, Staged};
 use super::{Answer, Appender, Coordination, Target};
 use crate::mount::attr;
 use crate::mount::handles::Handle;
-use crate::mount::nodes::NodeId;
+use crate::mount::nodes::{Name, NodeId};
 use crate::mount::tree::Caller;
 use crate::os::proc;
 use crate::session::{Intent, LockMode, LockOwner, Ticket};
@@ -162,18 +162,24 @@ impl Coordination {
         }
     }
 
+    /// Which lock a handle asks for. It may have been opened when its file had another name, of which other rules hold: what the file is called now counts, for
+    /// who opens it by that name asks for the same.
     fn whose(&self, node: NodeId, holder: &Holder) -> Result<Whose, Errno> {
-        let by_node = || {
-            let info = self.tree.nodes.info(node)?;
-            info.names.into_iter().next()
+        let names = || self.tree.nodes.info(node).map(|info| info.names).unwrap_or_default();
+        let name = match holder {
+            Holder::Writer(writer) => Some(writer.session().name()),
+            Holder::Reader(reader) => names().into_iter().next().or_else(|| Some(reader.name().clone())),
+            Holder::Appender(appender) => names().into_iter().next().or_else(|| Some(appender.name.clone())),
+            Holder::Other => names().into_iter().find(|name| self.is_coordinated(name)),
         };
-        let by_name = |name: crate::mount::nodes::Name| Whose::Name(self.key_name(&name));
-        Ok(match holder {
-            Holder::Writer(writer) => by_name(writer.session().name()),
-            Holder::Reader(reader) => by_name(by_node().unwrap_or_else(|| reader.name().clone())),
-            Holder::Appender(appender) => by_name(by_node().unwrap_or_else(|| appender.name.clone())),
-            Holder::Other => Whose::Inode(self.tree.identity(node)?),
+        Ok(match name.filter(|name| self.is_coordinated(name)) {
+            Some(name) => Whose::Name(self.key_name(&name)),
+            None => Whose::Inode(self.tree.identity(node)?),
         })
+    }
+
+    fn is_coordinated(&self, name: &Name) -> bool {
+        self.target(name.parent, &name.name).is_some()
     }
 
     fn lock(self: &Arc<Self>, attempt: Attempt, answer: Answer<()>) {

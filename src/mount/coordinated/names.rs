@@ -118,10 +118,14 @@ impl Coordination {
         let own = self.own_session(&target.name, &opener);
         if let (Err(Errno::NOENT), Some(own)) = (self.stat(&target.name), &own) {
             // Its creator takes the file back before it appeared.
-            return answer(own.staged(|staged| {
+            let lost = own.staged(|staged| {
                 staged.unlinked = true;
                 Ok(())
-            }));
+            });
+            if lost.is_ok() {
+                self.locks.lock().removed(&Whose::Name(target.name));
+            }
+            return answer(lost);
         }
         if self.must_look_again(caller, &opener, &[&target.name]) {
             return answer(Err(Errno::STALE));

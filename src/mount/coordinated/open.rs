@@ -161,12 +161,21 @@ impl Coordination {
     /// fstat(2) and stat(2) of a node that stands for a session's shadow; `None` for all others.
     pub fn stat_of_session(&self, caller: Caller, node: NodeId) -> Option<Stat> {
         let session = self.files.lock().session_on(node).cloned()?;
-        if let Some(pin) = session.shared() {
+        let is_own = || {
             let opener = caller::opener(caller);
-            let mut lineage = std::iter::once(&opener.proc).chain(&opener.ancestors);
-            if !lineage.any(|process| session.is_held_by(process)) {
-                return rustix::fs::fstat(pin.fd()).ok();
-            }
+            std::iter::once(&opener.proc)
+                .chain(&opener.ancestors)
+                .any(|process| session.is_held_by(process))
+        };
+        if let Some(pin) = session.shared()
+            && !is_own()
+        {
+            return rustix::fs::fstat(pin.fd()).ok();
+        }
+        // Two handles that began again after a lock have one node, and a session each: where one has published, the node is the version's.
+        let shadow = rustix::fs::fstat(session.pin.fd()).ok()?;
+        if self.tree.nodes.identity(node) != Some(attr::identity(&shadow, false)) && !is_own() {
+            return self.stat_of_name(node).ok();
         }
         session.staged(|staged| staged.stat()).ok()
     }

@@ -1,0 +1,419 @@
+//! W12 and R2 in the reference model: flock(2), who has which lock, and what becomes of sessions with it.
+
+use super::locks::Whose;
+use super::ops::{Do, Lock, Name, RW};
+use super::puppets::Answer;
+use super::queue::Admission;
+use super::world::{Did, Expected, Inode, Kind, Pending, Sid, Stage, What, World};
+
+fn errno(name: &str) -> Expected {
+    Expected::Is(Answer::errno(name))
+}
+
+fn done() -> Expected {
+    Expected::Is(Answer::Done)
+}
+
+impl World {
+    /// Who is in a system call with a description, or has written to a node that the kernel keeps locked meanwhile, is in the way of others.
+    pub fn is_in_the_way(&self, by: usize, what: &Do) -> bool {
+        let stands_apart = |name: &Name| {
+            let mut apart = self
+                .sessions
+                .iter()
+                .filter(|session| session.stepped_back && session.name == *name);
+            apart.any(|session| session.stage == Stage::Open && self.lineage(by).contains(&session.owner))
+        };
+        let writes = self.writes_waiting();
+        match what {
+            // What it finds there is said nowhere but of itself.
+            Do::Open(_, name, how) => stands_apart(name) || (how.truncate && !writes.is_empty()),
+            Do::Truncate(name, _) | Do::Chmod(name, _) => stands_apart(name) || !writes.is_empty(),
+            Do::Rename(..) | Do::Exchange(..) | Do::Link(..) | Do::Unlink(_) => !writes.is_empty(),
+            Do::Write(slot, _) | Do::Pwrite(slot, ..) | Do::Ftruncate(slot, _) | Do::Fsync(slot) => {
+                let Some(slot) = self.slot(by, *slot) else { return false };
+                !writes.is_empty() || self.is_used_in_a_wait(slot.description)
+            }
+            Do::Flock(slot, _) => {
+                let Some(slot) = self.slot(by, *slot) else { return false };
+                !self.locked().is_empty() || self.is_used_in_a_wait(slot.description)
+            }
+            _ => false,
+        }
+    }
+
+    fn writes_waiting(&self) -> Vec<Did> {
+        let waiters = self.lines.values().flat_map(|line| &line.waiters);
+        let write = |pending: &Pending| match pending {
+            Pending::Write(number, _) => Some(*number),
+            _ => None,
+        };
+        waiters.filter_map(|waiter| write(&waiter.pending)).collect()
+    }
+
+    fn is_used_in_a_wait(&self, number: Did) -> bool {
+        let queued = self.lines.values().flat_map(|line| &line.waiters);
+        let uses = |pending: &Pending| matches!(pending, Pending::Relock(other) | Pending::Write(other, _) if *other == number);
+        let mut locking = self.locks.lines.iter().flat_map(|line| &line.waiters);
+        locking.any(|(_, other, _)| *other == number) || queued.map(|waiter| &waiter.pending).any(uses)
+    }
+
+    /// flock(2).
+    pub fn flock(&mut self, by: usize, slot: usize, lock: Lock) -> Expected {
+        let Some(slot) = self.slot(by, slot) else {
+            return Expected::Skip;
+        };
+        let mut after = self.clone();
+        let expected = after.try_flock(by, slot.description, lock);
+        // Whose turn it is when opens wait for a moment only, and flock(2) for ever, is a matter of luck.
+        let luck = self.hasty && expected == Expected::Waits;
+        if luck || after.unknown || expected == Expected::Skip {
+            return Expected::Skip;
+        }
+        *self = after;
+        expected
+    }
+
+    fn try_flock(&mut self, by: usize, number: Did, lock: Lock) -> Expected {
+        let held = self.descriptions[number].lock;
+        let Some(alone) = lock.alone() else {
+            if held.is_some() {
+                self.publish_locked(number);
+                self.unlock(number);
+            }
+            return done();
+        };
+        let key = match (held, self.whose(number)) {
+            (_, None) => return Expected::Skip,
+            (Some(key), _) => key,
+            (None, Some(whose)) => self.locks.key(whose),
+        };
+        let has_it = self.locks.lines[key].holders.contains(&(number, alone));
+        if held.is_some() && !has_it {
+            self.publish_locked(number);
+        }
+        if !has_it {
+            self.let_go_of(key, number);
+        }
+        if self.locks.lines[key].fits(number, alone) {
+            self.locks.lines[key].hold(number, alone);
+            self.descriptions[number].lock = Some(key);
+            self.wake(key);
+            return self.granted(by, number, lock.nonblock());
+        }
+        self.wake(key);
+        if let Kind::Writer { session } = self.descriptions[number].kind {
+            self.step_back(key, session);
+        }
+        if lock.nonblock() {
+            return errno("EAGAIN");
+        }
+        let shares = |(_, other, other_alone): &(usize, Did, bool)| {
+            !other_alone && matches!(self.descriptions[*other].kind, Kind::Writer { .. })
+        };
+        if !alone && self.locks.lines[key].waiters.iter().any(shares) {
+            // Both get it at once, and which of them writes first is a matter of luck.
+            return Expected::Skip;
+        }
+        self.locks.lines[key].waiters.push((by, number, alone));
+        self.processes[by].as_mut().expect("it lives").waits = true;
+        Expected::Waits
+    }
+
+    /// Which lock a description asks for; `None`: its file is none that the model knows by name.
+    fn whose(&self, number: Did) -> Option<Whose> {
+        let description = &self.descriptions[number];
+        let standing = |inode: Inode| self.names.iter().find(|(_, other)| **other == inode);
+        match &description.kind {
+            _ if description.adrift => None,
+            Kind::Appender { name, .. } => Some(Whose::Name(*name)),
+            Kind::Writer { session } => {
+                let session = &self.sessions[*session];
+                Some(Whose::Name(session.name)).filter(|_| !session.unlinked && session.name.is_coordinated())
+            }
+            Kind::Ordinary { inode } => match standing(*inode) {
+                Some((name, inode)) => Some(Whose::of(*name, *inode)),
+                None => Some(Whose::File(*inode)).filter(|_| !self.files[*inode].is_version),
+            },
+            Kind::Reader { name, opened, .. } => match standing(*opened) {
+                Some((name, inode)) => Some(Whose::of(*name, *inode)),
+                None => {
+                    let mut staged = self.sessions.iter().filter(|session| session.shadow == *opened);
+                    let gone = staged.any(|session| session.unlinked || session.name != *name);
+                    Some(Whose::Name(*name)).filter(|_| !gone)
+                }
+            },
+        }
+    }
+
+    /// W12: what the handle has written is a version before anybody else has the lock.
+    fn publish_locked(&mut self, number: Did) {
+        let Kind::Writer { session } = self.descriptions[number].kind else {
+            return;
+        };
+        let Stage::Open = self.sessions[session].stage else {
+            return;
+        };
+        if self.sessions[session].changed && !self.sessions[session].unlinked {
+            self.sessions[session].resumable = true;
+            self.end(session, false);
+        }
+    }
+
+    fn let_go_of(&mut self, key: usize, number: Did) {
+        self.locks.lines[key].holders.retain(|(other, _)| *other != number);
+        self.descriptions[number].lock = None;
+    }
+
+    pub fn unlock(&mut self, number: Did) {
+        if let Some(key) = self.descriptions[number].lock {
+            self.let_go_of(key, number);
+            self.wake(key);
+        }
+    }
+
+    fn wake(&mut self, key: usize) {
+        let woken = self.locks.lines[key].wake();
+        for (_, number) in &woken {
+            self.descriptions[*number].lock = Some(key);
+        }
+        for (process, number) in woken {
+            self.processes[process].as_mut().expect("it lives").waits = false;
+            match self.granted(process, number, false) {
+                Expected::Is(answer) => self.released.push((process, answer)),
+                Expected::Waits => {}
+                other => unreachable!("who has a lock {other:?}"),
+            }
+        }
+    }
+
+    /// The process is gone: it waits for no lock.
+    pub fn leave_locks(&mut self, process: usize) {
+        for line in &mut self.locks.lines {
+            line.waiters.retain(|(other, ..)| *other != process);
+        }
+    }
+
+    /// A description's last descriptor is closed.
+    pub fn release_lock(&mut self, number: Did, killed: bool) {
+        if self.descriptions[number].descriptors > 0 || self.descriptions[number].lock.is_none() {
+            return;
+        }
+        if !killed {
+            self.publish_locked(number);
+        }
+        self.unlock(number);
+        // The kernel does not wait for it.
+        self.settling = true;
+    }
+
+    /// R2: what a reader reads from now on is current. W12: and so is what a writer goes on with.
+    fn granted(&mut self, by: usize, number: Did, nonblock: bool) -> Expected {
+        match self.descriptions[number].kind {
+            Kind::Ordinary { .. } | Kind::Appender { .. } => done(),
+            Kind::Reader { name, opened, .. } => {
+                let elsewhere = self.current(name, opened) != opened || !self.stands(opened);
+                self.bind(by, number, None, elsewhere);
+                done()
+            }
+            Kind::Writer { session } => {
+                if self.is_behind(session) {
+                    self.give_up(session);
+                }
+                match self.sessions[session].stage {
+                    // Lost: who writes is told.
+                    Stage::Open | Stage::Lost => done(),
+                    Stage::Done(_) => self.relock(by, number, session, nonblock),
+                }
+            }
+        }
+    }
+
+    fn stands(&self, inode: Inode) -> bool {
+        self.current_names().any(|other| other == inode)
+    }
+
+    fn current_names(&self) -> impl Iterator<Item = Inode> {
+        self.names.values().copied()
+    }
+
+    pub fn bind(&mut self, by: usize, number: Did, to: Option<Inode>, elsewhere: bool) {
+        let pid = self.pid(by);
+        if let Kind::Reader { bound, moved, .. } = &mut self.descriptions[number].kind {
+            *bound = to;
+            if elsewhere {
+                *moved = Some(pid);
+            }
+        }
+    }
+
+    /// fstat(2) of a reader that has a lock, or of one of the same version as such a one, binds. `None`: nobody has.
+    pub fn fstat_unbound(&mut self, by: usize, number: Did) -> Option<Expected> {
+        let Kind::Reader { name, opened, .. } = self.descriptions[number].kind else {
+            return None;
+        };
+        let same = |other: &&super::world::Description| match other.kind {
+            Kind::Reader { opened: inode, .. } => other.descriptors > 0 && inode == opened,
+            _ => false,
+        };
+        let all: Vec<_> = self.descriptions.iter().filter(same).collect();
+        let unbound = |other: &super::world::Description| {
+            matches!(
+                other.kind,
+                Kind::Reader {
+                    bound: None,
+                    moved: Some(_),
+                    ..
+                }
+            )
+        };
+        if !all.iter().any(|other| unbound(other)) {
+            // The kernel keeps one size for all of them.
+            let elsewhere =
+                |other: &&super::world::Description| matches!(other.kind, Kind::Reader { moved: Some(_), .. });
+            return (all.len() > 1 && all.iter().any(elsewhere)).then_some(Expected::Any);
+        }
+        let mover = Some(self.pid(by));
+        if all.len() > 1 || !matches!(self.descriptions[number].kind, Kind::Reader { moved, .. } if moved == mover) {
+            return Some(Expected::Skip);
+        }
+        let current = self.current(name, opened);
+        self.bind(by, number, Some(current), false);
+        let size = |inode: Inode| Answer::Number(self.files[inode].data.len() as i64);
+        Some(Expected::OneOf(vec![size(opened), size(current)]))
+    }
+
+    /// Its lineage has published beside it, and it has changed nothing yet.
+    fn is_behind(&self, session: Sid) -> bool {
+        let session = &self.sessions[session];
+        let unchanged = session.stage == Stage::Open && !session.changed && !session.unlinked;
+        let current = self.names.get(&session.name);
+        unchanged && session.base.is_some() && current.is_some() && current != session.base.as_ref()
+    }
+
+    fn give_up(&mut self, session: Sid) -> bool {
+        let it = &mut self.sessions[session];
+        let unchanged = it.stage == Stage::Open && !it.changed && !it.unlinked;
+        if unchanged {
+            it.resumable = true;
+            self.end(session, false);
+        }
+        unchanged
+    }
+
+    /// Who does not get the lock holds nobody up.
+    fn step_back(&mut self, key: usize, session: Sid) {
+        let same = |(other, _): &(Did, bool)| matches!(self.descriptions[*other].kind, Kind::Writer { session: held } if held == session);
+        if self.sessions[session].creates || self.locks.lines[key].holders.iter().any(same) {
+            return;
+        }
+        if !self.give_up(session) && self.sessions[session].stage == Stage::Open {
+            self.sessions[session].stepped_back = true;
+            let name = self.sessions[session].name;
+            self.line(name).holders.retain(|(_, other)| *other != Some(session));
+            self.go_on(name);
+        }
+    }
+
+    fn relock(&mut self, by: usize, number: Did, old: Sid, nonblock: bool) -> Expected {
+        let name = self.sessions[old].name;
+        match self.admit(by, name, false, nonblock) {
+            Admission::Stranger => {
+                self.unknown = true;
+                done()
+            }
+            Admission::Refused(why @ ("EDEADLK" | "EAGAIN")) => {
+                self.unlock(number);
+                errno(why)
+            }
+            // flock(2) waits as long as it takes.
+            Admission::Wait | Admission::Refused(_) => self.wait(by, name, Pending::Relock(number)),
+            Admission::Start | Admission::Join(_) | Admission::Private => self.relock_admitted(by, number),
+        }
+    }
+
+    pub fn relock_admitted(&mut self, by: usize, number: Did) -> Expected {
+        // Where the file is gone, the lock is had all the same.
+        self.begin_again(by, number);
+        done()
+    }
+
+    /// The handle goes on with another session, on what is current.
+    fn begin_again(&mut self, by: usize, number: Did) {
+        let Kind::Writer { session: old } = self.descriptions[number].kind else {
+            unreachable!("only writers have sessions");
+        };
+        let before = self.sessions[old].clone();
+        if !self.names.contains_key(&before.name) {
+            return;
+        }
+        if let Ok(new) = self.begin(by, before.name, RW, false, "close") {
+            let session = &mut self.sessions[new];
+            session.node = before.node;
+            if !session.known.contains(&before.owner) {
+                session.known.push(before.owner);
+            }
+            self.descriptions[number].kind = Kind::Writer { session: new };
+        }
+    }
+
+    /// A change by a handle whose session ended with its lock waits for its turn as an open does. An error is what the call comes to.
+    pub fn before_change(&mut self, by: usize, number: Did, what: &Do) -> Result<(), Expected> {
+        let Kind::Writer { session } = self.descriptions[number].kind else {
+            return Ok(());
+        };
+        let it = &self.sessions[session];
+        if !it.resumable || !matches!(it.stage, Stage::Done(_)) {
+            return Ok(());
+        }
+        let name = it.name;
+        match self.admit(by, name, false, false) {
+            Admission::Stranger => Err(Expected::Skip),
+            Admission::Refused(why) => Err(errno(why)),
+            Admission::Wait => Err(self.wait(by, name, Pending::Write(number, what.clone()))),
+            Admission::Start | Admission::Join(_) | Admission::Private => {
+                self.begin_again(by, number);
+                Ok(())
+            }
+        }
+    }
+
+    pub fn write_admitted(&mut self, by: usize, number: Did, what: &Do) -> Expected {
+        self.begin_again(by, number);
+        let Kind::Writer { session } = self.descriptions[number].kind else {
+            unreachable!("it writes");
+        };
+        let session = match self.sessions[session].stage {
+            Stage::Done(content) => self.continue_late(number, session, content),
+            Stage::Open | Stage::Lost => session,
+        };
+        self.sessions[session].changed = true;
+        self.write(number, self.sessions[session].shadow, what)
+    }
+
+    /// link(2) and unlink(2) leave an ordinary file's lock with its inode, where its new name has one of its own.
+    pub fn is_locked_by_inode(&self, what: What) -> bool {
+        let What::Link(from, _) = what else { return false };
+        let key = self
+            .names
+            .get(&from)
+            .and_then(|inode| self.locks.keys.get(&Whose::File(*inode)));
+        key.is_some_and(|key| !self.locks.lines[*key].holders.is_empty())
+    }
+
+    /// Who has something open by a name that is gone, and that does not stand under another one.
+    pub fn drift(&mut self, what: What) {
+        let gone = match what {
+            What::Rename(name, _) | What::Unlink(name) if name.is_coordinated() => name,
+            _ => return,
+        };
+        let standing: Vec<Inode> = self.current_names().collect();
+        for description in &mut self.descriptions {
+            description.adrift |= match &description.kind {
+                Kind::Reader { name, opened, .. } => *name == gone && !standing.contains(opened),
+                Kind::Writer { session } => self.sessions[*session].name == gone,
+                Kind::Ordinary { .. } | Kind::Appender { .. } => false,
+            };
+        }
+    }
+}
