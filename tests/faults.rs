@@ -197,15 +197,18 @@ fn f3_a_read_only_tree_is_refused_at_mount() {
     assert!(said.contains("Read-only") && said.matches('\n').count() == 1, "{said}");
 }
 
-/// Opens STATE.md for writing, says whether it could, and changes it.
+/// Opens STATE.md for writing, says whether it could, changes it and closes it.
 const SAVER: &str = "import os, sys
 try: fd = os.open('STATE.md', os.O_WRONLY | (os.O_TRUNC if sys.argv[2] == 'truncate' else 0))
 except OSError: sys.exit(print('refused'))
 print('opened')
-try: os.write(fd, sys.argv[1].encode()), os.close(fd)
-except OSError: pass";
+os.write(fd, sys.argv[1].encode()), os.close(fd)
+print('closed')";
 
-/// There are descriptors for some steps of the open and not for the next, whichever that is.
+/// Descriptors that opens leave for closes; docs/OPERATIONS.md.
+const RESERVED: u64 = 128;
+
+/// However few descriptors are left, an open is refused, or what it saves is saved and close(2) has said so.
 #[test]
 fn f3_an_open_that_the_daemon_has_no_descriptors_for_is_refused_and_leaves_nothing_behind() {
     watchdog();
@@ -218,29 +221,29 @@ fn f3_an_open_that_the_daemon_has_no_descriptors_for_is_refused_and_leaves_nothi
         usual.unwrap().current
     };
     let shadows = || std::fs::read_dir(project.path(".concord/shadows")).unwrap().count();
-    let mut refused = 0;
-    for spare in 0..24 {
-        let (before, shadows_before) = (project.read("STATE.md"), shadows());
-        let (way, text) = (["truncate", "change"][spare % 2], format!("v{spare:02}\n"));
-        let open = std::fs::read_dir(format!("/proc/{daemon}/fd")).unwrap().count() as u64;
-        let mut save = project.python(SAVER);
-        save.args([&text, way]);
-        let usual = limit(Some(open + spare as u64 / 2));
-        let said = succeed(save);
-        limit(usual);
-        let now = project.read("STATE.md");
-        if said == "refused\n" {
-            refused += 1;
-            assert_eq!(now, before);
-            eventually("its shadow is gone", || shadows() == shadows_before);
-        } else {
-            eventually("the session is over", || {
-                project.status()["sessions"].as_array().unwrap().is_empty()
-            });
-            assert!(now == before || now == text, "{spare}: {now}");
+    let (mut refused, mut saved) = (0, 0);
+    for (number, spare) in (0..8).chain(RESERVED - 8..RESERVED + 12).enumerate() {
+        for way in ["truncate", "change"] {
+            let (before, shadows_before) = (project.read("STATE.md"), shadows());
+            let text = format!("{number:02} {way}\n");
+            let open = std::fs::read_dir(format!("/proc/{daemon}/fd")).unwrap().count() as u64;
+            let mut save = project.python(SAVER);
+            save.args([&text, way]);
+            let usual = limit(Some(open + spare));
+            let said = succeed(save);
+            limit(usual);
+            if said == "refused\n" {
+                refused += 1;
+                assert_eq!(project.read("STATE.md"), before);
+                eventually("its shadow is gone", || shadows() == shadows_before);
+            } else {
+                saved += 1;
+                assert_eq!(said, "opened\nclosed\n");
+                assert!(project.read("STATE.md").starts_with(&text), "{spare}");
+            }
         }
     }
-    assert!(refused > 2, "{refused}");
+    assert!(refused > 2 && saved > 2, "{refused} refused, {saved} saved");
     succeed(project.sh("echo last > STATE.md"));
     assert_eq!(project.read("STATE.md"), "last\n");
     project.unmount();

@@ -485,13 +485,19 @@ FILES = [
         ["faults::f3_an_open_that_the_daemon_has_no_descriptors_for_is_refused_and_leaves_nothing_behind"],
     ),
     (
-        "F3", "f3-a-refused-write-is-published", "src/mount/coordinated/session.rs",
+        "F3", "f3-opens-take-the-last-descriptors", "src/mount/descriptors.rs",
+        "fd.as_raw_fd() as u64 + RESERVED >= limit",
+        "fd.as_raw_fd() as u64 >= limit.saturating_add(RESERVED)",
+        ["faults::f3_an_open_that_the_daemon_has_no_descriptors_for_is_refused_and_leaves_nothing_behind"],
+    ),
+    (
+        "F3", "f3-a-refused-write-is-published", "src/mount/coordinated/staged.rs",
         "self.refused = Some((offset + written as u64, stopped));",
         "self.refused = None;",
         ["small_disks::f3_what_was_torn_is_not_published_although_there_is_room_again"],
     ),
     (
-        "F3", "f3-a-write-made-good-is-not-published", "src/mount/coordinated/session.rs",
+        "F3", "f3-a-write-made-good-is-not-published", "src/mount/coordinated/staged.rs",
         "self.refused = self.refused.filter(|(at, _)| !(offset..end).contains(at));",
         "self.refused = self.refused.filter(|(at, _)| !(offset..offset).contains(at) || end == 0);",
         ["small_disks::f3_a_writer_that_makes_room_and_writes_again_is_published"],

@@ -63,13 +63,13 @@ SESSIONS = [
         ["readers::r3_a_reader_by_path_descriptor_gets_the_current_version"],
     ),
     (
-        "R4", "r4-everybody-finds-the-shadow", "src/mount/coordinated/open.rs",
+        "R4", "r4-everybody-finds-the-shadow", "src/mount/coordinated/lookup.rs",
         "&& let Some(session) = self.nearest_shown(key, &caller::opener(caller))",
         "&& let Some(session) = self.files.lock().sessions(key).last().cloned()",
         ["readers::r4_others_see_the_current_version_and_the_holder_its_shadow", "names::w9_a_new_file_appears_at_its_close"],
     ),
     (
-        "R4", "r4-the-holder-finds-the-current-version", "src/mount/coordinated/open.rs",
+        "R4", "r4-the-holder-finds-the-current-version", "src/mount/coordinated/lookup.rs",
         """if !self.files.lock().sessions(key).is_empty()
 """,
         """if self.files.lock().sessions(key).len() > 1000
@@ -80,7 +80,7 @@ SESSIONS = [
         ],
     ),
     (
-        "R4", "r4-an-open-shows-the-empty-shadow", "src/mount/coordinated/session.rs",
+        "R4", "r4-an-open-shows-the-empty-shadow", "src/mount/coordinated/staged.rs",
         "if let (Some(base), false) = (&self.base, self.changed) {",
         "if let (Some(base), true) = (&self.base, self.unlinked) {",
         ["readers::r4_others_see_the_current_version_and_the_holder_its_shadow"],
@@ -103,7 +103,7 @@ SESSIONS = [
         ["readers::r4_the_time_after_close_is_that_of_the_last_write", "readers::r4_a_set_time_survives_the_close"],
     ),
     (
-        "R4", "r4-a-copy-of-the-base-has-a-new-time", "src/mount/coordinated/session.rs",
+        "R4", "r4-a-copy-of-the-base-has-a-new-time", "src/mount/coordinated/staged.rs",
         "        keep_times(base, &self.shadow)\n",
         "        Ok(drop(keep_times))\n",
         ["readers::r4_a_change_of_mode_of_a_version_that_was_replaced_leaves_its_time"],
@@ -438,7 +438,7 @@ SESSIONS = [
         ["containers::w5_shells_of_another_pid_namespace_publish_once_and_whole"],
     ),
     (
-        "W1", "w1-strangers-are-not-known-again", "src/mount/coordinated/open.rs",
+        "W1", "w1-strangers-are-not-known-again", "src/mount/coordinated/lookup.rs",
         "_ if stranger && files.expects_strangers(key) => None,",
         "_ if stranger && files.expects_strangers(key) && key.0 == 0 => None,",
         ["containers::w12_locks_exclude_across_pid_namespaces"],
@@ -462,7 +462,7 @@ SESSIONS = [
         ["model::what_went_wrong_once_goes_right"],
     ),
     (
-        "R4", "r4-one-of-two-sessions-on-a-node-shows-its-size-to-all", "src/mount/coordinated/open.rs",
+        "R4", "r4-one-of-two-sessions-on-a-node-shows-its-size-to-all", "src/mount/coordinated/lookup.rs",
         "!= Some(attr::identity(&shadow, false)) && !is_own() {",
         "!= Some(attr::identity(&shadow, false)) && !is_own() && false {",
         ["model::what_went_wrong_once_goes_right"],

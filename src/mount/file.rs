@@ -10,6 +10,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags, Result};
 
 use super::attr;
+use super::descriptors;
 use super::entry::Entry;
 use super::handles::Ordinary;
 use super::nodes::{Name, NodeId};
@@ -40,6 +41,7 @@ impl Tree {
                 Some(pin) => pin,
                 None => {
                     let (fd, access) = self.first_open(id, flags)?;
+                    let fd = descriptors::keep(fd)?;
                     let by_daemon = private || attr::has_set_id(&rustix::fs::fstat(&fd)?);
                     let backing = if by_daemon { None } else { self.register(&fd, register) };
                     let pin = Arc::new(Pin::new(fd, access, backing));
@@ -111,6 +113,7 @@ impl Tree {
         let (mode, umask) = mode;
         let held = self.hold_names();
         let dir = self.dir_of(&held, parent)?;
+        descriptors::expect_one(&dir)?;
         let asked = flags & (OFlags::EXCL | OFlags::TRUNC);
         let fd = {
             let _caller = caller.assume(mode, umask)?;

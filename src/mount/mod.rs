@@ -2,6 +2,7 @@
 
 mod attr;
 pub mod coordinated;
+mod descriptors;
 mod dir;
 mod dirs;
 mod entry;
@@ -32,7 +33,6 @@ use crate::rules::Rules;
 
 use rustix::fs::StatVfsMountFlags;
 use rustix::mount::UnmountFlags;
-use rustix::process::{Resource, Rlimit};
 
 /// Where and how to mount.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Mount {
             source,
         };
         let mountpoint = mountpoint.canonicalize().map_err(wrap)?;
-        let descriptors_max = raise_descriptor_limit();
+        let descriptors_max = descriptors::raise_limit();
         let stacked = is_overlay(&backing);
         let config = config(&backing, allow_other, fs_name);
         let tree = tree::Tree::new(backing, shared_backing, descriptors_max).map_err(|errno| MountError::Backing {
@@ -266,22 +266,6 @@ fn restrictions(backing: impl AsFd) -> Vec<fuser::MountOption> {
         },
         if no(StatVfsMountFlags::NOEXEC) { NoExec } else { Exec },
     ]
-}
-
-/// Every open inode takes a descriptor. Returns how many we may have.
-fn raise_descriptor_limit() -> usize {
-    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
-    if let Err(error) = rustix::process::setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    ) {
-        log::warn!("cannot raise the limit of open files: {error}; many open files at once may fail with ENFILE");
-        return current.map_or(1024, |limit| limit as usize);
-    }
-    maximum.map_or(1 << 20, |limit| limit as usize)
 }
 
 /// Whether the backing tree is itself a stacked filesystem, statfs(2).

@@ -191,7 +191,7 @@ fn descriptors() -> Finding {
         shown(limit.maximum)
     );
     if limit.maximum.is_some_and(|maximum| maximum < DESCRIPTORS_MIN) {
-        let cost = "programs that together hold more files open than that get EMFILE";
+        let cost = "programs that together hold more files open than that get ENFILE";
         return Finding::lacks(
             "descriptors",
             detail,

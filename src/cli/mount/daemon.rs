@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::Context;
 use crossbeam_channel::RecvTimeoutError;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Resource;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -45,7 +44,6 @@ pub fn run(
 ) -> anyhow::Result<()> {
     // Before anything is mounted: from here on a signal is an order to unmount, and not an end in the middle.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("taking the signals")?;
-    raise_descriptor_limit();
     // What a program creates has the mode that the kernel worked out with that program's umask.
     rustix::process::umask(Mode::empty());
     // RUST_LOG chooses; a second logger cannot be set, and there is none before.
@@ -168,15 +166,6 @@ fn this_process() -> Peer {
     Peer {
         pid: std::process::id(),
         uid: rustix::process::geteuid().as_raw(),
-    }
-}
-
-/// Open files of the programs are descriptors of the daemon.
-fn raise_descriptor_limit() {
-    let mut limit = rustix::process::getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(errno) = rustix::process::setrlimit(Resource::Nofile, limit) {
-        log::warn!("raising the limit of open files failed: {errno}");
     }
 }
 

@@ -554,7 +554,7 @@ impl Coordination {
 fn take_tail(file: &File) -> Result<Vec<u8>, Errno> {
     let length = rustix::fs::fstat(file)?.st_size.max(0) as u64;
     let from = length.saturating_sub(LINE_BYTES_MAX as u64);
-    let end = super::session::read_at(file.as_fd(), from, LINE_BYTES_MAX)?;
+    let end = super::staged::read_at(file.as_fd(), from, LINE_BYTES_MAX)?;
     let (_, tail) = lines::split(&end);
     rustix::fs::ftruncate(file, length - tail.len() as u64)?;
     Ok(tail.to_vec())

@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::append::Appender;
-use super::session::Staged;
+use super::staged::Staged;
 use super::{Coordination, is_file, nanos_now, place, publish_info};
 use crate::mount::attr;
 use crate::mount::errno::from_io;
@@ -625,7 +625,7 @@ fn copy_to(from: &File, (start, end): (u64, u64), to: &File, at: u64) -> std::io
     let mut done = 0;
     while start + done < end {
         let wanted = COPY_CHUNK_BYTES.min((end - start - done) as usize);
-        let chunk = super::session::read_at(from.as_fd(), start + done, wanted)?;
+        let chunk = super::staged::read_at(from.as_fd(), start + done, wanted)?;
         if chunk.is_empty() {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }

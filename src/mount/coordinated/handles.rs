@@ -8,7 +8,8 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::Coordination;
-use super::session::{Life, Session, Staged, read_at};
+use super::session::{Life, Session};
+use super::staged::{Staged, read_at};
 use crate::mount::pin::Access;
 use crate::rules::Append;
 

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::open::open_version;
 use super::{Coordination, Target, is_file, place};
 use crate::mount::attr;
+use crate::mount::descriptors;
 use crate::mount::errno::from_io;
 use crate::mount::file::Register;
 use crate::mount::handles::Ordinary;
@@ -225,7 +226,7 @@ impl Coordination {
                         .images()
                         .open(identity.ino)
                         .map_err(|error| from_io(&error))?;
-                    let pin = Arc::new(Pin::new(image.into(), Access::Read, None));
+                    let pin = Arc::new(Pin::new(descriptors::keep(image.into())?, Access::Read, None));
                     self.tree.nodes.set_open_pin(node, &pin);
                     pin
                 }

@@ -13,7 +13,7 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::permission;
-use super::session::read_at;
+use super::staged::read_at;
 use super::{Coordination, caller, is_file};
 use crate::mount::handles::Ordinary;
 use crate::mount::nodes::{Name, NodeId};

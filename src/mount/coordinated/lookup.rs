@@ -1,0 +1,180 @@
+//! Looking up coordinated files, and their attributes: from a name to a version, or to a session's shadow.
+
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use super::files::{Finds, Reroute};
+use super::{Coordination, Target, caller};
+use crate::mount::attr;
+use crate::mount::entry::Entry;
+use crate::mount::nodes::NodeId;
+use crate::mount::tree::Caller;
+use crate::session::FileKey;
+
+impl Coordination {
+    /// What this caller finds under a coordinated name: its own session's shadow, the node it was sent round for, or the current version.
+    /// The kernel must ask again next time.
+    ///
+    /// # Errors
+    /// ENOENT when there is no version yet, and the caller is not its creator.
+    pub fn lookup(&self, caller: Caller, target: &Target) -> Result<Entry, Errno> {
+        let key_name = self.key_name(&target.name);
+        let key = self.files.lock().key_of(&key_name);
+        if let Some(key) = key {
+            if let Some(entry) = self.arrive(caller, key, target)? {
+                return Ok(entry);
+            }
+            if !self.files.lock().sessions(key).is_empty()
+                && let Some(session) = self.nearest_shown(key, &caller::opener(caller))
+                && let Some(stat) = session.shown()
+            {
+                self.tree.nodes.look_up_again(session.about.node);
+                return Ok(Entry {
+                    id: session.about.node,
+                    stat,
+                    private: false,
+                });
+            }
+        }
+        self.look_up_version(caller, target)
+    }
+
+    /// The current version of a name; its image, where it has one.
+    fn look_up_version(&self, caller: Caller, target: &Target) -> Result<Entry, Errno> {
+        let (parent, name) = (target.name.parent, &target.name.name);
+        let images = self.store.images();
+        if !images.is_empty()
+            && let Ok(stat) = self.stat(&target.name)
+            && images.inode_of(stat.st_ino).is_some()
+        {
+            let (identity, kind) = (attr::identity(&stat, false), fuser::FileType::RegularFile);
+            let id = self.tree.nodes.intern(target.name.clone(), identity, kind);
+            return Ok(Entry {
+                id,
+                stat,
+                private: false,
+            });
+        }
+        self.tree.lookup(caller, parent, name)
+    }
+
+    /// The LOOKUP of a thread that was answered ESTALE: it gets a node of its own, the same until it opens it.
+    fn arrive(&self, caller: Caller, key: FileKey, target: &Target) -> Result<Option<Entry>, Errno> {
+        let stranger = caller.tid == 0;
+        let node = {
+            let mut files = self.files.lock();
+            match files.reroute(caller.tid, key).map(|reroute| reroute.finds) {
+                Some(Finds::Own(node)) => node,
+                _ if stranger && files.expects_strangers(key) => None,
+                _ => return Ok(None),
+            }
+        };
+        let stat = match self.stat(&target.name) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => {
+                let Some(session) = self.files.lock().sessions(key).last().cloned() else {
+                    return Ok(None);
+                };
+                rustix::fs::fstat(session.pin.fd())?
+            }
+            Err(errno) => return Err(errno),
+        };
+        // The kernel asks twice: first to see whether the name it knows is still right, and it forgets that answer again.
+        let id = match node.filter(|id| self.tree.nodes.look_up_again(*id)) {
+            Some(id) => id,
+            None => {
+                let id = self.tree.nodes.fresh(
+                    target.name.clone(),
+                    attr::identity(&stat, false),
+                    attr::kind(stat.st_mode),
+                );
+                if stranger {
+                    self.files.lock().stranger_finds(key, id);
+                    return Ok(Some(Entry {
+                        id,
+                        stat,
+                        private: false,
+                    }));
+                }
+                // The kernel forgets it at once when it finds another node in its cache, and then looks again.
+                self.tree.nodes.look_up_again(id);
+                if let Some(reroute) = self.files.lock().reroute(caller.tid, key) {
+                    reroute.finds = Finds::Own(Some(id));
+                }
+                id
+            }
+        };
+        Ok(Some(Entry {
+            id,
+            stat,
+            private: false,
+        }))
+    }
+
+    /// Whether a node was made for a thread that waits or is on its way: its session may start from a later version than it shows now.
+    pub fn is_passing(&self, node: NodeId) -> bool {
+        self.files.lock().is_passing(node)
+    }
+
+    /// A thread that was sent round is here with `node`; what it found, the kernel holds now.
+    pub(super) fn arrived(&self, caller: Caller, file: FileKey, node: NodeId) -> Option<Reroute> {
+        if caller.tid == 0 {
+            return self.files.lock().take_stranger(node, file);
+        }
+        let reroute = self.files.lock().take_reroute(caller.tid, file)?;
+        if let Finds::Own(Some(node)) = reroute.finds {
+            self.tree.nodes.forget(node, 1);
+        }
+        Some(reroute)
+    }
+
+    /// fstat(2) and stat(2) of a node that stands for a session's shadow; `None` for all others.
+    pub fn stat_of_session(&self, caller: Caller, node: NodeId) -> Option<Stat> {
+        let session = self.files.lock().session_on(node).cloned()?;
+        let is_own = || {
+            let opener = caller::opener(caller);
+            std::iter::once(&opener.proc)
+                .chain(&opener.ancestors)
+                .any(|process| session.is_held_by(process))
+        };
+        if let Some(pin) = session.shared()
+            && !is_own()
+        {
+            return rustix::fs::fstat(pin.fd()).ok();
+        }
+        // Two handles that began again after a lock have one node, and a session each: where one has published, the node is the version's.
+        let shadow = rustix::fs::fstat(session.pin.fd()).ok()?;
+        if self.tree.nodes.identity(node) != Some(attr::identity(&shadow, false)) && !is_own() {
+            return self.stat_of_name(node).ok();
+        }
+        session.staged(|staged| staged.stat()).ok()
+    }
+
+    /// Attributes for a node whose inode is no longer what its coordinated name leads to: what the name leads to now. The kernel asks for
+    /// them between a LOOKUP and the OPEN that follows, and a publish may come in between.
+    ///
+    /// # Errors
+    /// ESTALE when the name is not coordinated, or there is nothing.
+    pub fn stat_of_name(&self, node: NodeId) -> Result<Stat, Errno> {
+        let name = self
+            .tree
+            .nodes
+            .info(node)
+            .and_then(|info| info.names.into_iter().next())
+            .ok_or(Errno::STALE)?;
+        self.target(name.parent, &name.name).ok_or(Errno::STALE)?;
+        let key_name = self.key_name(&name);
+        let promised = || {
+            let files = self.files.lock();
+            let session = files
+                .key_of(&key_name)
+                .and_then(|key| files.sessions(key).last().cloned());
+            session.ok_or(Errno::STALE)
+        };
+        match self.stat(&name) {
+            // Also while it is being published.
+            Err(Errno::NOENT) => rustix::fs::fstat(promised()?.pin.fd()),
+            result => result,
+        }
+    }
+}
