@@ -35,16 +35,13 @@ FILES = [
     ),
     (
         "Notices", "notices-a-publish-is-not-told-of", "src/mount/coordinated/close.rs",
-        "self.tree.tell_watchers(session.about.node);",
+        "self.tree.tell_watchers(session.about.node, News::Modified);",
         "",
-        [
-            "notices::who_listens_to_changes_only_is_told_once_more_when_the_version_is_there",
-            "notices::watchers_are_told_of_a_restore",
-        ],
+        ["notices::who_listens_to_changes_only_is_told_once_more_when_the_version_is_there"],
     ),
     (
         "Notices", "notices-the-watch-on-what-was-replaced-goes-silent", "src/mount/coordinated/close.rs",
-        "self.tree.tell_watchers(old);",
+        "self.tree.tell_watchers(old, News::Replaced);",
         "",
         ["notices::a_watch_on_the_file_itself_is_told_of_a_publish_while_others_have_it_open"],
     ),
@@ -193,9 +190,9 @@ FILES = [
         ["handover::w8_a_name_that_was_unlinked_is_free_at_once"],
     ),
     (
-        "W9", "w9-a-new-file-appears-at-its-open", "src/mount/coordinated/open.rs",
-        "let unnamed = self.make_unnamed(caller, &dir, creation)?;",
-        """let unnamed = self.make_unnamed(caller, &dir, creation)?;
+        "W9", "w9-a-new-file-appears-at-its-open", "src/mount/coordinated/begin.rs",
+        "let unnamed = self.make_unnamed(beginning.caller, &dir, creation)?;",
+        """let unnamed = self.make_unnamed(beginning.caller, &dir, creation)?;
                 let early = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
                 drop(rustix::fs::openat(&dir, &*target.name.name, early, Mode::RWXU));""",
         ["names::w9_a_new_file_appears_at_its_close"],
@@ -219,7 +216,7 @@ FILES = [
         ["names::w9_a_killed_creators_file_never_appears_and_a_waiting_creator_goes_on"],
     ),
     (
-        "W9", "w9-new-files-are-the-daemons", "src/mount/coordinated/open.rs",
+        "W9", "w9-new-files-are-the-daemons", "src/mount/coordinated/begin.rs",
         "let _caller = caller.assume(creation.mode, creation.umask)?;",
         'log::trace!("not as {caller:?}");',
         ["names::w9_owner_mode_and_default_acl_of_a_new_file_are_as_anywhere"],
@@ -267,11 +264,9 @@ FILES = [
         ["names::w11_publishing_in_place_keeps_mode_owner_acl_and_attributes"],
     ),
     (
-        "W11", "w11-set-id-bits-stay-for-everybody", "src/mount/coordinated/open.rs",
-        """let who = self.descriptions.of(process, caller.uid);
-        let (base""",
-        """let who = self.descriptions.of(process, 0);
-        let (base""",
+        "W11", "w11-set-id-bits-stay-for-everybody", "src/mount/coordinated/begin.rs",
+        "let who = self.descriptions.of(process, caller.uid);",
+        "let who = self.descriptions.of(process, 0);",
         ["names::w11_set_id_bits_stay_for_root_only"],
     ),
     (
@@ -465,21 +460,13 @@ FILES = [
         ["durability::f2_full_waits_for_content_and_name_atomic_for_content_and_fast_for_nothing"],
     ),
     (
-        "F3", "f3-whatever-the-disk-says-is-told-as-eio", "src/mount/coordinated/open.rs",
-        """                    nanos_now(),
-                )
-            }
-        }
-        .map_err(|error| from_io(&error))?;""",
-        """                    nanos_now(),
-                )
-            }
-        }
-        .map_err(|_| Errno::IO)?;""",
+        "F3", "f3-whatever-the-disk-says-is-told-as-eio", "src/mount/coordinated/begin.rs",
+        "shadow.map_err(|error| from_io(&error))",
+        "shadow.map_err(|_| Errno::IO)",
         ["durability::f3_what_the_disk_says_to_a_new_shadow_is_said_to_the_writer"],
     ),
     (
-        "F3", "f3-an-open-without-descriptors-leaves-its-shadow", "src/mount/coordinated/open.rs",
+        "F3", "f3-an-open-without-descriptors-leaves-its-shadow", "src/mount/coordinated/begin.rs",
         "let _ = self.store.drop_unwritten(shadow);",
         "drop(shadow);",
         ["faults::f3_an_open_that_the_daemon_has_no_descriptors_for_is_refused_and_leaves_nothing_behind"],

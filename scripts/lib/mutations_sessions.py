@@ -17,9 +17,9 @@ SESSIONS = [
         ],
     ),
     (
-        "R1", "r1-a-nonblocking-writer-takes-the-node-of-readers", "src/mount/coordinated/open.rs",
-        "Some(node) if !own_node && self.tree.nodes.open_pin(node).is_some() => {",
-        "Some(node) if !own_node && self.tree.nodes.open_pin(node).is_some() && id.0 == 0 => {",
+        "R1", "r1-a-nonblocking-writer-takes-the-node-of-readers", "src/mount/coordinated/begin.rs",
+        "Some(node) if !beginning.own_node && nodes.open_pin(node).is_some() => Ok(None),",
+        "Some(node) if !beginning.own_node && nodes.open_pin(node).is_some() && beginning.id.0 == 0 => Ok(None),",
         ["waiting::w2_a_nonblocking_open_leaves_readers_their_version"],
     ),
     (
@@ -269,9 +269,9 @@ SESSIONS = [
         ],
     ),
     (
-        "W9", "w9-what-open-asked-for-is-not-looked-up", "src/mount/coordinated/open.rs",
-        "Err(Errno::NOENT) => creates.or_else(|| creator::asked(caller)),",
-        "Err(Errno::NOENT) => creates.or_else(|| creator::asked(caller).filter(|_| false)),",
+        "W9", "w9-what-open-asked-for-is-not-looked-up", "src/mount/coordinated/begin.rs",
+        "Err(Errno::NOENT) => beginning.creates.or_else(|| creator::asked(caller)),",
+        "Err(Errno::NOENT) => beginning.creates.or_else(|| creator::asked(caller).filter(|_| false)),",
         ["names::w9_who_waited_with_o_creat_for_a_file_that_was_removed_creates_it"],
     ),
     (
@@ -536,7 +536,7 @@ SESSIONS = [
     (
         "W10", "w10-the-beginning-of-a-line-is-lost", "src/mount/coordinated/append.rs",
         "held.tail.extend_from_slice(rest);",
-        "held.tail.truncate(held.tail.len());",
+        "held.tail.extend_from_slice(&rest[rest.len()..]);",
         ["appends::w10_a_buffered_writer_that_flushes_within_a_line_shows_whole_lines"],
     ),
 ]

@@ -12,7 +12,7 @@ mod fs;
 mod handles;
 mod leaving;
 pub mod nodes;
-mod notices;
+pub mod notices;
 pub mod pin;
 mod route;
 mod setattr;

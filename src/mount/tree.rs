@@ -15,7 +15,7 @@ use super::dirs::DirCache;
 use super::handles::Handles;
 use super::leaving::Leaving;
 use super::nodes::{Identity, Name, NodeId, NodeTable, ROOT};
-use super::notices::Notices;
+use super::notices::{News, Notices};
 use super::pin::Pin;
 use super::workers::Workers;
 use crate::os::creds::Assumed;
@@ -131,10 +131,10 @@ impl Tree {
         let _ = self.notices.set(notices);
     }
 
-    /// Tells watchers (inotify(7)) that what a node shows has changed, or that it has lost its last name.
-    pub fn tell_watchers(&self, id: NodeId) {
+    /// Tells watchers (inotify(7)) of a node.
+    pub fn tell_watchers(&self, id: NodeId, news: News) {
         if let Some(notices) = self.notices.get() {
-            notices.tell(id);
+            notices.tell(id, news);
         }
     }
 

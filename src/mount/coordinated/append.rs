@@ -12,11 +12,11 @@ use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 
 use super::append_log::Log;
+use super::begin::Beginning;
 use super::close::Ending;
 use super::creator::first_of;
 use super::files::{Granted, InHand};
 use super::holders::Holders;
-use super::open::Beginning;
 use super::permission::Right;
 use super::session::EndReply;
 use super::{Answer, Coordination, Counted, Target, Writer, caller, described, nanos_now};

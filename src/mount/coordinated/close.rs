@@ -13,6 +13,7 @@ use super::{Coordination, Counted, caller, described, nanos_now, place, publish_
 use crate::mount::attr;
 use crate::mount::errno::from_io;
 use crate::mount::nodes::Name;
+use crate::mount::notices::News;
 use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
 use crate::os::proc::{self, Closing};
@@ -289,7 +290,7 @@ impl Coordination {
                     self.counts.add(Counted::Stale);
                 }
                 self.published(&path);
-                self.tree.tell_watchers(session.about.node);
+                self.tree.tell_watchers(session.about.node, News::Modified);
                 Outcome::Done {
                     content,
                     version: Some(published.version),
@@ -332,7 +333,7 @@ impl Coordination {
             self.tree.nodes.supersede(old, Some(pin));
             // It has lost its last link in the mounted tree.
             self.tree.attributes_changed(old);
-            self.tree.tell_watchers(old);
+            self.tree.tell_watchers(old, News::Replaced);
         }
     }
 

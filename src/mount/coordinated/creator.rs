@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
+use super::begin::Beginning;
 use super::files::{Finds, Granted, InHand};
-use super::open::Beginning;
 use super::permission;
 use super::reader::Reader;
 use super::{Answer, Coordination, Creation, Target, Writer};

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::begin::Beginning;
 use super::close::Ending;
 use super::files::{Granted, InHand};
 use super::handles::Writer;
 use super::locks::{Waiting, Whose};
-use super::open::Beginning;
 use super::reader::Reader;
 use super::session::{Life, Session};
 use super::staged::Staged;

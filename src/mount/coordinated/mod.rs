@@ -6,6 +6,7 @@
 
 mod append;
 mod append_log;
+mod begin;
 mod caller;
 mod close;
 mod counts;

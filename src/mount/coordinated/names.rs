@@ -10,10 +10,10 @@ use rustix::fs::{AtFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::append_log::lock_both;
+use super::begin::Beginning;
 use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
 use super::locks::Whose;
-use super::open::Beginning;
 use super::session::Session;
 use super::staged::Staged;
 use super::wait::Claim;

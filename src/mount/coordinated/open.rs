@@ -1,4 +1,4 @@
-//! Opening and creating coordinated files: from a node to a version, or to a session with its shadow.
+//! Opening and creating coordinated files: from a node to a version, or to a place in the queue.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -6,42 +6,19 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::begin::Beginning;
 use super::files::{Creation, Finds, Granted, InHand};
 use super::handles::Writer;
 use super::permission;
-use super::session::{About, Session};
-use super::staged::Staged;
+use super::session::Session;
 use super::wait::Claim;
-use super::{Answer, Coordination, Target, caller, creator, nanos_now, place};
-use crate::mount::attr;
-use crate::mount::descriptors;
+use super::{Answer, Coordination, Target, caller};
 use crate::mount::entry::Entry;
-use crate::mount::errno::from_io;
 use crate::mount::handles::Ordinary;
 use crate::mount::nodes::{Identity, NodeId};
-use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
-use crate::session::{FileKey, Intent, Opener, ProcId, SessionId};
+use crate::session::{FileKey, Intent, Opener, SessionId};
 use crate::store::record::How;
-use crate::store::{RealDisk, Shadow};
-
-/// What is needed to begin a session once the queue has admitted it.
-pub(super) struct Beginning {
-    pub id: SessionId,
-    pub file: FileKey,
-    /// `None` makes one: there is no file yet.
-    pub node: Option<NodeId>,
-    pub caller: Caller,
-    pub process: ProcId,
-    pub how: How,
-    pub truncate: bool,
-    pub creates: Option<Creation>,
-    /// The node was made for this caller; another may only be had while nobody has it open.
-    pub own_node: bool,
-    /// What the kernel has checked the caller's permissions on, and what has to be checked if it turns out to be another inode.
-    pub seen: Option<Identity>,
-    pub wanted: rustix::fs::Access,
-}
 
 impl Coordination {
     /// Whether [`Coordination::open_reader`] copies and waits for nothing.
@@ -327,173 +304,6 @@ impl Coordination {
                 }));
             }),
         );
-    }
-
-    /// The queue has admitted a session: gives it a shadow, and the node to stand for it. On an error the queue is told that it is over.
-    pub(super) fn begin(self: &Arc<Self>, target: &Target, beginning: Beginning) -> Result<Arc<Session>, Errno> {
-        let (id, file) = (beginning.id, beginning.file);
-        self.try_begin(target, beginning)
-            .inspect_err(|_| self.release(id, file))
-    }
-
-    fn try_begin(&self, target: &Target, beginning: Beginning) -> Result<Arc<Session>, Errno> {
-        let Beginning {
-            id,
-            file,
-            node,
-            caller,
-            process,
-            how,
-            truncate,
-            creates,
-            own_node,
-            seen,
-            wanted,
-        } = beginning;
-        let path = self.path_of(&target.name)?;
-        let dir = self.directory(target.name.parent)?;
-        let who = self.descriptions.of(process, caller.uid);
-        let (base, mark, base_len) = self.base_of(target, truncate)?;
-        let creates = match &base {
-            Err(Errno::NOENT) => creates.or_else(|| creator::asked(caller)),
-            _ => creates,
-        };
-        let base = match base {
-            Err(Errno::NOENT) if creates.is_some() => None,
-            opened => Some(opened?),
-        };
-        // Of a file that is written in place the inode has the metadata, not the image.
-        let live = match self.image_at(&target.name) {
-            Some(_) => Some(self.live_of(&target.name)?),
-            None => None,
-        };
-        if let Some(base) = &base {
-            let is_seen = seen == Some(attr::identity(&rustix::fs::fstat(base)?, false));
-            let asked = live.as_ref().filter(|_| !is_seen).unwrap_or(base);
-            permission::check(caller, asked, seen, wanted)?;
-        }
-        let shadow = match (&base, creates) {
-            (None, Some(creation)) => {
-                let unnamed = self.make_unnamed(caller, &dir, creation)?;
-                self.store.adopt(id, &path, unnamed.into(), who.clone(), nanos_now())
-            }
-            _ => {
-                let version = match &base {
-                    Some(_) if live.is_some() => self
-                        .store
-                        .version_at(&place(&dir, &target.name, &path))
-                        .map_err(|error| from_io(&error))?,
-                    Some(base) => self.store.version_of(&path, base).map_err(|error| from_io(&error))?,
-                    None => None,
-                };
-                self.store.begin(
-                    id,
-                    &path,
-                    live.as_ref().or(base.as_ref()),
-                    who.clone(),
-                    version,
-                    nanos_now(),
-                )
-            }
-        }
-        .map_err(|error| from_io(&error))?;
-        let (shadow, pin) = self.pinned(shadow)?;
-        let identity = attr::identity(&rustix::fs::fstat(&shadow.file)?, false);
-        // Who opens the node at the same time finds this session known, or has the node open already.
-        let _opening = node.map(|node| self.tree.opening(node));
-        let node = match node {
-            Some(node) if !own_node && self.tree.nodes.open_pin(node).is_some() => {
-                self.files
-                    .lock()
-                    .send_round(caller.tid, file, Finds::Own(None), creates);
-                self.store.drop_unwritten(shadow).map_err(|error| from_io(&error))?;
-                return Err(Errno::STALE);
-            }
-            Some(node) => {
-                self.tree.nodes.rebind(node, identity, Some(&pin));
-                node
-            }
-            None => {
-                let node = self
-                    .tree
-                    .nodes
-                    .intern(target.name.clone(), identity, fuser::FileType::RegularFile);
-                self.tree.nodes.set_open_pin(node, &pin);
-                node
-            }
-        };
-        let mut staged = Staged::new(shadow, base.map(Arc::new), truncate, process);
-        (staged.mark, staged.base_len) = (Some(mark), base_len);
-        let about = About {
-            id,
-            file,
-            node,
-            process,
-            caller: permission::of_process(caller, process),
-            who,
-            how,
-            policy: target.policy.clone(),
-        };
-        let session = Arc::new(Session::new(about, target.name.clone(), pin, staged));
-        self.files.lock().add_session(Arc::clone(&session));
-        Ok(session)
-    }
-
-    /// A new file with no name yet, made in the directory where it will appear: so its owner, mode, set-group-id and default ACL are
-    /// what any creation there gives (open(2), O_TMPFILE).
-    fn make_unnamed(&self, caller: Caller, dir: &OwnedFd, creation: Creation) -> Result<OwnedFd, Errno> {
-        let _caller = caller.assume(creation.mode, creation.umask)?;
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(creation.mode & 0o7777))
-    }
-
-    /// A continuation of a session that was published while a descriptor lived on unseen: nothing that is written is lost.
-    pub(super) fn continue_late(
-        &self,
-        ended: &Session,
-        content: Arc<std::fs::File>,
-        version: Option<u64>,
-    ) -> Result<Arc<Session>, Errno> {
-        let id = self.files.lock().queue.number();
-        let (name, about) = (
-            ended.name(),
-            About {
-                id,
-                how: How::Late,
-                ..ended.about.clone()
-            },
-        );
-        let shadow = self
-            .store
-            .begin(
-                id,
-                &self.path_of(&name)?,
-                Some(&content),
-                about.who.clone(),
-                version,
-                nanos_now(),
-            )
-            .map_err(|error| from_io(&error))?;
-        let (shadow, pin) = self.pinned(shadow)?;
-        let (mark, base_len) = self.logs.of(&name).mark(&content)?;
-        let mut staged = Staged::new(shadow, Some(content), false, about.process);
-        (staged.mark, staged.base_len) = (Some(mark), base_len);
-        let session = Arc::new(Session::new(about, name, pin, staged));
-        session.inherit(ended.heirs());
-        self.files.lock().add_session(Arc::clone(&session));
-        Ok(session)
-    }
-
-    /// A second descriptor of a shadow, which holds its inode. EMFILE: then there is no session, and the shadow goes.
-    fn pinned(&self, shadow: Shadow<RealDisk>) -> Result<(Shadow<RealDisk>, Arc<Pin>), Errno> {
-        match rustix::io::fcntl_dupfd_cloexec(&shadow.file, 3).and_then(descriptors::keep) {
-            Ok(fd) => Ok((shadow, Arc::new(Pin::new(fd, Access::Both, None)))),
-            Err(errno) => {
-                // What cannot be removed now, the next start removes.
-                let _ = self.store.drop_unwritten(shadow);
-                Err(errno)
-            }
-        }
     }
 }
 

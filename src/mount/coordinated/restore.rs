@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::begin::Beginning;
 use super::close::Ending;
 use super::files::{Granted, InHand};
-use super::open::Beginning;
 use super::{Answer, Coordination};
 use crate::mount::errno::from_io;
 use crate::mount::tree::Caller;

@@ -1,0 +1,238 @@
+//! The beginning of a session: from its place in the queue to a shadow, and a node that stands for it.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::append_log::Mark;
+use super::files::{Creation, Finds};
+use super::session::{About, Session};
+use super::staged::Staged;
+use super::{Coordination, Target, creator, nanos_now, permission, place};
+use crate::mount::attr;
+use crate::mount::descriptors;
+use crate::mount::errno::from_io;
+use crate::mount::nodes::{Identity, NodeId};
+use crate::mount::pin::{Access, Pin};
+use crate::mount::tree::Caller;
+use crate::session::{FileKey, ProcId, SessionId};
+use crate::store::record::{How, Who};
+use crate::store::{RealDisk, Shadow};
+
+/// What is needed to begin a session once the queue has admitted it.
+pub(super) struct Beginning {
+    pub id: SessionId,
+    pub file: FileKey,
+    /// `None` makes one: there is no file yet.
+    pub node: Option<NodeId>,
+    pub caller: Caller,
+    pub process: ProcId,
+    pub how: How,
+    pub truncate: bool,
+    pub creates: Option<Creation>,
+    /// The node was made for this caller; another may only be had while nobody has it open.
+    pub own_node: bool,
+    /// What the kernel has checked the caller's permissions on, and what has to be checked if it turns out to be another inode.
+    pub seen: Option<Identity>,
+    pub wanted: rustix::fs::Access,
+}
+
+/// What a session starts from.
+struct Base {
+    /// The current version; `None` for a new file.
+    version: Option<File>,
+    /// The inode of a file that is written in place: it has the metadata, `version` is its image.
+    live: Option<File>,
+    /// How a file that is not there is to be made.
+    creates: Option<Creation>,
+    /// Where appended lines end that the session has seen.
+    mark: Mark,
+    len: u64,
+}
+
+impl Coordination {
+    /// The queue has admitted a session: gives it a shadow, and the node to stand for it. On an error the queue is told that it is over.
+    pub(super) fn begin(self: &Arc<Self>, target: &Target, beginning: Beginning) -> Result<Arc<Session>, Errno> {
+        let (id, file) = (beginning.id, beginning.file);
+        self.try_begin(target, beginning)
+            .inspect_err(|_| self.release(id, file))
+    }
+
+    fn try_begin(&self, target: &Target, beginning: Beginning) -> Result<Arc<Session>, Errno> {
+        let Beginning {
+            id,
+            file,
+            caller,
+            process,
+            how,
+            truncate,
+            ..
+        } = beginning;
+        let who = self.descriptions.of(process, caller.uid);
+        let base = self.base(target, &beginning)?;
+        let (shadow, pin) = self.pinned(self.shadow(target, &beginning, &base, &who)?)?;
+        // Who opens the node at the same time finds this session known, or has the node open already.
+        let _opening = beginning.node.map(|node| self.tree.opening(node));
+        let Some(node) = self.take_node(target, &beginning, &pin)? else {
+            let creates = base.creates;
+            self.files
+                .lock()
+                .send_round(caller.tid, file, Finds::Own(None), creates);
+            self.store.drop_unwritten(shadow).map_err(|error| from_io(&error))?;
+            return Err(Errno::STALE);
+        };
+        let mut staged = Staged::new(shadow, base.version.map(Arc::new), truncate, process);
+        (staged.mark, staged.base_len) = (Some(base.mark), base.len);
+        let about = About {
+            id,
+            file,
+            node,
+            process,
+            caller: permission::of_process(caller, process),
+            who,
+            how,
+            policy: target.policy.clone(),
+        };
+        let session = Arc::new(Session::new(about, target.name.clone(), pin, staged));
+        self.files.lock().add_session(Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Opens what the name leads to now, which the caller must be allowed to.
+    fn base(&self, target: &Target, beginning: &Beginning) -> Result<Base, Errno> {
+        let (caller, seen) = (beginning.caller, beginning.seen);
+        let (found, mark, len) = self.base_of(target, beginning.truncate)?;
+        let creates = match &found {
+            Err(Errno::NOENT) => beginning.creates.or_else(|| creator::asked(caller)),
+            _ => beginning.creates,
+        };
+        let version = match found {
+            Err(Errno::NOENT) if creates.is_some() => None,
+            found => Some(found?),
+        };
+        let live = match self.image_at(&target.name) {
+            Some(_) => Some(self.live_of(&target.name)?),
+            None => None,
+        };
+        if let Some(version) = &version {
+            let is_seen = seen == Some(attr::identity(&rustix::fs::fstat(version)?, false));
+            let asked = live.as_ref().filter(|_| !is_seen).unwrap_or(version);
+            permission::check(caller, asked, seen, beginning.wanted)?;
+        }
+        Ok(Base {
+            version,
+            live,
+            creates,
+            mark,
+            len,
+        })
+    }
+
+    fn shadow(
+        &self,
+        target: &Target,
+        beginning: &Beginning,
+        base: &Base,
+        who: &Who,
+    ) -> Result<Shadow<RealDisk>, Errno> {
+        let (id, path) = (beginning.id, self.path_of(&target.name)?);
+        let dir = self.directory(target.name.parent)?;
+        let shadow = match (&base.version, base.creates) {
+            (None, Some(creation)) => {
+                let unnamed = self.make_unnamed(beginning.caller, &dir, creation)?;
+                self.store.adopt(id, &path, unnamed.into(), who.clone(), nanos_now())
+            }
+            (version, _) => {
+                let based_on = match version {
+                    Some(_) if base.live.is_some() => self.store.version_at(&place(&dir, &target.name, &path)),
+                    Some(version) => self.store.version_of(&path, version),
+                    None => Ok(None),
+                };
+                let metadata = base.live.as_ref().or(version.as_ref());
+                based_on.and_then(|based_on| {
+                    self.store
+                        .begin(id, &path, metadata, who.clone(), based_on, nanos_now())
+                })
+            }
+        };
+        shadow.map_err(|error| from_io(&error))
+    }
+
+    /// The node that stands for the shadow from now on; `None` when others have opened the one that was found.
+    fn take_node(&self, target: &Target, beginning: &Beginning, pin: &Arc<Pin>) -> Result<Option<NodeId>, Errno> {
+        let nodes = &self.tree.nodes;
+        let identity = attr::identity(&rustix::fs::fstat(pin.fd())?, false);
+        match beginning.node {
+            Some(node) if !beginning.own_node && nodes.open_pin(node).is_some() => Ok(None),
+            Some(node) => {
+                nodes.rebind(node, identity, Some(pin));
+                Ok(Some(node))
+            }
+            None => {
+                let node = nodes.intern(target.name.clone(), identity, fuser::FileType::RegularFile);
+                nodes.set_open_pin(node, pin);
+                Ok(Some(node))
+            }
+        }
+    }
+
+    /// A new file with no name yet, made in the directory where it will appear: so its owner, mode, set-group-id and default ACL are
+    /// what any creation there gives (open(2), O_TMPFILE).
+    fn make_unnamed(&self, caller: Caller, dir: &OwnedFd, creation: Creation) -> Result<OwnedFd, Errno> {
+        let _caller = caller.assume(creation.mode, creation.umask)?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(creation.mode & 0o7777))
+    }
+
+    /// A continuation of a session that was published while a descriptor lived on unseen: nothing that is written is lost.
+    pub(super) fn continue_late(
+        &self,
+        ended: &Session,
+        content: Arc<std::fs::File>,
+        version: Option<u64>,
+    ) -> Result<Arc<Session>, Errno> {
+        let id = self.files.lock().queue.number();
+        let (name, about) = (
+            ended.name(),
+            About {
+                id,
+                how: How::Late,
+                ..ended.about.clone()
+            },
+        );
+        let shadow = self
+            .store
+            .begin(
+                id,
+                &self.path_of(&name)?,
+                Some(&content),
+                about.who.clone(),
+                version,
+                nanos_now(),
+            )
+            .map_err(|error| from_io(&error))?;
+        let (shadow, pin) = self.pinned(shadow)?;
+        let (mark, base_len) = self.logs.of(&name).mark(&content)?;
+        let mut staged = Staged::new(shadow, Some(content), false, about.process);
+        (staged.mark, staged.base_len) = (Some(mark), base_len);
+        let session = Arc::new(Session::new(about, name, pin, staged));
+        session.inherit(ended.heirs());
+        self.files.lock().add_session(Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// A second descriptor of a shadow, which holds its inode. EMFILE: then there is no session, and the shadow goes.
+    fn pinned(&self, shadow: Shadow<RealDisk>) -> Result<(Shadow<RealDisk>, Arc<Pin>), Errno> {
+        match rustix::io::fcntl_dupfd_cloexec(&shadow.file, 3).and_then(descriptors::keep) {
+            Ok(fd) => Ok((shadow, Arc::new(Pin::new(fd, Access::Both, None)))),
+            Err(errno) => {
+                // What cannot be removed now, the next start removes.
+                let _ = self.store.drop_unwritten(shadow);
+                Err(errno)
+            }
+        }
+    }
+}
