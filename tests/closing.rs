@@ -222,6 +222,29 @@ fn w7_an_exit_without_close_is_a_close() {
     }
 }
 
+/// exit_group(2) ends the other threads by SIGKILL, and one of them may be the last to close (Node.js).
+#[test]
+fn w7_an_exit_with_threads_alive_is_a_close() {
+    let project = project();
+    for number in 0..20 {
+        let program = format!(
+            "import os, threading, time
+for i in range(8): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC); os.write(fd, b'all {number}'); os._exit({})",
+            number % 2
+        );
+        run(project.python(&program));
+        eventually("the version", || project.read("STATE.md") == format!("all {number}"));
+    }
+    if !support::twin::lacks("node") {
+        for number in 0..5 {
+            succeed(project.sh(&format!("node -e 'console.log({number})' > node.json")));
+            eventually("node's output", || project.read("node.json") == format!("{number}\n"));
+        }
+    }
+    assert_eq!(project.recovered().len(), 0);
+}
+
 #[test]
 fn w7_a_killed_parent_leaves_the_session_to_its_child() {
     let project = project();

@@ -377,6 +377,12 @@ SESSIONS = [
         ["closing::w7_an_exit_without_close_is_a_close"],
     ),
     (
+        "W7", "w7-who-is-ended-by-anothers-exit-is-killed", "src/os/proc.rs",
+        "Some(stat) if stat.exit_code & TERMINATING_SIGNAL == 0 => Closing::Exit,",
+        "Some(stat) if stat.exit_code & TERMINATING_SIGNAL == 0 && stat.flags & 0x400 == 0 => Closing::Exit,",
+        ["closing::w7_an_exit_with_threads_alive_is_a_close"],
+    ),
+    (
         "W7", "w7-what-was-staged-is-thrown-away", "src/mount/coordinated/close.rs",
         "self.discard(session, staged, counted, &reason);",
         'log::warn!("{reason}: {:?}", self.store.drop_unwritten(staged.shadow).is_ok());',

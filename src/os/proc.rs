@@ -30,7 +30,8 @@ const ANCESTORS_MAX: usize = 256;
 const DESCENDANTS_MAX: usize = 4096;
 
 const PF_EXITING: u64 = 0x4;
-const PF_SIGNALED: u64 = 0x400;
+/// Of an exit status as wait(2) has it: the signal that ended the process.
+const TERMINATING_SIGNAL: u64 = 0x7f;
 const O_PATH: u32 = libc::O_PATH as u32;
 
 /// A process, told apart from others that have or had its id.
@@ -50,6 +51,8 @@ struct Stat {
     parent: u32,
     start: u64,
     flags: u64,
+    /// As wait(2) will tell it; 0 while it lives, and where we may not know (ptrace(2), access mode checking).
+    exit_code: u64,
 }
 
 /// What a task that is closing a file is in the middle of.
@@ -112,7 +115,8 @@ pub fn command(pid: u32) -> Option<Vec<u8>> {
 /// What the task that closes a file is doing, while it waits for our answer.
 ///
 /// A program has text and an ending task no memory at all; between the two, in execve, there is memory without text (`mm->start_code` is set after the
-/// descriptors are closed; fs/exec.c, begin_new_exec). One that is gone did not wait, and so was killed.
+/// descriptors are closed; fs/exec.c, begin_new_exec). One that is gone did not wait, and so was killed. Of a process with threads anyone may be the last to close:
+/// where another called exit_group(2), it was ended by SIGKILL and has PF_SIGNALED, but the process's exit code is that of the call.
 pub fn closing(tid: u32) -> Closing {
     let mut buffer = [0; 128];
     let statm = match read(&path(tid, "statm"), &mut buffer) {
@@ -125,7 +129,7 @@ pub fn closing(tid: u32) -> Closing {
     match (pages.next().flatten(), pages.nth(2).flatten()) {
         // Whoever is ending is not in execve: its line can be read.
         (None | Some(0), _) => match stat(tid) {
-            Some(stat) if stat.flags & PF_SIGNALED == 0 => Closing::Exit,
+            Some(stat) if stat.exit_code & TERMINATING_SIGNAL == 0 => Closing::Exit,
             Some(_) => Closing::Killed,
             None if is_gone(tid) => Closing::Killed,
             None => Closing::Exit,
@@ -303,6 +307,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         parent: field(4)? as u32,
         start: field(22)?,
         flags: field(9)?,
+        exit_code: field(52)?,
     })
 }
 
@@ -392,15 +397,19 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
-        let line = b"7 (a) (b c) S 3 7 7 0 -1 1024 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+        let line = b"7 (a) (b c) S 3 7 7 0 -1 1024 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0 1 2 3 4 5 6 7 0 0 0 0 0 0 17 0 0 0 0 0 0 1 2 3 4 5 6 7 256\n";
         let stat = parse_stat(line).unwrap();
-        assert_eq!((stat.parent, stat.start, stat.flags), (3, 4242, 1024));
+        assert_eq!(
+            (stat.parent, stat.start, stat.flags, stat.exit_code),
+            (3, 4242, 1024, 256)
+        );
     }
 
     #[test]
     fn truncated_or_garbled_lines_are_no_answer() {
-        let line = b"7 (sh) S 3 7 7 0 -1 1024 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
-        for end in 0..line.len() - 9 {
+        let line = b"7 (sh) S 3 7 7 0 -1 1024 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0 1 2 3 4 5 6 7 0 0 0 0 0 0 17 0 0 0 0 0 0 1 2 3 4 5 6 7 9";
+        assert!(parse_stat(line).is_some());
+        for end in 0..line.len() - 1 {
             assert_eq!(parse_stat(&line[..end]), None, "{end}");
         }
         assert_eq!(parse_stat(b")("), None);
