@@ -90,7 +90,7 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
         let seen = self.tree.nodes.identity(node);
-        let Some(reroute) = self.arrived(caller, file, node) else {
+        let Some(reroute) = self.arrived_on_own(caller, file, node) else {
             self.files.lock().send_round(caller.tid, file, Finds::Own(None), None);
             return answer(Err(Errno::STALE));
         };

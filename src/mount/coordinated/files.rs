@@ -45,8 +45,17 @@ pub struct Waiting {
 pub enum Finds {
     /// The current version, whose node nobody takes over while the thread waits.
     Current,
+    /// The same, and without one it does not come back.
+    CurrentOnly,
     /// A node of its own, once it has looked.
     Own(Option<NodeId>),
+}
+
+impl Finds {
+    /// Whether it is the current version, and not a node of the thread's own.
+    pub fn is_current(self) -> bool {
+        matches!(self, Finds::Current | Finds::CurrentOnly)
+    }
 }
 
 /// By what a thread that was sent round is known again.
@@ -280,6 +289,22 @@ impl Files {
         self.reroutes.get_mut(&way).filter(|reroute| reroute.file == file)
     }
 
+    /// Since when the thread is on its way to the current version of this file, if it is.
+    pub fn way_to_current(&mut self, tid: u32, file: FileKey) -> Option<Instant> {
+        let reroute = self.reroute(tid, file)?;
+        reroute.finds.is_current().then_some(reroute.since)
+    }
+
+    /// The thread is on these ways no more. It may be on others by now.
+    pub fn end_ways(&mut self, tid: u32, ways: &[(FileKey, Instant)]) {
+        for (file, since) in ways {
+            if self.way_to_current(tid, *file) == Some(*since) {
+                self.take_reroute(tid, *file);
+                self.settle(*file);
+            }
+        }
+    }
+
     /// Whether strangers are on their way to the file: what each of them finds must be a node of its own.
     pub fn expects_strangers(&self, file: FileKey) -> bool {
         self.strangers.iter().any(|stranger| stranger.file == file)
@@ -312,7 +337,7 @@ impl Files {
     pub fn expects(&self, file: FileKey) -> bool {
         self.reroutes
             .values()
-            .any(|reroute| reroute.file == file && reroute.finds == Finds::Current)
+            .any(|reroute| reroute.file == file && reroute.finds.is_current())
     }
 
     /// Whether a node was made for a thread that has not opened it yet.

@@ -7,7 +7,7 @@ use super::files::{Finds, Reroute};
 use super::{Coordination, Target, caller};
 use crate::mount::attr;
 use crate::mount::entry::Entry;
-use crate::mount::nodes::NodeId;
+use crate::mount::nodes::{NodeId, ROOT};
 use crate::mount::tree::Caller;
 use crate::session::FileKey;
 
@@ -20,6 +20,14 @@ impl Coordination {
     pub fn lookup(&self, caller: Caller, target: &Target) -> Result<Entry, Errno> {
         let key_name = self.key_name(&target.name);
         let key = self.files.lock().key_of(&key_name);
+        let found = self.look_up(caller, target, key);
+        if let (Err(Errno::NOENT), Some(key)) = (&found, key) {
+            self.end_walk(caller, key);
+        }
+        found
+    }
+
+    fn look_up(&self, caller: Caller, target: &Target, key: Option<FileKey>) -> Result<Entry, Errno> {
         if let Some(key) = key {
             if let Some(entry) = self.arrive(caller, key, target)? {
                 return Ok(entry);
@@ -116,16 +124,36 @@ impl Coordination {
         self.files.lock().is_passing(node)
     }
 
-    /// A thread that was sent round is here with `node`; what it found, the kernel holds now.
+    /// A thread that was sent round is here with `node`; what it found, the kernel holds now. `None` when it did not come by that way: the walk that it was sent
+    /// on has ended elsewhere.
     pub(super) fn arrived(&self, caller: Caller, file: FileKey, node: NodeId) -> Option<Reroute> {
         if caller.tid == 0 {
             return self.files.lock().take_stranger(node, file);
         }
         let reroute = self.files.lock().take_reroute(caller.tid, file)?;
-        if let Finds::Own(Some(node)) = reroute.finds {
-            self.tree.nodes.forget(node, 1);
+        match reroute.finds {
+            // Who comes by a descriptor does not walk, and has none of its own.
+            Finds::Current | Finds::CurrentOnly | Finds::Own(None) => Some(reroute),
+            Finds::Own(Some(own)) => {
+                self.tree.nodes.forget(own, 1);
+                (own == node).then_some(reroute)
+            }
         }
-        Some(reroute)
+    }
+
+    /// [`Coordination::arrived`] with the node that was made for the thread: nobody else has it.
+    pub(super) fn arrived_on_own(&self, caller: Caller, file: FileKey, node: NodeId) -> Option<Reroute> {
+        self.arrived(caller, file, node)
+            .filter(|reroute| !reroute.finds.is_current())
+    }
+
+    /// There is nothing by the name: a thread that was sent round to it does not come back, unless it is about to give the name to another file.
+    fn end_walk(&self, caller: Caller, key: FileKey) {
+        let finds = self.files.lock().reroute(caller.tid, key).map(|reroute| reroute.finds);
+        if caller.tid != 0 && finds.is_some_and(|finds| finds != Finds::Current) {
+            self.arrived(caller, key, ROOT);
+            self.files.lock().settle(key);
+        }
     }
 
     /// fstat(2) and stat(2) of a node that stands for a session's shadow; `None` for all others.

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, RenameFlags, Stat};
 use rustix::io::Errno;
@@ -48,6 +49,17 @@ impl Move {
     }
 }
 
+/// How a thread came to the names that it is about to take.
+#[derive(Debug, Clone)]
+struct Walk {
+    /// It was sent round and is back, or would not be known again. It may wait: the inodes that the kernel keeps locked for it meanwhile are no holder's.
+    again: bool,
+    /// What it finds when it must walk again.
+    finds: Finds,
+    /// While it is on its way to these files nobody takes over the node of the current version.
+    ways: Vec<(FileKey, Instant)>,
+}
+
 /// A coordinated name that an operation of zero length has to itself.
 type Held = (SessionId, FileKey);
 
@@ -62,6 +74,7 @@ impl Coordination {
         caller: Caller,
         opener: Opener,
         mut targets: Vec<Target>,
+        walk: Walk,
         work: impl FnOnce(&Arc<Coordination>) -> Result<T, Errno> + Send + 'static,
         answer: Answer<T>,
     ) {
@@ -69,14 +82,16 @@ impl Coordination {
         targets.sort_by(|a, b| a.path.cmp(&b.path));
         targets.dedup_by(|a, b| a.name == b.name);
         targets.reverse();
+        let ways = walk.ways.clone();
         let then = move |this: &Arc<Coordination>, held: Vec<Held>, taken: Result<(), Errno>| {
+            this.files.lock().end_ways(caller.tid, &ways);
             let result = taken.and_then(|()| work(this));
             let wakes = this.let_go(held);
             answer(result);
             this.carry_out(wakes);
             this.store.sweep();
         };
-        self.take_next(caller, opener, targets, Vec::new(), Box::new(then));
+        self.take_next(caller, opener, targets, walk, Vec::new(), Box::new(then));
     }
 
     fn take_next(
@@ -84,6 +99,7 @@ impl Coordination {
         caller: Caller,
         opener: Opener,
         mut targets: Vec<Target>,
+        walk: Walk,
         mut held: Vec<Held>,
         then: Then,
     ) {
@@ -98,19 +114,27 @@ impl Coordination {
             caller,
             opener: opener.clone(),
             intent: Intent::Instant,
-            nonblock: false,
+            nonblock: !walk.again,
         };
+        let ways = walk.ways.clone();
         self.acquire(
             &target,
             claim,
             Box::new(move |granted| match granted {
                 Ok(Granted::New(id) | Granted::Join(id)) => {
                     held.push((id, file));
-                    this.take_next(caller, opener, targets, held, then);
+                    this.take_next(caller, opener, targets, walk, held, then);
+                }
+                Err(Errno::WOULDBLOCK) if !walk.again => {
+                    // Somebody took the name since it was looked at.
+                    this.files.lock().send_round(caller.tid, file, walk.finds, None);
+                    then(&this, held, Err(Errno::STALE));
                 }
                 Err(errno) => then(&this, held, Err(errno)),
             }),
         );
+        // Granted or in the queue, it is in everybody's way by that.
+        self.files.lock().end_ways(caller.tid, &ways);
     }
 
     /// unlink(2) of a coordinated name.
@@ -128,9 +152,9 @@ impl Coordination {
             }
             return answer(lost);
         }
-        if self.must_look_again(caller, &opener, &[&target.name]) {
+        let Some(walk) = self.walked(caller, &opener, &[&target.name], Finds::CurrentOnly) else {
             return answer(Err(Errno::STALE));
-        }
+        };
         let process = opener.proc;
         let name = target.name.clone();
         let targets = vec![target.clone()];
@@ -143,7 +167,7 @@ impl Coordination {
             }
             Ok(())
         };
-        self.with_all(caller, opener, targets, work, answer);
+        self.with_all(caller, opener, targets, walk, work, answer);
     }
 
     fn remove_name(
@@ -215,9 +239,12 @@ impl Coordination {
             .chain(&moving.target)
             .map(|found| &found.name)
             .collect();
-        if self.must_leave(caller, &moving) || self.must_look_again(caller, &opener, &names) {
+        if self.must_leave(caller, &moving) {
             return answer(Err(Errno::STALE));
         }
+        let Some(walk) = self.walked(caller, &opener, &names, Finds::Current) else {
+            return answer(Err(Errno::STALE));
+        };
         let left: Vec<Name> = moving.leaving().cloned().collect();
         let tree = Arc::clone(&self.tree);
         let answer: Answer<()> = Box::new(move |result| {
@@ -250,7 +277,7 @@ impl Coordination {
             }
             renamed
         };
-        self.with_all(caller, opener, targets, work, answer);
+        self.with_all(caller, opener, targets, walk, work, answer);
     }
 
     /// Whether the kernel must first be told to keep nothing under an ordinary name that is about to become a coordinated one. It comes back only once, and may
@@ -377,7 +404,12 @@ impl Coordination {
             this.will_be_linked(node);
             this.tree.link(node, name.parent, &name.name)
         };
-        self.with_all(caller, opener, vec![target], work, answer);
+        let walk = Walk {
+            again: true,
+            finds: Finds::Current,
+            ways: Vec::new(),
+        };
+        self.with_all(caller, opener, vec![target], walk, work, answer);
     }
 
     /// truncate(2) by path: a version of its own.
@@ -387,7 +419,7 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &target.name);
         let key = in_hand.key();
         let seen = self.tree.nodes.identity(node);
-        let reroute = self.arrived(caller, key, node);
+        let reroute = self.arrived_on_own(caller, key, node);
         let opener = self.opener_for(caller, key);
         // One whose name was removed, or replaced, is not what the path leads to.
         if let Some(own) = self.nearest_of(key, &opener).filter(|own| own.shown().is_some()) {
@@ -512,27 +544,29 @@ impl Coordination {
         self.files.lock().creates_in(directory)
     }
 
-    /// Whether a thread that would wait must first walk the path again. While it waits the kernel holds the lock of the inode that it found
+    /// `None`: a thread that would wait must first walk the path again. While it waits the kernel holds the lock of the inode that it found
     /// there, and that must not be one that a session's holder writes to: after ESTALE it finds the current version's own node, which
     /// nobody takes over while somebody waits.
-    fn must_look_again(&self, caller: Caller, opener: &Opener, names: &[&Name]) -> bool {
+    fn walked(&self, caller: Caller, opener: &Opener, names: &[&Name], finds: Finds) -> Option<Walk> {
         let key_of = |name: &&Name| {
             let name = self.key_name(name);
             self.files.lock().key_of(&name)
         };
         let keys: Vec<FileKey> = names.iter().filter_map(key_of).collect();
         // A stranger would not be known again: it waits at most `wait`.
-        let mut arrived = caller.tid == 0;
+        let (mut again, mut ways) = (caller.tid == 0, Vec::new());
         for key in &keys {
-            arrived |= self.arrived(caller, *key, ROOT).is_some();
+            let way = self.files.lock().way_to_current(caller.tid, *key);
+            again |= way.is_some() || self.arrived(caller, *key, ROOT).is_some();
+            ways.extend(way.map(|since| (*key, since)));
             self.files.lock().settle(*key);
         }
         let busy = |key: &FileKey| !self.files.lock().queue.is_idle(*key) && self.nearest_of(*key, opener).is_none();
-        let Some(key) = keys.into_iter().find(busy).filter(|_| !arrived) else {
-            return false;
-        };
-        self.files.lock().send_round(caller.tid, key, Finds::Current, None);
-        true
+        if let Some(key) = keys.into_iter().find(busy).filter(|_| !again) {
+            self.files.lock().send_round(caller.tid, key, finds, None);
+            return None;
+        }
+        Some(Walk { again, finds, ways })
     }
 
     fn own_session(&self, name: &Name, opener: &Opener) -> Option<Arc<Session>> {

@@ -125,7 +125,7 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &target.name);
         let key = in_hand.key();
         let seen = self.tree.nodes.identity(node);
-        let reroute = self.arrived(caller, key, node);
+        let reroute = self.arrived_on_own(caller, key, node);
         let opener = self.opener_for(caller, key);
         let nonblock = flags.contains(OFlags::NONBLOCK);
         // Who does not wait is refused on the node that it has.
