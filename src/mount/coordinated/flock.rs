@@ -1,7 +1,7 @@
 //! flock(2), kept by the daemon (W12): per logical file for coordinated files, per inode for all others.
 //!
 //! The kernel's own locks hang on its inode, and a coordinated file has a new one with each version. A lock belongs to an open file description,
-//! which the kernel names with each request and with the RELEASE that ends it. What waits is an entry in a table; `wait.rs` looks for signals.
+//! which is a handle here, and ends with its RELEASE. What waits is an entry in a table; `wait.rs` looks for signals.
 //!
 //! What locks have to do with sessions:
 //! - Letting go publishes what the handle has written before anybody else gets the lock. The session is over then; with the next lock, or the next
@@ -52,7 +52,7 @@ pub enum Holder {
 pub struct Wish {
     /// Who asks.
     pub caller: Caller,
-    /// The open file description, as the kernel names it.
+    /// The open file description: see [`route::lock_owner`](crate::mount::route::lock_owner).
     pub owner: LockOwner,
     /// `None`: LOCK_UN.
     pub mode: Option<LockMode>,
