@@ -295,6 +295,24 @@ fn w12_a_counter_loses_nothing_under_a_lock_however_its_file_is_opened_and_let_g
 }
 
 #[test]
+fn w12_a_lock_that_is_not_had_is_no_open_that_failed() {
+    watchdog();
+    let (project, mut a, mut b) = two_with("STATE.md", "r");
+    a.does("fcntl.flock(f, fcntl.LOCK_EX)");
+    b.does("f = open('STATE.md', 'r+')");
+    assert_eq!(b.does(TRY), "EAGAIN", "the other's lock");
+    a.does("fcntl.flock(f, fcntl.LOCK_UN); g = open('STATE.md', 'r+')");
+    assert_eq!(b.does(TRY), "EAGAIN", "the other's session");
+    assert_eq!(project.status()["counts"]["busy"], 0, "{}", project.status());
+    assert_eq!(
+        b.does("os.open('STATE.md', os.O_WRONLY | os.O_NONBLOCK)"),
+        "EAGAIN",
+        "the other's session"
+    );
+    assert_eq!(project.status()["counts"]["busy"], 1, "{}", project.status());
+}
+
+#[test]
 fn w12_letting_go_publishes_before_anybody_else_has_the_lock() {
     watchdog();
     let (project, mut reader, mut writer) = two_with("STATE.md", "r");
