@@ -292,8 +292,30 @@ fn h3_a_restore_is_itself_a_publish_that_can_be_taken_back() {
     assert_eq!(project.read("STATE.md"), "v2\n");
     assert_eq!(numbers(&project.history("STATE.md")), [4, 3, 2, 1]);
     let none = refused(&concord_in(&project.root(), &["restore", "STATE.md@77"]));
-    assert!(none.contains("STATE.md") && none.contains("77"), "{none}");
+    assert!(
+        none.contains("version 77 of STATE.md is not kept"),
+        "as `show` says: {none}"
+    );
     assert_eq!(project.read("STATE.md"), "v2\n");
+}
+
+#[test]
+fn h3_a_restore_says_what_has_the_files_name() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    write(&project, "STATE.md", "v2\n");
+    std::fs::remove_file(project.path("STATE.md")).unwrap();
+    for (make, kind, remove) in [
+        ("mkdir STATE.md", "a directory is in the way", "rmdir STATE.md"),
+        ("mkfifo STATE.md", "a FIFO is in the way", "rm STATE.md"),
+    ] {
+        succeed(project.sh(make));
+        let said = refused(&concord_in(&project.root(), &["restore", "STATE.md@1"]));
+        assert!(said.contains(kind) && said.contains("STATE.md"), "{said}");
+        succeed(project.sh(remove));
+    }
+    assert!(concord_in(&project.root(), &["restore", "STATE.md@1"]).status.success());
+    assert_eq!(project.read("STATE.md"), "v1\n");
 }
 
 #[test]

@@ -207,6 +207,112 @@ fn w12_a_rename_over_the_file_keeps_the_lock() {
 }
 
 #[test]
+fn w12_a_lock_does_not_end_with_a_handle_that_was_closed_before_it_was_taken() {
+    watchdog();
+    let (project, mut other, mut a) = two_with("work.lock", "r");
+    // On one processor the kernel gives the next open the memory of the description that was just closed, most of the time; and as long as `keep` is open,
+    // it is the end of the handle, not of close(2), that publishes what was written.
+    a.does("os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})");
+    for round in 0..12 {
+        let taken_anew = format!(
+            "keep, old = os.open('STATE.md', os.O_RDWR), os.open('STATE.md', os.O_RDWR)
+fcntl.flock(old, fcntl.LOCK_EX)
+data = b'%08d' % {round} * (1 << 17)
+os.pwrite(old, data, 0)
+os.close(old); new = os.open('STATE.md', os.O_RDONLY); fcntl.flock(new, fcntl.LOCK_EX)
+os.close(keep); time.sleep(0.05)"
+        );
+        assert_eq!(a.does(&taken_anew), "ok");
+        other.does("f = open('STATE.md')");
+        assert_eq!(other.does(TRY), "EAGAIN", "round {round}");
+        assert_eq!(a.does("os.pread(new, 1 << 21, 0) == data"), "True", "round {round}");
+        assert_eq!(a.does("os.close(new)"), "None");
+    }
+    assert_eq!(project.status()["locks"].as_array().unwrap().len(), 0);
+}
+
+/// Adds one under the lock, time and again. Whoever has the lock must be alone, whatever it opened the file for and however it lets go: each in a process of its own,
+/// so that the end of a process can be one of the ways.
+const GUARDED: &str = "import fcntl, os, signal, sys
+seed, turns, save, modes = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+def add(turn):
+    lock = open('lock.md', modes[(seed + turn) % len(modes)])
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with open('count.md') as f: count = int(f.read()) + 1
+    if save == 'rename':
+        with open(f'count.md.{os.getpid()}', 'w') as f: f.write(str(count))
+        os.rename(f.name, 'count.md')
+    else:
+        with open('count.md', 'w') as f: f.write(str(count))
+    return lock
+for turn in range(turns):
+    way = (seed + turn // len(modes)) % 5
+    if way < 2:
+        child = os.fork()
+        if child == 0:
+            lock = add(turn)
+            if way == 0: os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+    elif way == 2:
+        lock = add(turn)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        lock.close()
+    elif way == 3:
+        lock = add(turn)
+        last = os.dup(lock.fileno())
+        lock.close()
+        os.close(last)
+    else:
+        add(turn).close()";
+
+#[test]
+fn w12_a_counter_loses_nothing_under_a_lock_however_its_file_is_opened_and_let_go_of() {
+    watchdog();
+    let turns = 15;
+    for (modes, save, exists) in [
+        (&["w"][..], "rename", true),
+        (&["w"], "in place", false),
+        (&["w", "r", "a", "r+"], "rename", true),
+        (&["w", "a"], "in place", false),
+    ] {
+        let project = Project::with(&[("concord.toml", "wait = '60s'\n"), ("count.md", "0")]);
+        if exists {
+            std::fs::write(project.path("lock.md"), "x").unwrap();
+        }
+        let add = |seed: usize| {
+            let mut command = project.python(GUARDED);
+            command.args([&seed.to_string(), &turns.to_string(), save]).args(modes);
+            Running::start(command)
+        };
+        let adding: Vec<Running> = (0..6).map(add).collect();
+        for adds in adding {
+            assert!(adds.finish().success(), "{modes:?} {save}");
+        }
+        assert_eq!(project.read("count.md"), (6 * turns).to_string(), "{modes:?} {save}");
+    }
+}
+
+#[test]
+fn w12_a_lock_that_is_not_had_is_no_open_that_failed() {
+    watchdog();
+    let (project, mut a, mut b) = two_with("STATE.md", "r");
+    a.does("fcntl.flock(f, fcntl.LOCK_EX)");
+    b.does("f = open('STATE.md', 'r+')");
+    assert_eq!(b.does(TRY), "EAGAIN", "the other's lock");
+    a.does("fcntl.flock(f, fcntl.LOCK_UN); g = open('STATE.md', 'r+')");
+    assert_eq!(b.does(TRY), "EAGAIN", "the other's session");
+    assert_eq!(project.status()["counts"]["busy"], 0, "{}", project.status());
+    assert_eq!(
+        b.does("os.open('STATE.md', os.O_WRONLY | os.O_NONBLOCK)"),
+        "EAGAIN",
+        "the other's session"
+    );
+    assert_eq!(project.status()["counts"]["busy"], 1, "{}", project.status());
+}
+
+#[test]
 fn w12_letting_go_publishes_before_anybody_else_has_the_lock() {
     watchdog();
     let (project, mut reader, mut writer) = two_with("STATE.md", "r");

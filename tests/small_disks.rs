@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use support::puppet::Puppet;
-use support::{Project, eventually, run, text, watchdog};
+use support::{Project, concord, eventually, refused, run, text, watchdog};
 
 /// A filesystem of 1 MiB, gone with the test. Declared before the project that uses it: so it goes after that.
 struct Small {
@@ -121,6 +121,33 @@ fn f3_what_was_torn_is_not_published_although_there_is_room_again() {
     assert_eq!(recovered.len(), 1, "{recovered:?}");
     let kept = std::fs::read(project.path(recovered[0]["kept"].as_str().unwrap())).unwrap();
     assert!(kept.len() > 65536 && kept.iter().all(|byte| *byte == b'x'));
+}
+
+#[test]
+fn f3_a_restore_that_does_not_fit_says_so_and_leaves_the_version_before() {
+    watchdog();
+    let Some(small) = Small::on("small") else { return };
+    let project = mounted(&small, "small");
+    std::fs::write(project.path("a.md"), vec![b'x'; 400 << 10]).unwrap();
+    std::fs::write(project.path("a.md"), "new").unwrap();
+    let filler = vec![0; 1 << 20];
+    let filled = File::create(project.path("filler")).unwrap().write_all(&filler);
+    assert!(filled.is_err(), "the disk is full");
+    let mut restore = concord(&["restore"]);
+    restore.arg(format!("{}@1", project.path("a.md").display()));
+    let said = refused(&run(restore));
+    assert!(said.contains("No space left"), "{said}");
+    assert_eq!(project.read("a.md"), "new");
+    let status = project.status();
+    let kept = status["refused"].as_array().unwrap();
+    assert_eq!(kept.len(), 1, "{status}");
+    let why = kept[0]["why"].as_str().unwrap();
+    assert!(why.contains("restore") && why.contains("No space left"), "{why}");
+    assert_eq!(
+        (&status["counts"]["failed"], &status["counts"]["discarded"]),
+        (&1.into(), &0.into()),
+        "{status}"
+    );
 }
 
 #[test]

@@ -407,6 +407,24 @@ FILES = [
         ["history::h3_a_restore_is_itself_a_publish_that_can_be_taken_back"],
     ),
     (
+        "H3", "h3-a-restore-says-io-error-for-what-is-not-kept", "src/mount/coordinated/restore.rs",
+        "ErrorKind::NotFound => Errno::NOENT,",
+        "ErrorKind::NotFound => from_io(&error),",
+        ["history::h3_a_restore_is_itself_a_publish_that_can_be_taken_back"],
+    ),
+    (
+        "H3", "h3-a-restore-does-not-see-what-is-in-the-way", "src/mount/coordinated/restore.rs",
+        "(kind != FileType::RegularFile).then_some(kind)",
+        "(kind == FileType::Unknown).then_some(kind)",
+        ["history::h3_a_restore_says_what_has_the_files_name"],
+    ),
+    (
+        "F3", "f3-a-restore-that-did-not-fit-is-a-killed-writers", "src/mount/coordinated/restore.rs",
+        "let ended = that.end_now(&session, Ending::Closed);",
+        "let ended = that.end_now(&session, if filled.is_ok() { Ending::Closed } else { Ending::Killed });",
+        ["small_disks::f3_a_restore_that_does_not_fit_says_so_and_leaves_the_version_before"],
+    ),
+    (
         "H3", "h3-a-deleted-file-cannot-be-restored", "src/mount/coordinated/restore.rs",
         """                            creates,
 """,

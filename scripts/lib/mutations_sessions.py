@@ -516,6 +516,18 @@ SESSIONS = [
         ["locks::w12_a_lock_is_free_when_close_has_returned", "locks::w12_a_killed_holders_lock_is_free"],
     ),
     (
+        "W12", "w12-a-lock-belongs-to-what-others-may-have-next", "src/mount/route.rs",
+        "LockOwner(handle)",
+        "LockOwner(handle / 4)",
+        ["locks::w12_a_lock_does_not_end_with_a_handle_that_was_closed_before_it_was_taken"],
+    ),
+    (
+        "W12", "w12-a-refused-lock-counts-as-a-refused-open", "src/mount/coordinated/wait.rs",
+        "if need == Need::Lock && matches!(",
+        "if need == Need::Lock && !matches!(",
+        ["locks::w12_a_lock_that_is_not_had_is_no_open_that_failed"],
+    ),
+    (
         "W12", "w12-signals-do-not-end-the-wait-for-a-lock", "src/mount/coordinated/flock.rs",
         "if proc::signal_waits(*tid) != Some(false) {",
         "if proc::signal_waits(*tid) != Some(false) && *tid == 0 {",

@@ -105,7 +105,7 @@ pub struct Counts {
     pub publishes: u64,
     /// Opens that had to wait.
     pub waits: u64,
-    /// Waits that ended with EBUSY or EWOULDBLOCK.
+    /// Opens and the like that were refused with EBUSY or EWOULDBLOCK; LOCK_NB that did not get its lock is none.
     pub busy: u64,
     /// Opens refused with EDEADLK.
     pub deadlocks: u64,

@@ -26,7 +26,6 @@ use super::setattr::Changes;
 use super::tree::{Caller, Tree};
 use super::xattr::Answer;
 use crate::os::proc;
-use crate::session::LockOwner as LockOwnerId;
 
 /// The filesystem as fuser sees it.
 #[derive(Debug)]
@@ -448,11 +447,11 @@ impl fuser::Filesystem for Fs {
         _ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
-        lock_owner: Option<LockOwner>,
+        _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.close_handle(fh.0, lock_owner.map(|owner| LockOwnerId(owner.0)));
+        self.close_handle(fh.0);
         reply.ok();
     }
 
@@ -636,7 +635,7 @@ impl fuser::Filesystem for Fs {
         request: &Request,
         ino: INodeNo,
         fh: FileHandle,
-        lock_owner: LockOwner,
+        _lock_owner: LockOwner,
         _start: u64,
         _end: u64,
         typ: i32,
@@ -646,7 +645,7 @@ impl fuser::Filesystem for Fs {
     ) {
         let wish = Wish {
             caller: caller(request),
-            owner: LockOwnerId(lock_owner.0),
+            owner: route::lock_owner(fh.0),
             mode: route::lock_mode(typ),
             nonblock: !sleep,
         };

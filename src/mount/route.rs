@@ -223,15 +223,13 @@ impl Fs {
         });
     }
 
-    /// The last descriptor of an open file description is closed. `owner` is what flock(2) knows it by, if it was ever called on it.
-    pub fn close_handle(&self, number: u64, owner: Option<LockOwner>) {
+    /// The last descriptor of an open file description is closed.
+    pub fn close_handle(&self, number: u64) {
         let handle = self.tree.handles.remove(number);
         if let Some(Handle::Writer(writer)) = &handle {
             self.coordination.close_writer(writer);
         }
-        if let Some(owner) = owner {
-            self.coordination.release_lock(owner, handle.as_ref());
-        }
+        self.coordination.release_lock(lock_owner(number), handle.as_ref());
         match handle {
             Some(Handle::Ordinary(file)) => self.tree.close(file),
             Some(Handle::Reader(reader)) => self.coordination.close_reader(reader),
@@ -394,6 +392,12 @@ impl Fs {
             }
         }
     }
+}
+
+/// Whose a lock is that is taken by this handle: one handle is one open file description. The kernel's own name for that (`lock_owner`) is made of the address of
+/// its struct file, which the next open(2) may get while we are still busy with the RELEASE of the one before: its lock would go with that one's.
+pub fn lock_owner(handle: u64) -> LockOwner {
+    LockOwner(handle)
 }
 
 /// LOCK_SH, LOCK_EX; `None` for LOCK_UN. The kernel speaks of all locks as fcntl(2) does.

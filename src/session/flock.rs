@@ -12,7 +12,7 @@ use super::Ticket;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LockKey(pub u64);
 
-/// An open file description, by the number that the kernel has for it.
+/// An open file description, by a number that no other one ever has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LockOwner(pub u64);
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use crossbeam_channel::bounded;
 use parking_lot::{Condvar, Mutex};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::config::{Config, LOOK_EVERY};
@@ -187,10 +188,14 @@ impl Service for Shared {
             let _ = answer.send(result);
         });
         self.coordination.restore((peer.pid, peer.uid), file, version, answer);
-        let restored = answered
-            .recv()
-            .unwrap_or(Err(Errno::IO))
-            .map_err(|errno| refusal(file, version, errno))?;
+        let restored =
+            answered
+                .recv()
+                .unwrap_or(Err(Errno::IO))
+                .map_err(|errno| match self.coordination.in_the_way(file) {
+                    Some(kind) if errno == Errno::STALE => in_the_way(file, kind),
+                    _ => refusal(file, version, errno),
+                })?;
         let bytes = self.coordination.store().history().open_version(file, restored);
         Ok(Restored {
             file: JsonPath(file.to_owned()),
@@ -336,6 +341,21 @@ fn lock(lock: crate::mount::coordinated::LockStatus) -> LockStatus {
         held: lock.holders.into_iter().map(party).collect(),
         waiting: lock.waiters.into_iter().map(party).collect(),
     }
+}
+
+/// Something else has the name of a file that is to be restored.
+fn in_the_way(file: &Path, kind: FileType) -> Refused {
+    let kind = match kind {
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        _ => "something that is no regular file",
+    };
+    let file = file.display();
+    Refused::new(
+        RefusedKind::Failed,
+        format!("{kind} is in the way at {file}: rename or remove it first, or copy with `concord show`"),
+    )
 }
 
 fn refusal(file: &Path, version: u64, errno: Errno) -> Refused {

@@ -19,7 +19,7 @@ use crate::mount::tree::Caller;
 use crate::os::proc::{self, Closing};
 use crate::rules::Durability;
 use crate::session::ProcId;
-use crate::store::record::RecoveredKind;
+use crate::store::record::{How, RecoveredKind};
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +141,7 @@ impl Coordination {
 
     /// The writer is answered last: its next open must find the file free.
     fn over(self: &Arc<Self>, session: Arc<Session>, outcome: Outcome) {
-        if matches!(outcome, Outcome::Lost(_)) || session.about.how == crate::store::record::How::Late {
+        if matches!(outcome, Outcome::Lost(_)) || session.about.how == How::Late {
             self.rebind_to_current(&session);
         }
         self.files.lock().remove_session(&session);
@@ -164,11 +164,15 @@ impl Coordination {
         if staged.unlinked || !staged.changed {
             return self.drop_staged(session, staged);
         }
+        let what_failed = match session.about.how {
+            How::Restore => "the shadow of a restore could not be written",
+            _ => "writing or syncing it failed",
+        };
         let lost = match why {
             Ending::Closed => staged
                 .failed
                 .or(staged.refused.map(|(_, errno)| errno))
-                .map(|errno| (format!("writing or syncing it failed: {errno}"), errno, Counted::Failed)),
+                .map(|errno| (format!("{what_failed}: {errno}"), errno, Counted::Failed)),
             Ending::Killed => Some((
                 "its writer was killed before it closed the file".to_owned(),
                 Errno::STALE,

@@ -30,12 +30,23 @@ pub enum Granted {
     Join(SessionId),
 }
 
+/// What becomes of a request that the queue refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It fails, which is counted: open(2), rename(2), a write ...
+    Access,
+    /// A lock that is had already waits on, or was asked for with LOCK_NB, which is often done in a loop: EBUSY and EWOULDBLOCK are not counted.
+    Lock,
+}
+
 /// A request that waits in the queue.
 pub struct Waiting {
     /// The thread in open(2), rename(2) …; 0 when unknown.
     pub tid: u32,
     /// What it waits for.
     pub file: FileKey,
+    /// What for.
+    pub need: Need,
     /// What happens then.
     pub resume: Continue,
 }

@@ -1,7 +1,7 @@
 //! flock(2), kept by the daemon (W12): per logical file for coordinated files, per inode for all others.
 //!
 //! The kernel's own locks hang on its inode, and a coordinated file has a new one with each version. A lock belongs to an open file description,
-//! which the kernel names with each request and with the RELEASE that ends it. What waits is an entry in a table; `wait.rs` looks for signals.
+//! which is a handle here, and ends with its RELEASE. What waits is an entry in a table; `wait.rs` looks for signals.
 //!
 //! What locks have to do with sessions:
 //! - Letting go publishes what the handle has written before anybody else gets the lock. The session is over then; with the next lock, or the next
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::begin::Beginning;
 use super::close::Ending;
-use super::files::{Granted, InHand};
+use super::files::{Granted, InHand, Need};
 use super::handles::Writer;
 use super::locks::{Waiting, Whose};
 use super::reader::Reader;
@@ -52,7 +52,7 @@ pub enum Holder {
 pub struct Wish {
     /// Who asks.
     pub caller: Caller,
-    /// The open file description, as the kernel names it.
+    /// The open file description: see [`route::lock_owner`](crate::mount::route::lock_owner).
     pub owner: LockOwner,
     /// `None`: LOCK_UN.
     pub mode: Option<LockMode>,
@@ -298,7 +298,7 @@ impl Coordination {
         self.go_on(
             writer,
             caller,
-            nonblock,
+            (Need::Lock, nonblock),
             Box::new(move |resumed| match resumed {
                 // flock(2) waits as long as it takes.
                 Err(Errno::BUSY) if !this.is_closing() => this.go_on_locked(again, caller, owner, nonblock, answer),
@@ -314,7 +314,7 @@ impl Coordination {
 
     /// The handle's session is over, but not the handle: begins another one, on the version that is current when the queue admits it. Waits on
     /// this thread for a session that is just ending.
-    fn go_on(self: &Arc<Self>, writer: Arc<Writer>, caller: Caller, nonblock: bool, then: Answer<()>) {
+    fn go_on(self: &Arc<Self>, writer: Arc<Writer>, caller: Caller, (need, nonblock): (Need, bool), then: Answer<()>) {
         let old = writer.session();
         match old.settle() {
             Ok(Life::Done(..)) => {}
@@ -344,7 +344,7 @@ impl Coordination {
                 }
             }));
         };
-        self.acquire(&target, claim, Box::new(admitted));
+        self.acquire_for(need, &target, claim, Box::new(admitted));
     }
 
     fn begin_again(
@@ -408,7 +408,7 @@ impl Coordination {
             this.go_on(
                 writer,
                 caller,
-                false,
+                (Need::Access, false),
                 Box::new(move |resumed| match resumed {
                     // Its file is gone: what is written goes where `change` says.
                     Err(Errno::NOENT) => tree.workers.run(move || job(Ok(()))),

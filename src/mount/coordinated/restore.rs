@@ -1,8 +1,10 @@
 //! `concord restore`: an old version becomes the current one, as a publish like any other.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::begin::Beginning;
@@ -15,11 +17,18 @@ use crate::session::Intent;
 use crate::store::record::How;
 
 impl Coordination {
+    /// What has the name of a coordinated file, if that is no regular file.
+    pub fn in_the_way(&self, path: &Path) -> Option<FileType> {
+        let target = self.target_at(path).ok()?;
+        let kind = FileType::from_raw_mode(self.stat(&target.name).ok()?.st_mode);
+        (kind != FileType::RegularFile).then_some(kind)
+    }
+
     /// Publishes version `version` of `path` again. `asker` is a process id and its user. It waits its turn as any writer does. Answers the new version's number.
     ///
     /// # Errors
-    /// ENOENT when there is no such version, or its directory is gone; EINVAL when the rules do not coordinate the path; EBUSY, EDEADLK,
-    /// and those of a publish.
+    /// ENOENT when there is no such version, or its directory is gone; EINVAL when the rules do not coordinate the path; ESTALE when something else than a
+    /// regular file has its name ([`Coordination::in_the_way`]); EBUSY, EDEADLK, and those of a publish.
     pub fn restore(self: &Arc<Self>, asker: (u32, u32), path: &Path, version: u64, answer: Answer<u64>) {
         let caller = Caller {
             uid: asker.1,
@@ -30,12 +39,17 @@ impl Coordination {
             .target_at(path)
             .map(|target| self.for_all_names(target))
             .and_then(|target| {
-                let content = self
-                    .store
-                    .history()
-                    .open_version(path, version)
-                    .map_err(|error| from_io(&error))?;
-                Ok((target, content))
+                let content = self.store.history().open_version(path, version);
+                let content = content.map_err(|error| match error.kind() {
+                    // The history may say so itself, without an errno.
+                    ErrorKind::NotFound => Errno::NOENT,
+                    _ => from_io(&error),
+                })?;
+                // To open a FIFO is noticed at its other end.
+                match self.in_the_way(path) {
+                    Some(_) => Err(Errno::STALE),
+                    None => Ok((target, content)),
+                }
             });
         let (target, content) = match prepared {
             Ok(found) => found,
@@ -80,8 +94,11 @@ impl Coordination {
                             that.store.fill(&shadow, &content.file).map_err(|e| from_io(&e))?;
                             rustix::fs::ftruncate(&shadow, content.bytes)
                         });
-                        let ended =
-                            that.end_now(&session, if filled.is_ok() { Ending::Closed } else { Ending::Killed });
+                        let _ = session.staged(|staged| {
+                            staged.failed = filled.err();
+                            Ok(())
+                        });
+                        let ended = that.end_now(&session, Ending::Closed);
                         that.tree.nodes.forget(session.about.node, 1);
                         filled.and(ended)?;
                         session.version().ok_or(Errno::IO)

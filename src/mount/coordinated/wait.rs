@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
 use super::caller;
-use super::files::{Continue, Granted, Waiting, errno};
+use super::files::{Continue, Granted, Need, Waiting, errno};
 use super::session::Session;
 use super::{Coordination, Counted, Target};
 use crate::mount::tree::Caller;
@@ -68,7 +68,12 @@ impl Coordination {
     }
 
     /// Asks the queue for a file; `resume` runs when the answer is known, on this thread or on that which makes room.
-    pub(super) fn acquire(self: &Arc<Self>, target: &Target, mut claim: Claim, resume: Continue) {
+    pub(super) fn acquire(self: &Arc<Self>, target: &Target, claim: Claim, resume: Continue) {
+        self.acquire_for(Need::Access, target, claim, resume);
+    }
+
+    /// [`Coordination::acquire`], where a refusal may not be a failure.
+    pub(super) fn acquire_for(self: &Arc<Self>, need: Need, target: &Target, mut claim: Claim, resume: Continue) {
         if self.is_closing() {
             return resume(Err(Errno::BUSY));
         }
@@ -97,6 +102,7 @@ impl Coordination {
                     Waiting {
                         tid: claim.caller.tid,
                         file: claim.file,
+                        need,
                         resume,
                     },
                 );
@@ -107,7 +113,7 @@ impl Coordination {
             Admission::Refuse(refusal) => {
                 files.settle(claim.file);
                 drop(files);
-                self.count_refusal(refusal);
+                self.count_refusal(refusal, need);
                 resume(Err(errno(refusal)));
             }
             admitted => {
@@ -138,17 +144,14 @@ impl Coordination {
     pub(super) fn carry_out(self: &Arc<Self>, wakes: Vec<Wake>) {
         for wake in wakes {
             match wake {
-                Wake::Granted { ticket, admission } => self.resume(ticket, granted(admission)),
-                Wake::Refused { ticket, why } => {
-                    self.count_refusal(why);
-                    self.resume(ticket, Err(errno(why)));
-                }
+                Wake::Granted { ticket, admission } => self.resume(ticket, Ok(admission)),
+                Wake::Refused { ticket, why } => self.resume(ticket, Err(why)),
                 Wake::LeaseExpired { session } => self.expire(session),
             }
         }
     }
 
-    fn resume(&self, ticket: Ticket, result: Result<Granted, Errno>) {
+    fn resume(&self, ticket: Ticket, result: Result<Admission, Refusal>) {
         let waiting = {
             let mut files = self.files.lock();
             let waiting = files.waiting.remove(&ticket);
@@ -158,11 +161,17 @@ impl Coordination {
             waiting
         };
         if let Some(waiting) = waiting {
-            (waiting.resume)(result);
+            if let Err(refusal) = result {
+                self.count_refusal(refusal, waiting.need);
+            }
+            (waiting.resume)(result.map_err(errno).and_then(granted));
         }
     }
 
-    fn count_refusal(&self, refusal: Refusal) {
+    fn count_refusal(&self, refusal: Refusal, need: Need) {
+        if need == Need::Lock && matches!(refusal, Refusal::WouldBlock | Refusal::Busy) {
+            return;
+        }
         self.counts.add(match refusal {
             Refusal::WouldBlock => Counted::WouldBlock,
             Refusal::Deadlock => Counted::Deadlock,
@@ -190,8 +199,7 @@ impl Coordination {
                     }
                     files.queue.cancel(self.now(), ticket)
                 };
-                self.count_refusal(Refusal::Interrupted);
-                self.resume(ticket, Err(errno(Refusal::Interrupted)));
+                self.resume(ticket, Err(Refusal::Interrupted));
                 self.carry_out(wakes);
             }
         }
