@@ -231,20 +231,24 @@ impl<D: Disk> History<D> {
     /// The errno of a read.
     pub fn paths(&self) -> io::Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
-        for fan in self.disk.list(&self.files)?.into_iter().filter(|e| e.kind == Kind::Dir) {
-            let fan = self.disk.open_dir(&self.files, &fan.name)?;
-            for entry in self.disk.list(&fan)?.into_iter().filter(|e| e.kind == Kind::Dir) {
-                let Some(key) = entry.name.to_str().and_then(Key::parse) else {
-                    continue;
-                };
-                let Some(dir) = if_there(self.disk.open_dir(&fan, &entry.name))? else {
-                    continue;
-                };
-                paths.extend(self.read_path(&dir, &key));
-            }
+        for key in self.keys()? {
+            let dir = self.open_key(&key)?;
+            paths.extend(dir.and_then(|dir| self.read_path(&dir, &key)));
         }
         paths.sort();
         Ok(paths)
+    }
+
+    /// The names of all histories.
+    pub(super) fn keys(&self) -> io::Result<Vec<Key>> {
+        let mut keys = Vec::new();
+        for fan in self.disk.list(&self.files)?.into_iter().filter(|e| e.kind == Kind::Dir) {
+            let dir = self.disk.open_dir(&self.files, &fan.name)?;
+            let entries = self.disk.list(&dir)?.into_iter().filter(|e| e.kind == Kind::Dir);
+            let found = entries.filter_map(|entry| entry.name.to_str().and_then(Key::parse));
+            keys.extend(found.filter(|key| key.fan() == fan.name));
+        }
+        Ok(keys)
     }
 
     /// The directory, name and state of the regular file that is `path` now.

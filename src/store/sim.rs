@@ -522,4 +522,12 @@ impl Disk for SimDisk {
         w.change(vec![(*dir, name.to_owned(), None)]);
         Ok(())
     }
+
+    fn remove_dir(&self, dir: &Ino, name: &OsStr) -> io::Result<()> {
+        let ino = self.0.lock().get(*dir, name)?;
+        if !self.list(&ino)?.is_empty() {
+            return Err(errno(libc::ENOTEMPTY));
+        }
+        self.unlink(dir, name)
+    }
 }
