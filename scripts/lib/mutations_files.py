@@ -361,8 +361,8 @@ FILES = [
     ),
     (
         "H1", "h1-only-saves-prune", "src/store/prune.rs",
-        "if lacks_stone || going(",
-        "if lacks_stone && going(",
+        "if lacks_stone || lies.has_remains(left) ||",
+        "if lacks_stone &&",
         [
             "history::h1_a_change_of_the_rules_and_a_recovery_prune_all_files",
             "small_disks::f3_lowering_what_is_kept_frees_a_disk_that_the_history_filled",

@@ -180,12 +180,31 @@ impl<D: Disk> Store<D> {
             history: None,
         };
         let live = self.history.live(path)?;
-        let history = match known {
-            Some(history) => history,
-            None if self.history.open_key(key)?.is_none() => return Ok(None),
-            None => Box::new(self.settle_alone(key, path, live.as_ref(), now)?),
+        let history = match (known, self.history.open_key(key)?) {
+            (Some(history), _) => history,
+            (None, None) => return Ok(None),
+            (None, Some(dir)) => {
+                let scan = self.history.scan(&dir, key)?;
+                if scan.unreadable {
+                    return Ok(None);
+                }
+                let (place, stat) = self.place_alone(path, live.as_ref());
+                Box::new(self.settle_scan(dir, scan, key, &place, stat, now)?)
+            }
         };
         Ok(Some(((held, history), live.is_some())))
+    }
+
+    /// Keeps everybody from a history of which nothing is known; `None` where something is, or it is being changed.
+    pub(super) fn take_unknown(&self, key: &Key) -> Option<Held<'_, D>> {
+        let history = self.files.take_idle(key)?;
+        let known = history.is_some();
+        let held = Held {
+            files: &self.files,
+            key: key.clone(),
+            history,
+        };
+        (!known).then_some(held)
     }
 
     /// [`Store::settle`] of a history whose file nobody has at hand.
@@ -196,12 +215,17 @@ impl<D: Disk> Store<D> {
         live: Option<&Live<D>>,
         now: u64,
     ) -> io::Result<FileHistory<D>> {
+        let (place, stat) = self.place_alone(path, live);
+        self.settle(key, &place, stat, now)
+    }
+
+    fn place_alone<'a>(&'a self, path: &'a Path, live: Option<&'a Live<D>>) -> (Place<'a, D>, Option<&'a Stat>) {
         let name = path.file_name().unwrap_or_default();
         let (dir, stat) = match live {
             Some((dir, _, stat)) => (dir, Some(stat)),
             None => (&self.history.root, None),
         };
-        self.settle(key, &Place { dir, name, path }, stat, now)
+        (Place { dir, name, path }, stat)
     }
 
     /// A file that came here with its directory: before it is first changed, its history is written down to go on from that of its former
@@ -248,9 +272,22 @@ impl<D: Disk> Store<D> {
         live: Option<&Stat>,
         now: u64,
     ) -> io::Result<FileHistory<D>> {
-        let disk = self.disk();
         let dir = self.make_history(key)?;
-        let mut scan = self.clean_scan(&dir, key, now)?;
+        let scan = self.history.scan(&dir, key)?;
+        self.settle_scan(dir, scan, key, place, live, now)
+    }
+
+    fn settle_scan(
+        &self,
+        dir: D::Dir,
+        mut scan: Scan,
+        key: &Key,
+        place: &Place<'_, D>,
+        live: Option<&Stat>,
+        now: u64,
+    ) -> io::Result<FileHistory<D>> {
+        let disk = self.disk();
+        self.clean(&dir, &scan, key, now)?;
         if scan.path.is_none() {
             self.write_new(&dir, OsStr::new("path"), place.path.as_os_str().as_encoded_bytes())?;
             self.move_log.met(place.path);
@@ -322,6 +359,11 @@ impl<D: Disk> Store<D> {
     /// Reads a history directory after clearing it of half-written things and of what concordfs did not write (like that).
     pub(super) fn clean_scan(&self, dir: &D::Dir, key: &Key, now: u64) -> io::Result<Scan> {
         let scan = self.history.scan(dir, key)?;
+        self.clean(dir, &scan, key, now)?;
+        Ok(scan)
+    }
+
+    fn clean(&self, dir: &D::Dir, scan: &Scan, key: &Key, now: u64) -> io::Result<()> {
         let place = format!("history/{}", key.name().to_string_lossy());
         for (name, why) in &scan.odd {
             self.set_aside_garbage(dir, name, &place, why, now)?;
@@ -329,7 +371,7 @@ impl<D: Disk> Store<D> {
         for name in &scan.parts {
             if_there(self.disk().unlink(dir, name))?;
         }
-        Ok(scan)
+        Ok(())
     }
 
     /// The history directory of a file, made where there is none.

@@ -46,6 +46,8 @@ mod tests_garbage;
 mod tests_moves;
 #[cfg(test)]
 mod tests_real;
+#[cfg(test)]
+mod tests_room;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

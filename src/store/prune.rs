@@ -43,6 +43,15 @@ impl Lies<'_> {
         all.filter(|v| self.current != Some(*v) && readable(v)).collect()
     }
 
+    /// Records of versions that are nowhere any more: their removal was cut short. What left with its directory by then is elsewhere.
+    fn has_remains(&self, left: Option<u64>) -> bool {
+        let kept = self.kept();
+        let nowhere =
+            |r: &&VersionRecord| !r.is_tombstone() && self.current != Some(r.version) && !kept.contains(&r.version);
+        let mut remains = self.records.values().filter(nowhere);
+        remains.any(|r| r.version + 1 != self.next && left.is_none_or(|left| r.time > left))
+    }
+
     /// The newest number is that of a content, and no file is there: its removal is not written down.
     fn lacks_stone(&self) -> bool {
         let newest = self.contents.keys().next_back();
@@ -209,6 +218,13 @@ impl<D: Disk> Store<D> {
         sweep
             .continued
             .extend(former.filter_map(|from| decode_path(&from.path)));
+        if scan.unreadable {
+            // What goes on from where is not known, and what to keep neither.
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        if scan.is_empty() {
+            return self.remove_empty(key);
+        }
         let Some((path, retain)) = path_of(&scan).and_then(|path| Some((path.clone(), self.retain_of(&path)?))) else {
             return Ok(());
         };
@@ -229,7 +245,8 @@ impl<D: Disk> Store<D> {
             next: scan.next(),
         };
         let lacks_stone = live.is_none() && lies.lacks_stone();
-        if lacks_stone || going(&lies, &retain, now) != Going::default() {
+        let left = self.history.moves.read().last_left(&path);
+        if lacks_stone || lies.has_remains(left) || going(&lies, &retain, now) != Going::default() {
             self.prune_taken(key, &path, &retain, now)?;
             sweep.removed += self.sweep();
         }
@@ -243,6 +260,17 @@ impl<D: Disk> Store<D> {
             sweep.expired.push(Expired { key, path, stone });
         }
         Ok(())
+    }
+
+    /// What a power failure can leave of a history that was removed.
+    fn remove_empty(&self, key: &Key) -> io::Result<()> {
+        match self.take_unknown(key) {
+            Some(_held) => {
+                let fan = self.disk().open_dir(&self.history.files, key.fan())?;
+                self.disk().remove_dir(&fan, key.name())
+            }
+            None => Ok(()),
+        }
     }
 
     fn prune_taken(&self, key: &Key, path: &Path, retain: &Retain, now: u64) -> io::Result<()> {
