@@ -168,7 +168,7 @@ fn a_sweep_that_fails_or_stops_anywhere_is_finished_by_the_next_and_the_files_ar
 
 /// Some of what was not synced is lost.
 fn dice_of(at: u64) -> bool {
-    at % 2 == 0
+    at.is_multiple_of(2)
 }
 
 #[test]
