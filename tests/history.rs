@@ -98,6 +98,85 @@ fn h1_versions_older_than_the_rule_allows_go_at_the_next_publish() {
     });
 }
 
+/// Files and directories below `.concord/history`, but for the directories that all files share.
+fn pieces(project: &Project) -> usize {
+    let shared = |path: &str| path.len() <= "./ab".len();
+    // Some may be going just now.
+    let all = succeed(project.sh("cd .concord/history && find . 2>/dev/null || true"));
+    all.lines().filter(|path| !shared(path)).count()
+}
+
+const SHORT: &str = "[[rule]]\npaths = [\"*.json\"]\nkeep = 100\nmax_age = \"1s\"\n";
+
+#[test]
+fn h1_the_histories_of_deleted_files_go_when_they_are_as_old_as_the_rule_allows() {
+    watchdog();
+    let mut project = Project::with(&[("concord.toml", SHORT)]);
+    for n in 0..20 {
+        let name = format!("t{n}.json");
+        write(&project, &name, "session");
+        std::fs::remove_file(project.path(&name)).unwrap();
+    }
+    write(&project, "stays.json", "one");
+    write(&project, "stays.json", "two");
+    assert!(pieces(&project) > 20 * 4);
+    std::thread::sleep(std::time::Duration::from_millis(1300));
+    project.unmount();
+    project.mount();
+    // Directory, path, and the record of the version that is current.
+    eventually("nothing of the deleted files is left", || pieces(&project) == 3);
+    assert_eq!(project.read("stays.json"), "two");
+    assert_eq!(numbers(&project.history("stays.json")), [2]);
+    write(&project, "t3.json", "anew");
+    assert_eq!(project.history("t3.json")[0]["current"], true);
+}
+
+#[test]
+fn h1_a_change_of_the_rules_and_a_recovery_prune_all_files() {
+    watchdog();
+    let mut project = Project::with(&[("concord.toml", "keep = 5\n")]);
+    for n in 1..=4 {
+        for name in ["a.md", "b.md", "c.md"] {
+            write(&project, name, &format!("v{n}"));
+        }
+    }
+    std::fs::remove_file(project.path("c.md")).unwrap();
+    write(&project, "concord.toml", "keep = 2\n");
+    eventually("two old versions are left of each", || {
+        ["a.md", "b.md"].map(|name| numbers(&project.history(name))) == [[4, 3, 2], [4, 3, 2]]
+            && numbers(&project.history("c.md")) == [5, 4, 3]
+    });
+    project.unmount();
+    succeed(project.sh("printf 'keep = 1\\n' > concord.toml"));
+    succeed(concord(&["recover", project.root().to_str().unwrap()]));
+    assert_eq!(numbers(&project.history("a.md")), [4, 3]);
+    assert_eq!(numbers(&project.history("c.md")), [5, 4]);
+    succeed(project.sh("printf 'kepe = 0\\n' > concord.toml"));
+    let said = succeed(concord(&["recover", project.root().to_str().unwrap()]));
+    assert!(said.contains("no old versions were removed: "), "{said}");
+    assert_eq!(numbers(&project.history("a.md")), [4, 3]);
+}
+
+#[test]
+fn h3_a_file_keeps_the_versions_of_its_former_name_although_that_was_left_long_ago() {
+    watchdog();
+    let rules = "[[rule]]\npaths = [\"old.md\"]\nmax_age = \"1s\"\n";
+    let mut project = Project::with(&[("concord.toml", rules)]);
+    write(&project, "old.md", "v1");
+    write(&project, "old.md", "v2");
+    std::fs::rename(project.path("old.md"), project.path("new.md")).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1300));
+    project.unmount();
+    project.mount();
+    eventually("the old name's versions are gone", || {
+        project.history("new.md").len() == 1
+    });
+    // Its numbers are not used for another file's versions, which would be taken for the first one's.
+    write(&project, "old.md", "another");
+    assert_eq!(numbers(&project.history("new.md")), [3]);
+    assert_eq!(numbers(&project.history("old.md"))[0], 4);
+}
+
 #[test]
 fn h2_a_version_records_who_wrote_it_what_it_is_and_what_it_was_based_on() {
     watchdog();

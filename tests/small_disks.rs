@@ -11,14 +11,18 @@ use std::process::Command;
 use support::puppet::Puppet;
 use support::{Project, concord, eventually, refused, run, text, watchdog};
 
-/// A filesystem of 1 MiB, gone with the test. Declared before the project that uses it: so it goes after that.
+/// A small filesystem, gone with the test. Declared before the project that uses it: so it goes after that.
 struct Small {
     dir: tempfile::TempDir,
 }
 
 impl Small {
-    /// Mounted on `name` in a directory of its own; nothing without root.
+    /// Of 1 MiB, mounted on `name` in a directory of its own; nothing without root.
     fn on(name: &str) -> Option<Small> {
+        Small::of("1m", name)
+    }
+
+    fn of(size: &str, name: &str) -> Option<Small> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("not root: not tested");
             return None;
@@ -29,7 +33,8 @@ impl Small {
         let at = small.dir.path().join(name);
         std::fs::create_dir_all(&at).unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=1m", "small"]).arg(&at);
+        mount.args(["-t", "tmpfs", "-o"]).arg(format!("size={size}"));
+        mount.arg("small").arg(&at);
         let mounted = run(mount);
         assert!(mounted.status.success(), "{}", text(&mounted.stderr));
         Some(small)
@@ -259,4 +264,172 @@ os.close(fd)";
         behind == text.as_bytes(),
         "no part of the refused line is left behind the readers' end"
     );
+}
+
+/// A project on a disk that the history of `c.md` has filled to the last byte, with the configuration in `rules.toml` beside it.
+fn filled(small: &Small, keep: u32) -> Project {
+    let mut project = Project::unmounted(&[]);
+    lower(&project, keep);
+    mount_by_rules(small, &mut project);
+    let full = (0..60).any(|n| std::fs::write(project.path("c.md"), vec![n; 300_000]).is_err());
+    assert!(full, "the history did not fill the disk");
+    eventually("the last save's room is given back", || {
+        std::fs::read(project.path("c.md")).is_ok_and(|content| content.len() == 300_000)
+    });
+    fill(small);
+    project
+}
+
+/// Past the mount.
+fn fill(small: &Small) {
+    let mut filler = File::options();
+    let mut filler = filler.append(true).create(true).open(small.at("small/filler")).unwrap();
+    for size in [64 << 10, 4 << 10, 1] {
+        while filler.write_all(&vec![0; size]).is_ok() {}
+    }
+}
+
+fn rules_of(project: &Project) -> PathBuf {
+    project.outside().join("rules.toml")
+}
+
+fn lower(project: &Project, keep: u32) {
+    std::fs::write(rules_of(project), format!("keep = {keep}\n")).unwrap();
+}
+
+fn mount_by_rules(small: &Small, project: &mut Project) {
+    let (rules, backing) = (rules_of(project), small.at("small"));
+    let arguments = [
+        "--config",
+        rules.to_str().unwrap(),
+        "--backing",
+        backing.to_str().unwrap(),
+    ];
+    project.mount_with(&arguments);
+}
+
+fn numbers(project: &Project, name: &str) -> Vec<u64> {
+    let number = |version: &serde_json::Value| version["version"].as_u64().unwrap();
+    project.history(name).iter().map(number).collect()
+}
+
+fn saves(project: &Project, name: &str) -> bool {
+    std::fs::write(project.path(name), vec![b'x'; 300_000]).is_ok()
+}
+
+#[test]
+fn f3_lowering_what_is_kept_frees_a_disk_that_the_history_filled() {
+    watchdog();
+    let Some(small) = Small::of("4m", "small") else { return };
+    let project = filled(&small, 20);
+    let before = numbers(&project, "c.md");
+    assert!(!saves(&project, "c.md"));
+    assert_eq!(
+        numbers(&project, "c.md"),
+        before,
+        "what the rules let stay stays, also on a full disk"
+    );
+    lower(&project, 2);
+    eventually("only two old versions are left", || {
+        numbers(&project, "c.md") == before[..3]
+    });
+    assert!(saves(&project, "c.md"));
+}
+
+#[test]
+fn f3_files_are_removed_and_emptied_on_a_full_disk() {
+    watchdog();
+    let Some(small) = Small::of("4m", "small") else { return };
+    let project = filled(&small, 20);
+    let versions = numbers(&project, "c.md").len();
+    File::create(project.path("c.md")).unwrap();
+    assert_eq!(project.read("c.md"), "");
+    fill(&small);
+    std::fs::remove_file(project.path("c.md")).unwrap();
+    let history = project.history("c.md");
+    assert_eq!(history.len(), versions + 2, "{history:?}");
+    let last = history[1]["version"].as_u64().unwrap();
+    assert_eq!(project.show("c.md", last), b"");
+}
+
+#[test]
+fn f3_removing_works_on_a_full_disk_when_there_is_no_room_for_records_either() {
+    watchdog();
+    let Some(small) = Small::on("small") else { return };
+    let mut project = mounted(&small, "small");
+    let names: Vec<String> = (0..30).map(|n| format!("{n}.md")).collect();
+    for name in &names {
+        std::fs::write(project.path(name), name).unwrap();
+        std::fs::write(project.path(name), format!("{name}, again")).unwrap();
+    }
+    for name in &names {
+        fill(&small);
+        let removed = std::fs::remove_file(project.path(name));
+        assert!(removed.is_ok(), "{name}: {removed:?}");
+    }
+    for name in &names {
+        assert_eq!(project.show(name, 2), format!("{name}, again").as_bytes());
+    }
+    std::fs::remove_file(small.at("small/filler")).unwrap();
+    project.unmount();
+    project.mount_with(&["--backing", small.at("small").to_str().unwrap()]);
+    let is_deleted = |name: &String| {
+        project
+            .history(name)
+            .first()
+            .is_some_and(|newest| newest["how"] == "unlink")
+    };
+    eventually("each removal is written down", || names.iter().all(is_deleted));
+}
+
+#[test]
+fn f3_the_rules_are_changed_through_a_mount_whose_disk_is_full() {
+    watchdog();
+    let Some(small) = Small::of("4m", "small") else { return };
+    let mut project = filled(&small, 20);
+    project.unmount();
+    project.mount_with(&["--backing", small.at("small").to_str().unwrap()]);
+    fill(&small);
+    let before = numbers(&project, "c.md");
+    std::fs::write(project.path("concord.toml"), "keep = 1\n").unwrap();
+    eventually("one old version is left", || numbers(&project, "c.md") == before[..2]);
+    assert!(saves(&project, "c.md"));
+}
+
+#[test]
+fn f3_a_full_disk_is_mounted_and_freed_by_rules_that_keep_less() {
+    watchdog();
+    let Some(small) = Small::of("4m", "small") else { return };
+    let mut project = filled(&small, 20);
+    let before = numbers(&project, "c.md");
+    for (keep, left) in [(20, before.len()), (2, 3)] {
+        project.unmount();
+        fill(&small);
+        lower(&project, keep);
+        mount_by_rules(&small, &mut project);
+        eventually("what the rules keep", || numbers(&project, "c.md") == before[..left]);
+        assert!(project.status()["pid"].is_u64());
+    }
+    assert!(saves(&project, "c.md"));
+}
+
+#[test]
+fn f3_recovering_frees_a_full_disk_by_rules_that_keep_less() {
+    watchdog();
+    let Some(small) = Small::of("4m", "small") else { return };
+    let mut project = filled(&small, 20);
+    let before = numbers(&project, "c.md");
+    project.unmount();
+    let (backing, rules) = (small.at("small"), rules_of(&project));
+    let recover = |arguments: &[&str]| {
+        let mut command = support::concord(&["recover", backing.to_str().unwrap()]);
+        command.args(arguments);
+        support::succeed(command)
+    };
+    recover(&[]);
+    lower(&project, 2);
+    let said = recover(&["--config", rules.to_str().unwrap()]);
+    assert!(said.contains("old versions were removed"), "{said}");
+    mount_by_rules(&small, &mut project);
+    assert_eq!(numbers(&project, "c.md"), before[..3]);
 }

@@ -63,7 +63,7 @@ enum Command {
     /// Publish an old version of a file as its new one
     Restore(VersionArgument),
     /// Clear a dead mount and bring the project to rest after a crash
-    Recover(RequiredDir),
+    Recover(Recover),
     /// Write a commented concord.toml
     Init(Dir),
     /// Say what this machine and this directory give, and what each lack costs
@@ -84,6 +84,15 @@ struct Dir {
 struct RequiredDir {
     /// A project directory
     dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Recover {
+    /// A project directory
+    dir: PathBuf,
+    /// The rules by which old versions go [default: concord.toml in the project; without one, none go]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -144,7 +153,7 @@ impl Command {
             Self::Show(version) => show::run(&version.version, rooms, out),
             Self::Diff(diff) => diff::run(&diff.from, diff.to.as_ref(), rooms, out),
             Self::Restore(version) => restore::run(&version.version, out),
-            Self::Recover(dir) => recover::run(&dir.dir, rooms, out),
+            Self::Recover(dir) => recover::run(&dir.dir, dir.config.as_deref(), rooms, out),
             Self::Init(dir) => init::run(&dir.dir, rooms, out),
             Self::Doctor(dir) => doctor::run(&dir.dir, out),
             Self::Tell(dir) => tell::run(&dir.dir),

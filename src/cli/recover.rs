@@ -23,7 +23,7 @@ struct Document<'a> {
     recovery: &'a Recovery,
 }
 
-pub fn run(dir: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
+pub fn run(dir: &Path, config: Option<&Path>, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
     let dir = project::resolve(dir).with_context(|| printable(dir))?;
     let shown = printable(&dir);
     // A dead mount's source says what it showed, which need not be what it lay on (`--backing`).
@@ -48,7 +48,7 @@ pub fn run(dir: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answe
             printable(&backing)
         );
     }
-    let recovery = rooms.recover(&backing).with_context(|| printable(&backing))?;
+    let recovery = rooms.recover(&backing, config).with_context(|| printable(&backing))?;
     if out.json {
         out.document(&Document {
             backing: backing.into(),
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn what_was_found_and_kept_is_said() {
         let rooms = FakeRooms::new();
-        let (answer, text) = said(false, |out| run(&rooms.file(""), &rooms, out));
+        let (answer, text) = said(false, |out| run(&rooms.file(""), None, &rooms, out));
         assert_eq!(answer.unwrap(), Answer::Yes);
         assert_eq!(
             text,
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn json_is_one_document() {
         let rooms = FakeRooms::new();
-        let (_, text) = said(true, |out| run(&rooms.file(""), &rooms, out));
+        let (_, text) = said(true, |out| run(&rooms.file(""), None, &rooms, out));
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["dead_mount_cleared"], false);
         assert_eq!(
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn a_directory_that_was_never_mounted_is_left_alone() {
         let (rooms, dir) = (FakeRooms::new(), tempfile::tempdir().unwrap());
-        assert!(said(false, |out| run(dir.path(), &rooms, out)).0.is_err());
+        assert!(said(false, |out| run(dir.path(), None, &rooms, out)).0.is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

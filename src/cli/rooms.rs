@@ -15,8 +15,9 @@ pub trait Rooms: Sync {
     /// The history in the store of the plain tree at `tree`, whether or not something is mounted over it.
     fn history(&self, tree: &Path) -> anyhow::Result<Box<dyn HistorySource>>;
 
-    /// Brings the unmounted tree at `tree` to rest after a crash.
-    fn recover(&self, tree: &Path) -> anyhow::Result<Recovery>;
+    /// Brings the unmounted tree at `tree` to rest after a crash, and removes from its history what the rules in `config`, else in its
+    /// `concord.toml`, do not keep; without either nothing is removed.
+    fn recover(&self, tree: &Path, config: Option<&Path>) -> anyhow::Result<Recovery>;
 
     /// The commented `concord.toml` that `concord init` writes.
     fn template(&self) -> &str;

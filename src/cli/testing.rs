@@ -84,7 +84,7 @@ impl Rooms for FakeRooms {
         Ok(Box::new(FakeHistory(tree.to_path_buf())))
     }
 
-    fn recover(&self, _: &Path) -> anyhow::Result<Recovery> {
+    fn recover(&self, _: &Path, _: Option<&Path>) -> anyhow::Result<Recovery> {
         Ok(Recovery {
             finished: vec!["c.md".into()],
             kept: status().recovered,

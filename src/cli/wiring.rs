@@ -1,14 +1,18 @@
 //! The real rooms behind the command line.
 
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 
+use super::mount::config::Config;
 use super::mount::service::MountedProject;
 use super::rooms::{Daemon, Former, HistorySource, MountOrder, Recovery, Rooms, Version};
 use crate::control::{JsonPath, JsonTime, Kept};
+use crate::mount::coordinated::retention;
 use crate::rules;
 use crate::store::record::{RecoveredKind, decode_path};
 use crate::store::{Action, History, RealDisk, RecoveredEntry, RecoveryReport, STORE_DIR, Store, VersionEntry};
@@ -22,10 +26,22 @@ impl Rooms for Wiring {
         Ok(Box::new(history))
     }
 
-    fn recover(&self, tree: &Path) -> anyhow::Result<Recovery> {
+    fn recover(&self, tree: &Path, config: Option<&Path>) -> anyhow::Result<Recovery> {
         let root = RealDisk::open_root(tree)?;
+        let rules = written_rules(&root, tree, config);
         let (store, report) = Store::open(RealDisk, root, nanos_now())?;
-        recovery(&report, &kept(store.history())?)
+        let mut found = recovery(&report, &kept(store.history())?)?;
+        match rules {
+            Ok(Some(rules)) => {
+                store.set_retention(retention(&Arc::new(rules)));
+                let removed = store.prune_all(nanos_now(), &|| true);
+                let note = format!("{removed} files of old versions were removed, by the rules");
+                found.notes.extend((removed > 0).then_some(note));
+            }
+            Ok(None) => {}
+            Err(error) => found.notes.push(format!("no old versions were removed: {error:#}")),
+        }
+        Ok(found)
     }
 
     fn template(&self) -> &str {
@@ -35,6 +51,14 @@ impl Rooms for Wiring {
     fn mount(&self, order: MountOrder) -> anyhow::Result<Box<dyn Daemon>> {
         Ok(Box::new(MountedProject::start(order)?))
     }
+}
+
+/// The rules that somebody has written for the tree. Without any it is not known by which it is mounted.
+fn written_rules(root: &Arc<OwnedFd>, tree: &Path, named: Option<&Path>) -> anyhow::Result<Option<rules::Rules>> {
+    let named = named.map(std::path::absolute).transpose()?;
+    let config = Config::open(root, tree, named.as_deref())?;
+    let rules = config.first()?;
+    Ok(config.in_force().0.map(|_| rules))
 }
 
 impl HistorySource for History<RealDisk> {

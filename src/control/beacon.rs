@@ -19,6 +19,8 @@ const STORE: &str = ".concord";
 const FILE: &str = "daemon.json";
 const FILE_NEW: &str = "daemon.json.new";
 const SOCKET: &str = "sock";
+/// Blocks that nothing is in.
+const SPARE: &str = "spare";
 /// A longer daemon.json is not ours.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -98,7 +100,13 @@ impl Beacon {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let _ = rustix::fs::unlinkat(&store, FILE_NEW, AtFlags::empty());
         let mut file = File::from(rustix::fs::openat(&store, FILE_NEW, flags, Mode::from_raw_mode(0o600))?);
-        file.write_all(&serde_json::to_vec(self)?)?;
+        let bytes = serde_json::to_vec(self)?;
+        match file.write_all(&bytes) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                write_into_spare(&store, &bytes)?;
+            }
+            written => written?,
+        }
         rustix::fs::renameat(&store, FILE_NEW, &store, FILE)?;
         Ok(())
     }
@@ -146,6 +154,15 @@ pub fn remove(root: impl AsFd) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The room that the store keeps for records on a full disk becomes the new daemon.json's; the store makes another when it can.
+fn write_into_spare(store: &File, bytes: &[u8]) -> io::Result<()> {
+    rustix::fs::renameat(store, SPARE, store, FILE_NEW)?;
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(store, FILE_NEW, flags, Mode::empty())?);
+    file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)
 }
 
 /// The store's directory itself, never what a link planted in its place leads to.

@@ -84,6 +84,19 @@ impl<D: Disk> Store<D> {
         who: &Who,
         (durability, now): (Durability, u64),
     ) -> io::Result<Growth<D>> {
+        self.with_room(false, now, || {
+            self.try_begin_append(id, place, file, who, (durability, now))
+        })
+    }
+
+    fn try_begin_append(
+        &self,
+        id: SessionId,
+        place: &Place<'_, D>,
+        file: &D::File,
+        who: &Who,
+        (durability, now): (Durability, u64),
+    ) -> io::Result<Growth<D>> {
         let stale = || io::Error::from_raw_os_error(libc::ESTALE);
         let own = self.disk().stat(file)?;
         let live = self

@@ -25,8 +25,10 @@ impl<D: Disk> Store<D> {
         info: &PublishInfo,
     ) -> Result<Published, PublishError> {
         let mut published = false;
-        self.try_move_away(src, to, no_replace, who, info, &mut published)
-            .map_err(fail(src, &published))
+        self.with_room(true, info.now, || {
+            self.try_move_away(src, to, no_replace, who, info, &mut published)
+        })
+        .map_err(|failed| fail(src, &published)(failed))
     }
 
     fn try_move_away(

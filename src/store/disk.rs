@@ -110,6 +110,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn link_file(&self, file: &Self::File, to: (&Self::Dir, &OsStr)) -> io::Result<()>;
     /// unlink(2).
     fn unlink(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<()>;
+    /// rmdir(2).
+    fn remove_dir(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<()>;
 }
 
 /// `Ok(None)` for ENOENT.

@@ -12,9 +12,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::disk::{Disk, Kind, Stat, if_there};
 use super::history::{Key, Scan, found};
+use super::lineage::Live;
 use super::prefix;
 use super::record::{Identity, VersionRecord, seal};
-use super::{HASH_BYTES_MAX, OPEN_HISTORIES_MAX, Place, Retain, Store};
+use super::{HASH_BYTES_MAX, OPEN_HISTORIES_MAX, Place, Store};
 
 /// One file's history, as far as it lies on disk.
 pub(super) struct FileHistory<D: Disk> {
@@ -30,17 +31,6 @@ pub(super) struct FileHistory<D: Disk> {
     pub phantom: Option<u64>,
     /// The directories down to `dir`, and the `path` file, are known to be on disk.
     pub rooted: bool,
-}
-
-impl<D: Disk> FileHistory<D> {
-    /// The versions before the current one that can be read.
-    pub fn kept(&self) -> BTreeSet<u64> {
-        let held = |v| self.contents.contains_key(&v);
-        let readable = |v: &u64| prefix::host(&self.records, held, self.current, *v).is_some();
-        let records = self.records.values().filter(|r| !r.is_tombstone()).map(|r| r.version);
-        let all = records.chain(self.contents.keys().copied());
-        all.filter(|v| self.current != Some(*v) && readable(v)).collect()
-    }
 }
 
 enum Slot<D: Disk> {
@@ -83,6 +73,18 @@ impl<D: Disk> Files<D> {
         match slots.map.insert(key.clone(), Slot::Busy) {
             Some(Slot::Idle(history, _)) => Some(history),
             _ => None,
+        }
+    }
+
+    /// The same where no change is under way; `None` where one is.
+    fn take_idle(&self, key: &Key) -> Option<Option<Box<FileHistory<D>>>> {
+        let mut slots = self.slots.lock();
+        if matches!(slots.map.get(key), Some(Slot::Busy)) {
+            return None;
+        }
+        match slots.map.insert(key.clone(), Slot::Busy) {
+            Some(Slot::Idle(history, _)) => Some(Some(history)),
+            _ => Some(None),
         }
     }
 
@@ -166,6 +168,66 @@ impl<D: Disk> Store<D> {
         Ok((held, history))
     }
 
+    /// Takes a history in order to clean it up, and says whether the file is there. `None`: it is being changed, or there is none any more.
+    #[allow(clippy::type_complexity)]
+    pub(super) fn take_idle(&self, key: &Key, path: &Path, now: u64) -> io::Result<Option<(Taken<'_, D>, bool)>> {
+        let Some(known) = self.files.take_idle(key) else {
+            return Ok(None);
+        };
+        let held = Held {
+            files: &self.files,
+            key: key.clone(),
+            history: None,
+        };
+        let live = self.history.live(path)?;
+        let history = match (known, self.history.open_key(key)?) {
+            (Some(history), _) => history,
+            (None, None) => return Ok(None),
+            (None, Some(dir)) => {
+                let scan = self.history.scan(&dir, key)?;
+                if scan.unreadable {
+                    return Ok(None);
+                }
+                let (place, stat) = self.place_alone(path, live.as_ref());
+                Box::new(self.settle_scan(dir, scan, key, &place, stat, now)?)
+            }
+        };
+        Ok(Some(((held, history), live.is_some())))
+    }
+
+    /// Keeps everybody from a history of which nothing is known; `None` where something is, or it is being changed.
+    pub(super) fn take_unknown(&self, key: &Key) -> Option<Held<'_, D>> {
+        let history = self.files.take_idle(key)?;
+        let known = history.is_some();
+        let held = Held {
+            files: &self.files,
+            key: key.clone(),
+            history,
+        };
+        (!known).then_some(held)
+    }
+
+    /// [`Store::settle`] of a history whose file nobody has at hand.
+    pub(super) fn settle_alone(
+        &self,
+        key: &Key,
+        path: &Path,
+        live: Option<&Live<D>>,
+        now: u64,
+    ) -> io::Result<FileHistory<D>> {
+        let (place, stat) = self.place_alone(path, live);
+        self.settle(key, &place, stat, now)
+    }
+
+    fn place_alone<'a>(&'a self, path: &'a Path, live: Option<&'a Live<D>>) -> (Place<'a, D>, Option<&'a Stat>) {
+        let name = path.file_name().unwrap_or_default();
+        let (dir, stat) = match live {
+            Some((dir, _, stat)) => (dir, Some(stat)),
+            None => (&self.history.root, None),
+        };
+        (Place { dir, name, path }, stat)
+    }
+
     /// A file that came here with its directory: before it is first changed, its history is written down to go on from that of its former
     /// path. On disk before anything else happens: once more than the change itself, it is all that leads there.
     fn take_over_history(&self, history: &mut FileHistory<D>, place: &Place<'_, D>, live: &Stat) -> io::Result<()> {
@@ -210,9 +272,22 @@ impl<D: Disk> Store<D> {
         live: Option<&Stat>,
         now: u64,
     ) -> io::Result<FileHistory<D>> {
-        let disk = self.disk();
         let dir = self.make_history(key)?;
-        let mut scan = self.clean_scan(&dir, key, now)?;
+        let scan = self.history.scan(&dir, key)?;
+        self.settle_scan(dir, scan, key, place, live, now)
+    }
+
+    fn settle_scan(
+        &self,
+        dir: D::Dir,
+        mut scan: Scan,
+        key: &Key,
+        place: &Place<'_, D>,
+        live: Option<&Stat>,
+        now: u64,
+    ) -> io::Result<FileHistory<D>> {
+        let disk = self.disk();
+        self.clean(&dir, &scan, key, now)?;
         if scan.path.is_none() {
             self.write_new(&dir, OsStr::new("path"), place.path.as_os_str().as_encoded_bytes())?;
             self.move_log.met(place.path);
@@ -284,6 +359,11 @@ impl<D: Disk> Store<D> {
     /// Reads a history directory after clearing it of half-written things and of what concordfs did not write (like that).
     pub(super) fn clean_scan(&self, dir: &D::Dir, key: &Key, now: u64) -> io::Result<Scan> {
         let scan = self.history.scan(dir, key)?;
+        self.clean(dir, &scan, key, now)?;
+        Ok(scan)
+    }
+
+    fn clean(&self, dir: &D::Dir, scan: &Scan, key: &Key, now: u64) -> io::Result<()> {
         let place = format!("history/{}", key.name().to_string_lossy());
         for (name, why) in &scan.odd {
             self.set_aside_garbage(dir, name, &place, why, now)?;
@@ -291,7 +371,7 @@ impl<D: Disk> Store<D> {
         for name in &scan.parts {
             if_there(self.disk().unlink(dir, name))?;
         }
-        Ok(scan)
+        Ok(())
     }
 
     /// The history directory of a file, made where there is none.
@@ -409,69 +489,6 @@ impl<D: Disk> Store<D> {
         disk.sync_dir(&self.history.files)?;
         history.rooted = true;
         Ok(())
-    }
-
-    /// Forgets what `retain` does not keep; [`Store::sweep`] removes it. Should that not come, the next who reads the directory forgets it again.
-    pub(super) fn prune(&self, history: &mut FileHistory<D>, retain: &Retain, now: u64) {
-        // The beginning of a later version costs nothing, and comes after it in this order: it never outlives the file it is in.
-        let mut newest_first: Vec<u64> = history.kept().into_iter().rev().collect();
-        let (mut kept, mut bytes) = (0, 0u64);
-        newest_first.retain(|version| {
-            bytes = bytes.saturating_add(history.contents.get(version).copied().unwrap_or(0));
-            // A version's age counts from when it was replaced, else one that lived long would go at once.
-            let replaced_at = history
-                .records
-                .range(version + 1..)
-                .next()
-                .map_or(now, |(_, record)| record.time);
-            let too_old = retain
-                .max_age
-                .is_some_and(|max| u128::from(now.saturating_sub(replaced_at)) > max.as_nanos());
-            let goes = kept >= retain.keep || too_old || retain.max_bytes.is_some_and(|max| bytes > max);
-            kept += u32::from(!goes);
-            goes
-        });
-        for version in newest_first {
-            let names = [content_name(version), record_name(version)];
-            self.pruned.lock().extend(names.map(|name| (history.dir.clone(), name)));
-            history.contents.remove(&version);
-            history.records.remove(&version);
-        }
-        self.prune_tombstones(history, retain);
-    }
-
-    /// Removes the versions that were pruned. Nobody needs to wait for it: an unlink takes long, and a failure costs space, not content.
-    pub fn sweep(&self) {
-        let pruned = std::mem::take(&mut *self.pruned.lock());
-        for (dir, name) in pruned {
-            if let Err(error) = if_there(self.disk().unlink(&dir, &name)) {
-                log::warn!("cannot remove {name:?}, of an old version, in .concord/history: {error}");
-            }
-        }
-    }
-
-    /// A tombstone is worth as long as a version before it, and there are no more of them than versions.
-    fn prune_tombstones(&self, history: &mut FileHistory<D>, retain: &Retain) {
-        let oldest = history.kept().first().copied().or(history.current).unwrap_or(u64::MAX);
-        let stones: Vec<u64> = history
-            .records
-            .values()
-            .filter(|r| r.is_tombstone())
-            .map(|r| r.version)
-            .collect();
-        let surplus = stones.len().saturating_sub(retain.keep as usize);
-        for (_, stone) in stones
-            .iter()
-            .enumerate()
-            .filter(|(i, stone)| *i < surplus || **stone < oldest)
-        {
-            // The last tombstone of a gone file stays: it carries the number that the next version goes on from.
-            if history.next == stone + 1 {
-                continue;
-            }
-            self.pruned.lock().push((history.dir.clone(), record_name(*stone)));
-            history.records.remove(stone);
-        }
     }
 
     /// The number of the version that a file with state `stat` holds, if it is the current one of `path`. Never waits

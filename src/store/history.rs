@@ -79,9 +79,17 @@ pub(super) struct Scan {
     pub parts: Vec<OsString>,
     /// What concordfs did not write, or not like that: name and why.
     pub odd: Vec<(OsString, String)>,
+    /// The disk failed on a record, which is among the odd.
+    pub unreadable: bool,
 }
 
 impl Scan {
+    /// Nothing at all is in it.
+    pub fn is_empty(&self) -> bool {
+        let known = self.path.is_some() || !self.records.is_empty() || !self.contents.is_empty();
+        !known && self.parts.is_empty() && self.odd.is_empty()
+    }
+
     pub fn next(&self) -> u64 {
         let last = |last: Option<u64>| last.unwrap_or(0);
         let newest =
@@ -231,20 +239,24 @@ impl<D: Disk> History<D> {
     /// The errno of a read.
     pub fn paths(&self) -> io::Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
-        for fan in self.disk.list(&self.files)?.into_iter().filter(|e| e.kind == Kind::Dir) {
-            let fan = self.disk.open_dir(&self.files, &fan.name)?;
-            for entry in self.disk.list(&fan)?.into_iter().filter(|e| e.kind == Kind::Dir) {
-                let Some(key) = entry.name.to_str().and_then(Key::parse) else {
-                    continue;
-                };
-                let Some(dir) = if_there(self.disk.open_dir(&fan, &entry.name))? else {
-                    continue;
-                };
-                paths.extend(self.read_path(&dir, &key));
-            }
+        for key in self.keys()? {
+            let dir = self.open_key(&key)?;
+            paths.extend(dir.and_then(|dir| self.read_path(&dir, &key)));
         }
         paths.sort();
         Ok(paths)
+    }
+
+    /// The names of all histories.
+    pub(super) fn keys(&self) -> io::Result<Vec<Key>> {
+        let mut keys = Vec::new();
+        for fan in self.disk.list(&self.files)?.into_iter().filter(|e| e.kind == Kind::Dir) {
+            let dir = self.disk.open_dir(&self.files, &fan.name)?;
+            let entries = self.disk.list(&dir)?.into_iter().filter(|e| e.kind == Kind::Dir);
+            let found = entries.filter_map(|entry| entry.name.to_str().and_then(Key::parse));
+            keys.extend(found.filter(|key| key.fan() == fan.name));
+        }
+        Ok(keys)
     }
 
     /// The directory, name and state of the regular file that is `path` now.
@@ -317,7 +329,14 @@ impl<D: Disk> History<D> {
             } else if let Some(version) = name.strip_suffix(".json").and_then(number) {
                 match self.read_record(dir, &entry.name, version, key) {
                     Ok(record) => scan.records.insert(version, record).and(None),
-                    Err(problem) => Some(problem),
+                    // It says nothing of the record.
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
+                        return Err(error);
+                    }
+                    Err(error) => {
+                        scan.unreadable |= error.raw_os_error() == Some(libc::EIO);
+                        Some(format!("it cannot be read: {error}"))
+                    }
                 }
             } else {
                 Some("a name that is not concordfs's".into())
@@ -327,12 +346,13 @@ impl<D: Disk> History<D> {
         Ok(scan)
     }
 
-    fn read_record(&self, dir: &D::Dir, name: &OsStr, version: u64, key: &Key) -> Result<VersionRecord, String> {
-        let bytes = read_small(&self.disk, dir, name, RECORD_BYTES_MAX).map_err(|e| format!("cannot read it: {e}"))?;
-        let record = VersionRecord::parse(&bytes, version).map_err(|e| e.to_string())?;
+    /// An error without an errno is the record's fault.
+    fn read_record(&self, dir: &D::Dir, name: &OsStr, version: u64, key: &Key) -> io::Result<VersionRecord> {
+        let bytes = read_small(&self.disk, dir, name, RECORD_BYTES_MAX)?;
+        let record = VersionRecord::parse(&bytes, version).map_err(io::Error::other)?;
         match decode_path(&record.path) {
             Some(path) if Key::of(&path) == *key => Ok(record),
-            _ => Err("it belongs to another path".into()),
+            _ => Err(io::Error::other("it belongs to another path")),
         }
     }
 
@@ -394,6 +414,7 @@ impl Scan {
             contents: BTreeMap::new(),
             parts: Vec::new(),
             odd: Vec::new(),
+            unreadable: false,
         }
     }
 }

@@ -15,6 +15,7 @@ use super::images::Images;
 use super::journal::{self, Journal};
 use super::moves::MoveLog;
 use super::record::JournalLine;
+use super::room::{Room, is_full};
 use super::{FORMAT_NUMBER, History, JOURNAL_READ_BYTES_MAX, RecoveryReport, STORE_DIR, Store, StoreError};
 use crate::os::proc;
 
@@ -66,12 +67,13 @@ impl<D: Disk> Store<D> {
             recovered: Mutex::default(),
             pruned: parking_lot::Mutex::default(),
             move_log: MoveLog::default(),
+            room: Room::default(),
             serial: AtomicU64::new(0),
             _lock: lock,
             history,
         };
         let report = store
-            .recover(&lines, now)
+            .with_room(true, now, || store.recover(&lines, now))
             .map_err(StoreError::io("recover what is in", ""))?;
         store.keep_spare();
         Ok((store, report))
@@ -153,10 +155,14 @@ fn take_lock<D: Disk>(disk: &D, home: &D::Dir) -> Result<D::File, StoreError> {
     };
     if locked {
         let pid = format!("{}\n", proc::own_pid().unwrap_or_default());
-        disk.set_len(&lock, 0)
-            .and_then(|()| disk.write_at(&lock, pid.as_bytes(), 0))
-            .map_err(StoreError::io("write", "lock"))?;
-        return Ok(lock);
+        let written = disk
+            .set_len(&lock, 0)
+            .and_then(|()| disk.write_at(&lock, pid.as_bytes(), 0));
+        return match written {
+            // It tells others who has the lock, no more.
+            Err(error) if is_full(&error) => Ok(lock),
+            written => written.map(|()| lock).map_err(StoreError::io("write", "lock")),
+        };
     }
     let holder = holder(disk, home);
     Err(StoreError::Locked {

@@ -7,7 +7,7 @@
 //!
 //! docs/FORMAT.md says what lies on disk, and for each place where a publish can stop, what the next start does.
 //!
-//! Locks, none of them held across a disk sync: `files` (what is known per file), `journal`, `recovered`, `pruned`, `images`; no two of
+//! Locks, none of them held across a disk sync: `files` (what is known per file), `journal`, `recovered`, `pruned`, `images`, those of `room`; no two of
 //! them are ever held together. A file's entry in `files` is *taken out* while a change of it is under way; a second
 //! change of the same file waits for it (callers serialise anyway, this keeps a mistake from becoming a lost version).
 
@@ -26,12 +26,14 @@ mod moves;
 mod names;
 mod overwrite;
 mod prefix;
+mod prune;
 mod publish;
 mod real;
 pub mod record;
 mod recover;
 mod recovered;
 mod redo;
+mod room;
 mod shadow;
 
 #[cfg(test)]
@@ -44,6 +46,8 @@ mod tests_garbage;
 mod tests_moves;
 #[cfg(test)]
 mod tests_real;
+#[cfg(test)]
+mod tests_room;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -63,9 +67,10 @@ pub use publish::Published;
 pub use real::RealDisk;
 pub use recover::{Action, RecoveryItem, RecoveryReport};
 pub use recovered::RecoveredEntry;
+pub use room::Retention;
 pub use shadow::Shadow;
 
-use crate::rules::Durability;
+use crate::rules::{Durability, Policy};
 use disk::Disk;
 use record::How;
 
@@ -79,6 +84,8 @@ pub const HASH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub const OPEN_HISTORIES_MAX: usize = 256;
 /// What `recovered/` may hold; beyond it the oldest go.
 pub const RECOVERED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// How long the history of a deleted file is kept where no `max_age` says otherwise: else programs that give each file a new name would fill the disk.
+pub const DELETED_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// A journal longer than this is emptied as soon as no session is open.
 pub const JOURNAL_COMPACT_BYTES: u64 = 64 * 1024;
 /// The most of a journal that recovery reads.
@@ -113,6 +120,17 @@ pub struct Retain {
     pub max_bytes: Option<u64>,
 }
 
+impl Retain {
+    /// What a rule says.
+    pub fn of(policy: &Policy) -> Retain {
+        Retain {
+            keep: policy.keep,
+            max_age: policy.max_age,
+            max_bytes: policy.max_bytes,
+        }
+    }
+}
+
 /// What goes with a publish.
 #[derive(Debug, Clone)]
 pub struct PublishInfo {
@@ -143,6 +161,7 @@ pub struct Store<D: Disk> {
     /// What [`Store::sweep`] is to remove: names in history directories that no history knows any more.
     pruned: Mutex<Vec<(D::Dir, OsString)>>,
     move_log: moves::MoveLog,
+    room: room::Room,
     /// Makes names in `recovered/` unique.
     serial: AtomicU64,
     /// Held for its lock only.

@@ -7,6 +7,7 @@ use super::disk::{Disk, Stat};
 use super::error::{At, at};
 use super::files::{FileHistory, Taken, content_name, record_name};
 use super::record::{CameFrom, How, Identity, JournalLine, VersionRecord, Who, clip, clip_who, encode_path};
+use super::room::Failed;
 use super::{HASH_BYTES_MAX, Place, PublishError, PublishInfo, Published, Stage, Store};
 use crate::rules::Durability;
 
@@ -39,8 +40,10 @@ impl<D: Disk> Store<D> {
         info: &PublishInfo,
     ) -> Result<Published, PublishError> {
         let mut published = false;
-        self.try_replace(src, dst, options, (who, based_on), info, &mut published)
-            .map_err(fail(dst, &published))
+        self.with_room(true, info.now, || {
+            self.try_replace(src, dst, options, (who, based_on), info, &mut published)
+        })
+        .map_err(|failed| fail(dst, &published)(failed))
     }
 
     fn try_replace(
@@ -180,7 +183,7 @@ impl<D: Disk> Store<D> {
         let version = self.record_current(history, place, live).map_err(at(Stage::Record))?;
         let stone = VersionRecord {
             moved_to: to.map(encode_path),
-            ..self.tombstone(place, history, version, who, info)
+            ..self.tombstone_of(place, history, version, who, info)
         };
         undo.dirs.push((history.dir.clone(), record_name(stone.version)));
         self.announce(history, &stone).map_err(at(Stage::Record))?;
@@ -222,14 +225,21 @@ impl<D: Disk> Store<D> {
         self.disk().sync_dir(&history.dir).map_err(at(Stage::Sync))
     }
 
-    /// unlink(2) of a coordinated file: its content moves into its history, in one step, and stays restorable.
+    /// unlink(2) of a coordinated file: its content moves into its history, in one step, and stays restorable. Where there is no room for
+    /// records of it there are none: a full disk must not keep anybody from removing files. The next sweep adds a tombstone.
     ///
     /// # Errors
-    /// ENOENT; otherwise as [`Store::replace`].
+    /// ENOENT; otherwise as [`Store::replace`]. ENOSPC and EDQUOT only for a file without a history.
     pub fn remove(&self, place: &Place<'_, D>, who: &Who, info: &PublishInfo) -> Result<Published, PublishError> {
         let mut published = false;
-        self.try_remove(place, who, info, &mut published)
-            .map_err(fail(place, &published))
+        let removed = self.with_room(true, info.now, || {
+            self.try_remove(place, who, info, true, &mut published)
+        });
+        let removed = match removed {
+            Err(failed) if failed.is_for_room() => self.try_remove(place, who, info, false, &mut published),
+            removed => removed,
+        };
+        removed.map_err(|failed| fail(place, &published)(failed))
     }
 
     fn try_remove(
@@ -237,16 +247,20 @@ impl<D: Disk> Store<D> {
         place: &Place<'_, D>,
         who: &Who,
         info: &PublishInfo,
+        recorded: bool,
         published: &mut bool,
     ) -> Result<Published, At> {
         let missing = || At(Stage::Look, io::Error::from_raw_os_error(libc::ENOENT));
         let live = self.stat_place(place).map_err(at(Stage::Look))?.ok_or_else(missing)?;
         let (held, mut history) = self.take(place, Some(&live), info.now).map_err(at(Stage::Look))?;
+        if !recorded {
+            return self.remove_unrecorded(place, &live, &mut history, info, published);
+        }
         self.note(place, who, info.now).map_err(at(Stage::Record))?;
         let version = self
             .record_current(&mut history, place, &live)
             .map_err(at(Stage::Record))?;
-        let stone = self.tombstone(place, &history, version, who, info);
+        let stone = self.tombstone_of(place, &history, version, who, info);
         let mut undo = Undo {
             store: self,
             dirs: vec![(history.dir.clone(), record_name(stone.version))],
@@ -272,6 +286,36 @@ impl<D: Disk> Store<D> {
         Ok(done)
     }
 
+    /// A record-less removal: the version's number is that of its record, if there is one, or the next. The history is forgotten, and set right
+    /// when it is next read.
+    fn remove_unrecorded(
+        &self,
+        place: &Place<'_, D>,
+        live: &Stat,
+        history: &mut FileHistory<D>,
+        info: &PublishInfo,
+        published: &mut bool,
+    ) -> Result<Published, At> {
+        let version = history.current.unwrap_or(history.next);
+        if info.durability != Durability::Fast {
+            self.root_history(history).map_err(at(Stage::Sync))?;
+        }
+        self.store_content((place.dir, place.name), history, version, live)
+            .map_err(at(Stage::Commit))?;
+        *published = true;
+        if info.durability == Durability::Full {
+            self.disk().sync_dir(place.dir).map_err(at(Stage::DirSync))?;
+        }
+        log::warn!(
+            "{} was removed without a record: the disk is full",
+            place.path.display()
+        );
+        Ok(Published {
+            version,
+            replaced: Some(version),
+        })
+    }
+
     /// RENAME_EXCHANGE of two names, each with whether it is coordinated; at least one is. The coordinated ones' histories
     /// keep copies of what they held. Returns what happened at each coordinated name.
     ///
@@ -285,8 +329,8 @@ impl<D: Disk> Store<D> {
         info: &PublishInfo,
     ) -> Result<[Option<Published>; 2], PublishError> {
         let mut published = false;
-        self.try_exchange(a, b, who, info, &mut published)
-            .map_err(fail(a.0, &published))
+        self.with_room(true, info.now, || self.try_exchange(a, b, who, info, &mut published))
+            .map_err(|failed| fail(a.0, &published)(failed))
     }
 
     fn try_exchange(
@@ -377,7 +421,7 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    fn tombstone(
+    fn tombstone_of(
         &self,
         place: &Place<'_, D>,
         history: &FileHistory<D>,
@@ -386,22 +430,10 @@ impl<D: Disk> Store<D> {
         info: &PublishInfo,
     ) -> VersionRecord {
         VersionRecord {
-            version: history.next,
-            path: encode_path(place.path),
-            time: info.now,
-            bytes: 0,
-            hash: None,
-            how: How::Unlink,
             who: clip_who(who.clone()),
-            based_on: None,
             replaced: Some(replaced),
-            stale: false,
-            identity: None,
-            extends: None,
-            growing: false,
-            came_from: None,
-            moved_to: None,
             note: info.note.clone().map(clip),
+            ..tombstone(place.path, history.next, info.now)
         }
     }
 
@@ -421,7 +453,7 @@ impl<D: Disk> Store<D> {
             based_on,
             stale: based_on.is_some() && based_on != replaced,
             replaced,
-            ..self.tombstone(place, history, replaced.unwrap_or(0), who, info)
+            ..self.tombstone_of(place, history, replaced.unwrap_or(0), who, info)
         }
     }
 }
@@ -438,6 +470,28 @@ impl<D: Disk> Drop for Undo<'_, D> {
         for (dir, name) in self.dirs.drain(..) {
             let _ = self.store.disk().unlink(&dir, &name);
         }
+    }
+}
+
+/// The record of a removal of which no more is known.
+pub(super) fn tombstone(path: &Path, version: u64, now: u64) -> VersionRecord {
+    VersionRecord {
+        version,
+        path: encode_path(path),
+        time: now,
+        bytes: 0,
+        hash: None,
+        how: How::Unlink,
+        who: Who::default(),
+        based_on: None,
+        replaced: None,
+        stale: false,
+        identity: None,
+        extends: None,
+        growing: false,
+        came_from: None,
+        moved_to: None,
+        note: None,
     }
 }
 

@@ -50,7 +50,9 @@ impl<D: Disk> Store<D> {
     ) -> Result<Published, PublishError> {
         let mut shadow = shadow;
         let mut published = false;
-        let result = self.try_publish(&mut shadow, place, info, &mut published);
+        let result = self.with_room(self.is_urgent(&shadow, place), info.now, || {
+            self.try_publish(&mut shadow, place, info, &mut published)
+        });
         let result = result.map_err(|At(stage, source)| {
             let kept = if published {
                 None
@@ -67,6 +69,12 @@ impl<D: Disk> Store<D> {
         });
         self.journal.lock().end(self.disk(), shadow.id.0);
         result
+    }
+
+    /// What takes no room itself, or is how somebody lowers what is kept: its records may use the room that is kept for them.
+    fn is_urgent(&self, shadow: &Shadow<D>, place: &Place<'_, D>) -> bool {
+        let empty = || self.disk().stat(&shadow.file).is_ok_and(|stat| stat.size == 0);
+        place.path.as_os_str() == crate::rules::FILE_NAME || empty()
     }
 
     fn keep_failed(&self, shadow: &Shadow<D>, stage: Stage, error: &io::Error, now: u64) -> Option<String> {

@@ -235,6 +235,10 @@ impl Disk for RealDisk {
     fn unlink(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<()> {
         Ok(fs::unlinkat(dir, name, AtFlags::empty())?)
     }
+
+    fn remove_dir(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<()> {
+        Ok(fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+    }
 }
 
 fn kind_of(kind: FileType) -> Kind {

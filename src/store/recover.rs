@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::Store;
 use super::append::GrowthName;
 use super::disk::{Disk, Kind, Stat};
 use super::files::content_name;
 use super::history::{Key, found};
 use super::record::{JournalLine, RecoveredKind, VersionRecord, decode_path, encode_path};
+use super::room::is_full;
 use super::shadow::ShadowName;
-use super::{Place, Store};
 
 /// What recovery did with something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -231,11 +232,13 @@ impl<D: Disk> Store<D> {
             return Ok(());
         }
         let live = self.history.live(path)?;
-        let name = path.file_name().unwrap_or_default();
-        let (dir, stat) = match &live {
-            Some((dir, _, stat)) => (dir, Some(stat)),
-            None => (&self.history.root, None),
-        };
-        self.settle(key, &Place { dir, name, path }, stat, now).map(drop)
+        match self.settle_alone(key, path, live.as_ref(), now) {
+            // It is done when the history is next used.
+            Err(error) if is_full(&error) => {
+                log::warn!("no room to set right the history of {}: {error}", path.display());
+                Ok(())
+            }
+            settled => settled.map(drop),
+        }
     }
 }

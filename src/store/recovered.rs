@@ -9,12 +9,8 @@ use serde::Serialize;
 
 use super::disk::{Disk, Kind, if_there, read_small};
 use super::record::{RECORD_BYTES_MAX, RecoveredKind, RecoveredRecord, clip, seal};
+use super::room::{SPARE, is_full};
 use super::{History, RECOVERED_BYTES_MAX, Store};
-
-/// In `.concord/`: room for one record, for when the disk is full.
-const SPARE: &str = "spare";
-/// Hardly a record is longer.
-const SPARE_BYTES: usize = 16 * 1024;
 
 /// What lies in `recovered/`: names (they sort by time) and sizes.
 #[derive(Default)]
@@ -134,21 +130,6 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Makes the spare where there is none. Without one, a record for which there is no room is lost, what it is about is not.
-    pub(super) fn keep_spare(&self) {
-        let name = OsStr::new(SPARE);
-        let made = self.disk().open_or_create(&self.home, name).and_then(|file| {
-            let there = self.disk().stat(&file)?.size;
-            match there < SPARE_BYTES as u64 {
-                true => self.disk().write_at(&file, &vec![0; SPARE_BYTES], 0),
-                false => Ok(()),
-            }
-        });
-        if let Err(error) = made {
-            log::debug!("no room is kept for a record in .concord/{SPARE}: {error}");
-        }
-    }
-
     /// [`Store::set_aside`] of something that does not belong where it is.
     pub(super) fn set_aside_garbage(
         &self,
@@ -223,11 +204,6 @@ impl<D: Disk> Store<D> {
             }
         }
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 fn record_name(name: &OsStr) -> OsString {

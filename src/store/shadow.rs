@@ -76,6 +76,21 @@ impl<D: Disk> Store<D> {
         based_on: Option<u64>,
         now: u64,
     ) -> io::Result<Shadow<D>> {
+        // An empty file, and a line of the journal.
+        self.with_room(true, now, || {
+            self.try_begin(id, target, current, who.clone(), based_on, now)
+        })
+    }
+
+    fn try_begin(
+        &self,
+        id: SessionId,
+        target: &Path,
+        current: Option<&D::File>,
+        who: Who,
+        based_on: Option<u64>,
+        now: u64,
+    ) -> io::Result<Shadow<D>> {
         let disk = self.disk();
         let temporary = OsString::from(format!("{:016x}.new", id.0));
         let file = disk.create(&self.shadows, &temporary)?;
@@ -140,7 +155,9 @@ impl<D: Disk> Store<D> {
             key: Key::of(target),
             ino,
         };
-        self.disk().link_file(&file, (&self.shadows, &name.text()))?;
+        self.with_room(true, now, || {
+            self.disk().link_file(&file, (&self.shadows, &name.text()))
+        })?;
         let shadow = Shadow {
             id,
             file: Arc::new(file),
@@ -163,7 +180,7 @@ impl<D: Disk> Store<D> {
             based_on: shadow.based_on,
             time: now,
         };
-        let written = self.journal.lock().append(self.disk(), &line);
+        let written = self.with_room(true, now, || self.journal.lock().append(self.disk(), &line));
         if let Err(error) = written {
             let _ = self.disk().unlink(&self.shadows, &shadow.name.text());
             return Err(error);

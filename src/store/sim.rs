@@ -48,6 +48,8 @@ struct World {
     plan: Plan,
     /// Nothing in the root can be exchanged.
     fixed: bool,
+    /// From this operation on there is no room.
+    full_from: u64,
 }
 
 #[derive(Clone)]
@@ -77,6 +79,15 @@ impl World {
             Plan::Once(at, code) if n == at => Err(errno(code)),
             Plan::From(at, code) if n >= at => Err(errno(code)),
             _ => Ok(()),
+        }
+    }
+
+    /// A step that takes room.
+    fn room(&mut self) -> io::Result<()> {
+        self.step()?;
+        match self.ops > self.full_from {
+            true => Err(errno(libc::ENOSPC)),
+            false => Ok(()),
         }
     }
 
@@ -177,6 +188,7 @@ impl SimDisk {
             ops: 0,
             plan: Plan::Never,
             fixed: false,
+            full_from: u64::MAX,
         })))
     }
 
@@ -201,7 +213,15 @@ impl SimDisk {
 
     /// The disk is well again.
     pub fn heal(&self) {
-        self.0.lock().plan = Plan::Never;
+        let mut world = self.0.lock();
+        world.plan = Plan::Never;
+        world.full_from = u64::MAX;
+    }
+
+    /// After so many operations more there is no room for anything that takes some, whatever is removed.
+    pub fn fill(&self, after: u64) {
+        let mut world = self.0.lock();
+        world.full_from = world.ops + after;
     }
 
     pub fn ops(&self) -> u64 {
@@ -295,7 +315,7 @@ impl Disk for SimDisk {
 
     fn make_dir(&self, dir: &Ino, name: &OsStr) -> io::Result<()> {
         let mut w = self.0.lock();
-        w.step()?;
+        w.room()?;
         if w.get(*dir, name).is_ok() {
             return Err(errno(libc::EEXIST));
         }
@@ -341,7 +361,7 @@ impl Disk for SimDisk {
 
     fn create(&self, dir: &Ino, name: &OsStr) -> io::Result<Ino> {
         let mut w = self.0.lock();
-        w.step()?;
+        w.room()?;
         if w.get(*dir, name).is_ok() {
             return Err(errno(libc::EEXIST));
         }
@@ -405,7 +425,7 @@ impl Disk for SimDisk {
 
     fn write_at(&self, file: &Ino, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut w = self.0.lock();
-        w.step()?;
+        w.room()?;
         w.clock += 1;
         let clock = w.clock;
         let i = w.inodes.get_mut(file).unwrap();
@@ -507,7 +527,7 @@ impl Disk for SimDisk {
 
     fn link_file(&self, file: &Ino, to: (&Ino, &OsStr)) -> io::Result<()> {
         let mut w = self.0.lock();
-        w.step()?;
+        w.room()?;
         if w.get(*to.0, to.1).is_ok() {
             return Err(errno(libc::EEXIST));
         }
@@ -521,5 +541,13 @@ impl Disk for SimDisk {
         w.get(*dir, name)?;
         w.change(vec![(*dir, name.to_owned(), None)]);
         Ok(())
+    }
+
+    fn remove_dir(&self, dir: &Ino, name: &OsStr) -> io::Result<()> {
+        let ino = self.0.lock().get(*dir, name)?;
+        if !self.list(&ino)?.is_empty() {
+            return Err(errno(libc::ENOTEMPTY));
+        }
+        self.unlink(dir, name)
     }
 }

@@ -106,7 +106,13 @@ fn listen(
     let listener = beacon::bind(root).context("binding the control socket, .concord/sock")?;
     let server = server::serve(listener, service).context("starting the control socket's thread")?;
     let beacon = Beacon::of_this_process(root, mountpoint).context("reading /proc/self/stat")?;
-    beacon.write(root).context("writing .concord/daemon.json")?;
+    match beacon.write(root) {
+        // Better a mount that only a signal or umount(8) ends than programs that write past it.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded => {
+            log::error!("no room for .concord/daemon.json: `concord` will not find this mount: {error}");
+        }
+        written => written.context("writing .concord/daemon.json")?,
+    }
     Ok(server)
 }
 
@@ -257,7 +263,7 @@ mod tests {
         fn history(&self, _: &Path) -> anyhow::Result<Box<dyn HistorySource>> {
             anyhow::bail!("no history here")
         }
-        fn recover(&self, _: &Path) -> anyhow::Result<Recovery> {
+        fn recover(&self, _: &Path, _: Option<&Path>) -> anyhow::Result<Recovery> {
             Ok(Recovery::default())
         }
         fn template(&self) -> &str {

@@ -1,6 +1,6 @@
 //! `concord mount DIR`: checks, then a daemon, which is this same program started again.
 
-mod config;
+pub mod config;
 mod daemon;
 pub mod service;
 mod spawn;

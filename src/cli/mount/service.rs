@@ -19,7 +19,7 @@ use crate::control::{
     Counts, Feature, JsonPath, JsonTime, Kept, LockParty, LockStatus, Peer, Refused, RefusedKind, Restored, Service,
     SessionStatus, Status, Waiter,
 };
-use crate::mount::coordinated::{Coordination, Counted};
+use crate::mount::coordinated::{Coordination, Counted, retention};
 use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
 use crate::os::proc;
 use crate::session::LockMode;
@@ -65,6 +65,11 @@ impl MountedProject {
         }
         for item in &report.items {
             log::warn!("recovered {}: {}", item.at, item.reason);
+        }
+        if store.is_short() {
+            // What the rules let go makes room for the mount itself; else it goes behind its back.
+            store.set_retention(retention(&Arc::new(rules.clone())));
+            store.prune_all(nanos_now(), &|| true);
         }
         let options = MountOptions {
             mountpoint: order.mountpoint.clone(),

@@ -106,8 +106,12 @@ impl Writer {
     /// As [`Writer::change`], and ENOSPC, EDQUOT, EFBIG, EIO.
     pub fn write(&self, coordination: &Coordination, offset: u64, data: &[u8], at_offset: bool) -> Result<u32, Errno> {
         let append = self.append && !at_offset;
-        self.change(coordination, |staged| staged.write(offset, data, append))
-            .map(|count| count as u32)
+        let write = || self.change(coordination, |staged| staged.write(offset, data, append));
+        let again = |errno| match coordination.finds_no_room(errno, &self.session().name()) {
+            true => write(),
+            false => Err(errno),
+        };
+        write().or_else(again).map(|count| count as u32)
     }
 
     /// ftruncate(2).

@@ -24,6 +24,7 @@ mod lookup;
 mod names;
 mod open;
 mod permission;
+mod pruning;
 mod reader;
 mod restore;
 mod session;
@@ -57,6 +58,8 @@ use caller::Descriptions;
 use counts::Counts;
 use files::Files;
 use locks::Locks;
+use pruning::Pruning;
+pub use pruning::retention;
 use reader::MovedOn;
 
 use super::nodes::{Name, NodeId, ROOT};
@@ -99,6 +102,7 @@ pub struct Coordination {
     closing: AtomicBool,
     /// Called when `concord.toml` was published.
     config_changed: Box<dyn Fn() + Send + Sync>,
+    pruning: Pruning,
 }
 
 impl std::fmt::Debug for Coordination {
@@ -120,10 +124,13 @@ impl Coordination {
     ) -> std::io::Result<Arc<Coordination>> {
         // Numbers never come back, also after a restart: what is in `recovered/` is named by them.
         let first = SessionId(nanos_now() / 1000);
+        let rules = Arc::new(rules);
+        store.set_retention(retention(&rules));
+        let (pruning, asked) = Pruning::new();
         let this = Arc::new(Coordination {
             tree,
             store,
-            rules: RwLock::new(Arc::new(rules)),
+            rules: RwLock::new(rules),
             files: Mutex::new(Files::new(first)),
             locks: Mutex::default(),
             moved_on: MovedOn::default(),
@@ -136,6 +143,7 @@ impl Coordination {
             epoch: Instant::now(),
             closing: AtomicBool::new(false),
             config_changed,
+            pruning,
         });
         this.tree.set_images(Arc::clone(this.store.images()));
         let weak = Arc::downgrade(&this);
@@ -145,12 +153,16 @@ impl Coordination {
             }
         });
         wait::start(&this)?;
+        pruning::start(&this, asked)?;
         Ok(this)
     }
 
-    /// The rules for what is opened from now on.
+    /// The rules for what is opened from now on, and for all histories.
     pub fn set_rules(&self, rules: Rules) {
-        *self.rules.write() = Arc::new(rules);
+        let rules = Arc::new(rules);
+        self.store.set_retention(retention(&rules));
+        *self.rules.write() = rules;
+        self.pruning.ask();
     }
 
     /// How long a stop may wait for open sessions.
@@ -247,11 +259,7 @@ fn publish_info(how: How, policy: &Policy) -> PublishInfo {
     PublishInfo {
         how,
         durability: policy.durability,
-        retain: Retain {
-            keep: policy.keep,
-            max_age: policy.max_age,
-            max_bytes: policy.max_bytes,
-        },
+        retain: Retain::of(policy),
         now: nanos_now(),
         note: None,
         hash: None,

@@ -1,0 +1,269 @@
+//! Histories pruned by sweeps, and what is done on full disks, stopped or failing at every operation.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::disk::Disk;
+use super::record::{How, Who};
+use super::sim::{Dice, Plan, ROOT, SimDisk};
+use super::tests_faults::info;
+use super::*;
+use crate::session::SessionId;
+
+const DAY: u64 = 24 * 60 * 60 * 1_000_000_000;
+
+fn open(disk: &SimDisk) -> Store<SimDisk> {
+    Store::open(disk.clone(), ROOT, 5).unwrap().0
+}
+
+fn place(name: &str) -> Place<'_, SimDisk> {
+    Place {
+        dir: &ROOT,
+        name: OsStr::new(name),
+        path: Path::new(name),
+    }
+}
+
+fn save(store: &Store<SimDisk>, name: &str, content: &[u8], now: u64) -> io::Result<()> {
+    let disk = store.disk();
+    let id = SessionId(now);
+    let shadow = match disk.open(&ROOT, OsStr::new(name)) {
+        Ok(current) => store.begin(id, Path::new(name), Some(&current), Who::default(), None, now)?,
+        Err(_) => store.adopt(id, Path::new(name), disk.tmpfile(), Who::default(), now)?,
+    };
+    disk.write_at(&shadow.file, content, 0)?;
+    let published = store.publish(shadow, &place(name), &info(now));
+    published.map(drop).map_err(|error| error.source)
+}
+
+fn remove(store: &Store<SimDisk>, name: &str, now: u64) -> Result<(), PublishError> {
+    store.remove(&place(name), &Who::default(), &info(now)).map(drop)
+}
+
+fn keeping(keep: u32, max_age: Option<u64>) -> Retention {
+    Arc::new(move |path: &Path| {
+        (path != Path::new("ordinary")).then_some(Retain {
+            keep,
+            max_age: max_age.map(Duration::from_nanos),
+            max_bytes: None,
+        })
+    })
+}
+
+fn sweep(store: &Store<SimDisk>, keep: u32, max_age: Option<u64>, now: u64) {
+    store.set_retention(keeping(keep, max_age));
+    store.prune_all(now, &|| true);
+}
+
+fn numbers(store: &Store<SimDisk>, name: &str) -> Vec<u64> {
+    let versions = store.history().versions(Path::new(name)).unwrap();
+    versions.iter().map(|entry| entry.record.version).collect()
+}
+
+/// What lies below `.concord/history`.
+fn pieces(disk: &SimDisk) -> Vec<String> {
+    let below = disk
+        .tree()
+        .into_keys()
+        .filter(|path| path.starts_with("/.concord/history/"));
+    below.collect()
+}
+
+/// `f` with versions 1 to 4; `g`, deleted at 4; `ordinary`, deleted too.
+fn start(plan: Plan) -> SimDisk {
+    let disk = SimDisk::new();
+    let store = open(&disk);
+    for now in 1..=4 {
+        save(&store, "f", &[now as u8; 3], now).unwrap();
+    }
+    for name in ["g", "ordinary"] {
+        save(&store, name, b"one", 2).unwrap();
+        save(&store, name, b"two", 3).unwrap();
+        remove(&store, name, 4).unwrap();
+    }
+    drop(store);
+    disk.fork(plan)
+}
+
+#[test]
+fn a_sweep_keeps_what_the_rules_keep_and_leaves_what_no_rule_names() {
+    let disk = start(Plan::Never);
+    let store = open(&disk);
+    sweep(&store, 20, None, 4 + 29 * DAY);
+    assert_eq!(
+        (numbers(&store, "f"), numbers(&store, "g")),
+        (vec![4, 3, 2, 1], vec![3, 2, 1])
+    );
+    sweep(&store, 2, None, 4 + 29 * DAY);
+    assert_eq!(
+        (numbers(&store, "f"), numbers(&store, "g")),
+        (vec![4, 3, 2], vec![3, 2, 1])
+    );
+    // Without a `max_age` only what was deleted goes, whole, after a month.
+    sweep(&store, 2, None, 5 + 30 * DAY);
+    assert_eq!((numbers(&store, "f"), numbers(&store, "g")), (vec![4, 3, 2], vec![]));
+    assert_eq!(numbers(&store, "ordinary"), [3, 2, 1]);
+    assert_eq!(pieces(&disk).len(), 1 + 2 * 2 + 2 + 1 + 5 - 1);
+    save(&store, "g", b"anew", 6 + 30 * DAY).unwrap();
+    assert_eq!(numbers(&store, "g"), [1]);
+}
+
+#[test]
+fn a_rule_with_a_longer_or_shorter_age_than_a_month_decides_for_deleted_files_too() {
+    let disk = start(Plan::Never);
+    let store = open(&disk);
+    sweep(&store, 20, Some(90 * DAY), 3 + 90 * DAY);
+    assert_eq!(numbers(&store, "g"), [3, 2, 1]);
+    // Version 1 was replaced earlier than 2, which the removal replaced.
+    sweep(&store, 20, Some(DAY), 4 + DAY);
+    assert_eq!(numbers(&store, "g"), [3, 2]);
+    sweep(&store, 20, Some(DAY), 5 + DAY);
+    assert_eq!(numbers(&store, "g"), Vec::<u64>::new());
+    assert_eq!(numbers(&store, "f"), [4]);
+}
+
+#[test]
+fn a_sweep_that_is_told_to_stop_stops() {
+    let disk = start(Plan::Never);
+    let store = open(&disk);
+    store.set_retention(keeping(0, Some(1)));
+    let before = pieces(&disk);
+    store.prune_all(100, &|| false);
+    assert_eq!(pieces(&disk), before);
+}
+
+#[test]
+fn a_sweep_that_fails_or_stops_anywhere_is_finished_by_the_next_and_the_files_are_as_they_were() {
+    let whole = start(Plan::Never);
+    sweep(&open(&whole), 1, Some(DAY), 5 + DAY);
+    let (opened, end) = {
+        let disk = start(Plan::Never);
+        let store = open(&disk);
+        let opened = disk.ops();
+        sweep(&store, 1, Some(DAY), 5 + DAY);
+        (opened, disk.ops())
+    };
+    let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    for at in opened..end {
+        for plan in [Plan::Once(at, libc::EIO), Plan::From(at, libc::EIO)] {
+            let disk = start(plan);
+            sweep(&open(&disk), 1, Some(DAY), 5 + DAY);
+            disk.heal();
+            let crashed = disk.after_crash(|_| dice_of(at), &mut dice, Plan::Never);
+            for (disk, how) in [(disk, "the daemon"), (crashed, "the machine")] {
+                let store = open(&disk);
+                assert_eq!(numbers(&store, "f").first(), Some(&4), "{plan:?}, {how}");
+                sweep(&store, 1, Some(DAY), 5 + DAY);
+                let left = pieces(&disk);
+                assert_eq!(left, pieces(&whole), "{plan:?}, {how}");
+                save(&store, "g", b"anew", 6 + DAY).unwrap();
+                assert_eq!(disk.tree()["/g"], b"anew");
+            }
+        }
+    }
+}
+
+/// Some of what was not synced is lost.
+fn dice_of(at: u64) -> bool {
+    at.is_multiple_of(2)
+}
+
+#[test]
+fn what_finds_no_room_once_is_done_with_the_room_that_is_kept_for_it() {
+    type Change = fn(&Store<SimDisk>) -> Result<(), PublishError>;
+    let changes: [(&str, Change); 2] = [
+        ("remove", |store| remove(store, "f", 10)),
+        ("replace", |store| {
+            let options = ReplaceOptions::default();
+            let info = info(10);
+            store
+                .replace(&place("temp"), &place("f"), options, &Who::default(), None, &info)
+                .map(drop)
+        }),
+    ];
+    for (name, change) in changes {
+        let prepared = |plan| {
+            let disk = start(Plan::Never);
+            let file = disk.create(&ROOT, OsStr::new("temp")).unwrap();
+            disk.write_at(&file, b"temp", 0).unwrap();
+            disk.fork(plan)
+        };
+        let disk = prepared(Plan::Never);
+        let store = open(&disk);
+        let opened = disk.ops();
+        change(&store).unwrap();
+        for at in opened..disk.ops() {
+            let disk = prepared(Plan::Once(at, libc::ENOSPC));
+            let store = open(&disk);
+            match change(&store) {
+                Ok(()) => assert!(disk.tree().contains_key("/.concord/spare"), "{name} {at}"),
+                // A sync that failed is never tried again.
+                Err(error) => assert!(
+                    matches!(error.stage, Stage::Sync | Stage::DirSync),
+                    "{name} {at}: {error}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_save_that_finds_no_room_makes_some_of_what_the_rules_let_go_and_of_nothing_else() {
+    let stages = |keep: u32| {
+        let disk = start(Plan::Never);
+        let store = open(&disk);
+        let opened = disk.ops();
+        save(&store, "g", b"three", 10).unwrap();
+        let mut refused = Vec::new();
+        for at in opened..disk.ops() {
+            let disk = start(Plan::Once(at, libc::ENOSPC));
+            let store = open(&disk);
+            store.set_retention(keeping(keep, None));
+            let id = SessionId(9);
+            let Ok(shadow) = store.adopt(id, Path::new("g"), disk.tmpfile(), Who::default(), 10) else {
+                continue;
+            };
+            if store.disk().write_at(&shadow.file, b"three", 0).is_err() {
+                continue;
+            }
+            let saved = store.publish(shadow, &place("g"), &info(10));
+            refused.extend(saved.err().map(|error| error.stage));
+            disk.heal();
+            let left = if keep < 3 { vec![4] } else { vec![4, 3, 2, 1] };
+            assert!(numbers(&store, "f").starts_with(&left), "{at}");
+        }
+        refused
+    };
+    let is_final = |stage: &Stage| matches!(stage, Stage::Sync | Stage::DirSync);
+    assert!(stages(0).iter().all(is_final), "{:?}", stages(0));
+    assert!(!stages(20).iter().all(is_final));
+}
+
+#[test]
+fn a_removal_without_a_record_gets_one_by_the_next_sweep() {
+    let disk = start(Plan::Never);
+    let store = open(&disk);
+    let opened = disk.ops();
+    remove(&store, "f", 10).unwrap();
+    // Everything but the renames and unlinks fails, as when no block is free: tried on each operation from which on that is so.
+    for at in opened..disk.ops() {
+        let disk = start(Plan::Never);
+        let store = open(&disk);
+        disk.fill(at - opened);
+        let removed = remove(&store, "f", 10);
+        disk.heal();
+        assert!(removed.is_ok(), "{at}: {removed:?}");
+        assert!(!disk.tree().contains_key("/f"));
+        let store = {
+            drop(store);
+            open(&disk)
+        };
+        assert_eq!(numbers(&store, "f").iter().filter(|n| **n <= 4).count(), 4, "{at}");
+        sweep(&store, 20, None, 11);
+        let newest = &store.history().versions(Path::new("f")).unwrap()[0];
+        assert_eq!((newest.record.how, newest.record.version), (How::Unlink, 5), "{at}");
+    }
+}
