@@ -77,8 +77,8 @@ FILES = [
     ),
     (
         "W8", "w8-link-does-not-wait", "src/mount/coordinated/names.rs",
-        "self.with_all(caller, opener, vec![target], work, answer);",
-        "self.with_all(caller, opener, Vec::new(), work, answer);",
+        "self.with_all(caller, opener, vec![target], walk, work, answer);",
+        "self.with_all(caller, opener, Vec::new(), walk, work, answer);",
         ["names::w8_a_link_to_a_name_that_is_being_created_waits_for_it"],
     ),
     (
