@@ -80,24 +80,30 @@ impl Writer {
     fn change<T>(
         &self,
         coordination: &Coordination,
-        act: impl FnOnce(&mut Staged) -> Result<T, Errno>,
+        act: impl Fn(&mut Staged) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         self.with_session(coordination, |session| {
             session.fill(coordination.store())?;
-            session.change(act)
+            session.change(&act)
         })
     }
 
     fn with_session<T>(
         &self,
         coordination: &Coordination,
-        act: impl FnOnce(&Session) -> Result<T, Errno>,
+        act: impl Fn(&Session) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         let mut session = self.session.lock();
-        if let Life::Done(content, version) = session.settle()? {
-            *session = coordination.continue_late(&session, content, version)?;
+        loop {
+            if let Life::Done(content, version) = session.settle()? {
+                *session = coordination.continue_late(&session, content, version)?;
+            }
+            match act(&session) {
+                // It ended just now, before `act` could begin.
+                Err(Errno::BUSY | Errno::STALE) if !session.is_open() => {}
+                result => return result,
+            }
         }
-        act(&session)
     }
 
     /// pwrite(2). `at_offset`: pages of a mapping go where they belong, whatever the flags of the handle.
@@ -170,9 +176,13 @@ impl Writer {
     /// EIO, ENOSPC, EDQUOT; the session is then never published.
     pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
         let session = self.session();
-        match session.is_open() {
-            true => session.sync(data_only),
-            false => Ok(()),
+        if !session.is_open() {
+            return Ok(());
+        }
+        match session.sync(data_only) {
+            // Its end is under way by now.
+            Err(Errno::BUSY | Errno::STALE) if !session.is_open() => Ok(()),
+            result => result,
         }
     }
 

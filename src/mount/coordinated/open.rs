@@ -27,11 +27,18 @@ impl Coordination {
         session.is_none_or(|session| session.is_quick())
     }
 
-    /// open(2) for reading: the handle keeps the version that the node stands for. Waits unless [`Coordination::is_read_at_once`].
+    /// open(2) for reading: the handle keeps the version that the node stands for. Waits unless [`Coordination::is_read_at_once`]. Who is sent round `finds` what it
+    /// then opens.
     ///
     /// # Errors
     /// ESTALE sends the caller round, once, when the node has become the shadow of somebody else's session since it was looked up.
-    pub fn open_reader(&self, caller: Caller, node: NodeId, target: &Target) -> Result<Arc<Ordinary>, Errno> {
+    pub fn open_reader(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        target: &Target,
+        finds: Finds,
+    ) -> Result<Arc<Ordinary>, Errno> {
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
         let seen = self.tree.nodes.identity(node);
@@ -73,7 +80,7 @@ impl Coordination {
             return found;
         }
         if !arrived {
-            self.files.lock().send_round(caller.tid, file, Finds::Current, None);
+            self.files.lock().send_round(caller.tid, file, finds, None);
             return Err(Errno::STALE);
         }
         self.open_overtaken(caller, node, target, seen)
