@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
@@ -20,6 +21,8 @@ pub struct Writer {
     append: bool,
     /// It does nothing but append to a file that it creates: with its first line the file appears (W10).
     begins_log: bool,
+    /// No descriptor of it was closed yet: its session counts it as open.
+    unclosed: AtomicBool,
 }
 
 impl Writer {
@@ -29,6 +32,7 @@ impl Writer {
             session: Mutex::new(session),
             append,
             begins_log: false,
+            unclosed: AtomicBool::new(true),
         }
     }
 
@@ -58,8 +62,20 @@ impl Writer {
         let is_old = Arc::ptr_eq(&session, old);
         if is_old {
             *session = Arc::clone(new);
+            self.unclosed.store(true, Ordering::Release);
         }
         is_old
+    }
+
+    /// A descriptor of it is being closed, or the handle: from now on /proc says who else has it.
+    pub(super) fn closed(&self) {
+        if self.unclosed.swap(false, Ordering::AcqRel) {
+            // Nobody counts the handles of a session that is over.
+            let _ = self.session().staged(|staged| {
+                staged.unclosed = staged.unclosed.saturating_sub(1);
+                Ok(())
+            });
+        }
     }
 
     /// Whether its session is open, as far as can be said without waiting.
