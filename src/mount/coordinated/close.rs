@@ -158,10 +158,10 @@ impl Coordination {
             Outcome::Done { .. } => Ok(()),
             Outcome::Lost(errno) => Err(*errno),
         };
-        let replies = session.end(outcome);
-        // Before the answer: whoever learns from close(2) that the file is free must find it so.
+        // Before the answer: whoever learns from close(2), or waits until it is over, must find the file free.
         let held = (!session.is_late()).then_some((session.about.id, session.about.file));
         let wakes = self.let_go(held);
+        let replies = session.end(outcome);
         drop(session);
         replies.into_iter().for_each(|reply| reply(result));
         self.carry_out(wakes);
