@@ -190,9 +190,11 @@ SESSIONS = [
     (
         "W2", "w2-close-answers-before-the-file-is-free", "src/mount/coordinated/close.rs",
         """        let wakes = self.let_go(held);
+        let replies = session.end(outcome);
         drop(session);
         replies.into_iter().for_each(|reply| reply(result));""",
-        """        replies.into_iter().for_each(|reply| reply(result));
+        """        let replies = session.end(outcome);
+        replies.into_iter().for_each(|reply| reply(result));
         std::thread::sleep(std::time::Duration::from_millis(1));
         let wakes = self.let_go(held);
         drop(session);""",
@@ -221,8 +223,10 @@ SESSIONS = [
     ),
     (
         "W3", "w3-the-first-close-of-a-joined-session-ends-it", "src/mount/coordinated/close.rs",
-        "Ok((staged.handles == 0).then_some(staged.last_close))",
-        "Ok(Some(staged.last_close))",
+        """        if let Ok(Some(why)) = last
+            && let Some(staged) = session.take_left()""",
+        """        if let Ok(why) = last.map(|why| why.unwrap_or(Ending::Closed))
+            && let Some(staged) = session.take()""",
         ["waiting::w3_a_joined_session_is_published_when_its_last_handle_is_closed"],
     ),
     (
@@ -336,9 +340,9 @@ SESSIONS = [
     ),
     (
         "W6", "w6-close-answers-before-the-publish", "src/mount/coordinated/close.rs",
-        """                let taken = session.take();
+        """                let taken = session.take_closed();
                 session.on_end(reply);""",
-        """                let taken = session.take();
+        """                let taken = session.take_closed();
                 reply(Ok(()));""",
         ["closing::w6_close_returns_what_the_publish_failed_with", "closing::w6_after_close_every_process_sees_it_at_once"],
     ),
@@ -556,5 +560,20 @@ SESSIONS = [
         "held.tail.extend_from_slice(rest);",
         "held.tail.extend_from_slice(&rest[rest.len()..]);",
         ["appends::w10_a_buffered_writer_that_flushes_within_a_line_shows_whole_lines"],
+    ),
+    (
+        "W10", "w10-a-child-appends-to-its-parents-shadow", "src/mount/coordinated/append_open.rs",
+        "if self.files.lock().session_on(node).is_some() {",
+        "if let Some(_) = busy.and_then(|key| self.nearest_of(key, &caller::opener(caller))) { return by_session(answer); } if false {",
+        [
+            "growing::w10_children_tear_no_line_beside_a_parent_that_rewrites_the_file",
+            "growing::w10_a_childs_lines_come_after_what_its_parent_writes_and_all_others_see_them_at_once",
+        ],
+    ),
+    (
+        "W6", "w6-who-joins-a-session-that-just-ended-begins-one-beside-others", "src/mount/coordinated/open.rs",
+        "this.admit(joined, Claim { file, intent, ..again }, beginning, answer);",
+        "this.admit(joined, Claim { intent: if file == again.file { intent } else { Intent::Truncate }, ..again }, beginning, answer);",
+        ["growing::w6_what_a_child_wrote_to_the_parents_session_is_published_whoever_closes_last"],
     ),
 ]

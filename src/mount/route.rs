@@ -10,7 +10,7 @@ use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Appender, Coordination, Creation, Opened, Reader, Target, Use, Writer};
+use super::coordinated::{Appender, Coordination, Creation, Finds, Opened, Reader, Target, Use, Writer};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
@@ -123,7 +123,7 @@ impl Fs {
                 return self.coordination.open_awaited(caller, node, target, flags, answer);
             }
             let coordination = Arc::clone(&self.coordination);
-            let read = move || match coordination.open_reader(caller, node, &target) {
+            let read = move || match coordination.open_reader(caller, node, &target, Finds::Current) {
                 Ok(file) => {
                     let reader = Arc::new(Reader::new(file, target.name, caller.uid));
                     reply_opened(&tree, Handle::Reader(reader), FopenFlags::FOPEN_NOFLUSH, reply);

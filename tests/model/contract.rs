@@ -92,7 +92,7 @@ impl World {
             self.put_reader(by, slot, name, how, opened);
             return done();
         }
-        if how.is_append_only() && self.nearest(by, name).is_none() {
+        if how.is_append_only() && (self.names.contains_key(&name) || self.nearest(by, name).is_none()) {
             return self.open_appender(by, slot, name, how);
         }
         if how.exclusive && !self.lines[&name].holders.is_empty() {

@@ -23,7 +23,7 @@ use super::{Answer, Coordination, Counted, Target, Writer, caller, described, na
 use crate::content::lines::{self, LINE_BYTES_MAX};
 use crate::mount::errno::from_io;
 use crate::mount::handles::{Handle, Ordinary};
-use crate::mount::nodes::{Name, NodeId, ROOT};
+use crate::mount::nodes::{Name, ROOT};
 use crate::mount::tree::Caller;
 use crate::os::creds;
 use crate::os::proc::{self, Closing};
@@ -101,6 +101,28 @@ impl Held {
 }
 
 impl Appender {
+    /// Opened by `caller`, of `process`, on `file`; the log counts it.
+    pub(super) fn new(
+        file: Arc<Ordinary>,
+        (caller, process): (Caller, ProcId),
+        who: Who,
+        target: &Target,
+        flags: OFlags,
+        log: Arc<Log>,
+    ) -> Appender {
+        let whole = target.policy.append == Append::Close;
+        Appender {
+            right: Right::new(caller, process, file.pin.fd()),
+            file,
+            who,
+            since: Instant::now(),
+            name: target.name.clone(),
+            policy: target.policy.clone(),
+            sync: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
+            held: Mutex::new(Held::new(log, vec![process.tgid], whole)),
+        }
+    }
+
     /// Whether it is open, as far as one can tell.
     pub fn is_open(&self) -> bool {
         self.held.lock().attached
@@ -136,88 +158,6 @@ impl Appender {
 }
 
 impl Coordination {
-    /// open(2) with O_APPEND and O_WRONLY of a coordinated file that is there. A lineage that holds a session joins it (W3).
-    pub fn open_append(
-        self: &Arc<Self>,
-        caller: Caller,
-        node: NodeId,
-        target: Target,
-        flags: OFlags,
-        answer: Answer<Handle>,
-    ) {
-        let key = self.files.lock().key_of(&target.name);
-        let busy = key.filter(|key| !self.files.lock().queue.is_idle(*key));
-        let by_session = |answer: Answer<Handle>| {
-            let answer = move |writer: Result<Arc<Writer>, Errno>| answer(writer.map(Handle::Writer));
-            self.open_writer(caller, node, target.clone(), flags, Box::new(answer));
-        };
-        if busy.is_some_and(|key| self.nearest_of(key, &caller::opener(caller)).is_some()) {
-            return by_session(answer);
-        }
-        match self.stat(&target.name) {
-            Err(Errno::NOENT) if busy.is_some() => {
-                let start = move |this: &Arc<Self>, found: &Target| {
-                    let appender = this.start_appender(caller, node, found, flags)?;
-                    Ok(Handle::Appender(Arc::new(appender)))
-                };
-                return self.await_creator(caller, node, target, flags, Box::new(start), answer);
-            }
-            Err(_) => return by_session(answer),
-            Ok(_) if self.is_closing() => return answer(Err(Errno::BUSY)),
-            Ok(_) => {}
-        }
-        match self.start_appender(caller, node, &target, flags) {
-            // It may be replaced, if not written to.
-            Err(Errno::PERM) => by_session(answer),
-            result => answer(result.map(|appender| Handle::Appender(Arc::new(appender)))),
-        }
-    }
-
-    fn start_appender(&self, caller: Caller, node: NodeId, target: &Target, flags: OFlags) -> Result<Appender, Errno> {
-        let file = self.open_reader(caller, node, target)?;
-        let started = self
-            .logs_attached(&target.name)
-            .map(|log| (log, caller::process(caller)));
-        let (log, process) = match started {
-            Ok(found) => found,
-            Err(errno) => {
-                self.tree.close(file);
-                return Err(errno);
-            }
-        };
-        self.adopt_node(node, &file, &target.name);
-        Ok(self.appender(file, caller, process, target, flags, log))
-    }
-
-    fn logs_attached(&self, name: &Name) -> Result<Arc<Log>, Errno> {
-        self.attach(self.logs.of(name))
-    }
-
-    fn appender(
-        &self,
-        file: Arc<Ordinary>,
-        caller: Caller,
-        process: ProcId,
-        target: &Target,
-        flags: OFlags,
-        log: Arc<Log>,
-    ) -> Appender {
-        Appender {
-            right: Right::new(caller, process, file.pin.fd()),
-            file,
-            who: self.descriptions.of(process, caller.uid),
-            since: Instant::now(),
-            name: target.name.clone(),
-            policy: target.policy.clone(),
-            sync: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
-            held: Mutex::new(Held::new(
-                log,
-                vec![process.tgid],
-                target.policy.append == Append::Close,
-            )),
-        }
-    }
-
     /// write(2). The offset that the kernel thinks of is nobody's business.
     ///
     /// # Errors
@@ -410,7 +350,7 @@ impl Coordination {
         let tail = take_tail(&staged.shadow.file);
         self.finish_taken(Arc::clone(&session), staged, Ending::Closed);
         session.settle()?;
-        let (tail, log) = (tail?, self.logs_attached(&session.name())?);
+        let (tail, log) = (tail?, self.attach(self.logs.of(&session.name()))?);
         let appender = Appender {
             file: Arc::new(Ordinary {
                 node: session.about.node,

@@ -218,6 +218,8 @@ impl Coordination {
         let (mark, base_len) = self.logs.of(&name).mark(&content)?;
         let mut staged = Staged::new(shadow, Some(content), false, about.process);
         (staged.mark, staged.base_len) = (Some(mark), base_len);
+        // Whose handle this is was told of its close already.
+        staged.unclosed = 0;
         let session = Arc::new(Session::new(about, name, pin, staged));
         session.inherit(ended.heirs());
         self.files.lock().add_session(Arc::clone(&session));

@@ -38,6 +38,7 @@ impl Coordination {
     /// A descriptor of the handle was closed. It was the last one when nobody else who could have it still has it; then the session ends,
     /// and `reply` waits for that, so that close(2) tells the truth.
     pub fn flush(self: &Arc<Self>, caller: Caller, writer: &Writer, reply: EndReply) {
+        writer.closed();
         let closing = proc::closing(caller.tid);
         if closing == Closing::Exec {
             // It holds a lock that whoever asks about its descriptors waits for, and execve(2) has no use for our answer. RELEASE ends the session if
@@ -75,7 +76,7 @@ impl Coordination {
                 reply(Ok(()));
             }
             Ok(_) => {
-                let taken = session.take();
+                let taken = session.take_closed();
                 session.on_end(reply);
                 if let Some(staged) = taken {
                     self.finish_taken(session, staged, why);
@@ -87,13 +88,16 @@ impl Coordination {
 
     /// The handle is gone, mappings included. Ends the session if no close was taken for the last one.
     pub fn close_writer(self: &Arc<Self>, writer: &Writer) {
+        writer.closed();
         let session = writer.session();
         let last = session.staged(|staged| {
             staged.handles = staged.handles.saturating_sub(1);
             Ok((staged.handles == 0).then_some(staged.last_close))
         });
-        if let Ok(Some(why)) = last {
-            self.end(&session, why);
+        if let Ok(Some(why)) = last
+            && let Some(staged) = session.take_left()
+        {
+            self.end_taken(session, staged, why);
         }
     }
 
@@ -120,8 +124,13 @@ impl Coordination {
 
     /// Ends a session on a worker thread, once.
     pub(super) fn end(self: &Arc<Self>, session: &Arc<Session>, why: Ending) {
-        let Some(staged) = session.take() else { return };
-        let (this, session) = (Arc::clone(self), Arc::clone(session));
+        if let Some(staged) = session.take() {
+            self.end_taken(Arc::clone(session), staged, why);
+        }
+    }
+
+    fn end_taken(self: &Arc<Self>, session: Arc<Session>, staged: Staged, why: Ending) {
+        let this = Arc::clone(self);
         self.tree.workers.run(move || this.finish_taken(session, staged, why));
     }
 
@@ -149,10 +158,10 @@ impl Coordination {
             Outcome::Done { .. } => Ok(()),
             Outcome::Lost(errno) => Err(*errno),
         };
-        let replies = session.end(outcome);
-        // Before the answer: whoever learns from close(2) that the file is free must find it so.
+        // Before the answer: whoever learns from close(2), or waits until it is over, must find the file free.
         let held = (!session.is_late()).then_some((session.about.id, session.about.file));
         let wakes = self.let_go(held);
+        let replies = session.end(outcome);
         drop(session);
         replies.into_iter().for_each(|reply| reply(result));
         self.carry_out(wakes);

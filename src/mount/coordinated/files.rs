@@ -294,6 +294,15 @@ impl Files {
         }
     }
 
+    /// The same, to a node of its own, unless the thread comes from there already.
+    pub fn send_round_once(&mut self, tid: u32, file: FileKey) -> bool {
+        let arrives = tid == 0 || self.reroute(tid, file).is_some();
+        if !arrives {
+            self.send_round(tid, file, Finds::Own(None), None);
+        }
+        !arrives
+    }
+
     /// The thread's way to this file, if it was sent round to it.
     pub fn reroute(&mut self, tid: u32, file: FileKey) -> Option<&mut Reroute> {
         let way = Way::Thread(tid);

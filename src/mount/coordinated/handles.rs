@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
@@ -20,6 +21,8 @@ pub struct Writer {
     append: bool,
     /// It does nothing but append to a file that it creates: with its first line the file appears (W10).
     begins_log: bool,
+    /// No descriptor of it was closed yet: its session counts it as open.
+    unclosed: AtomicBool,
 }
 
 impl Writer {
@@ -29,6 +32,7 @@ impl Writer {
             session: Mutex::new(session),
             append,
             begins_log: false,
+            unclosed: AtomicBool::new(true),
         }
     }
 
@@ -58,8 +62,20 @@ impl Writer {
         let is_old = Arc::ptr_eq(&session, old);
         if is_old {
             *session = Arc::clone(new);
+            self.unclosed.store(true, Ordering::Release);
         }
         is_old
+    }
+
+    /// A descriptor of it is being closed, or the handle: from now on /proc says who else has it.
+    pub(super) fn closed(&self) {
+        if self.unclosed.swap(false, Ordering::AcqRel) {
+            // Nobody counts the handles of a session that is over.
+            let _ = self.session().staged(|staged| {
+                staged.unclosed = staged.unclosed.saturating_sub(1);
+                Ok(())
+            });
+        }
     }
 
     /// Whether its session is open, as far as can be said without waiting.
@@ -80,24 +96,30 @@ impl Writer {
     fn change<T>(
         &self,
         coordination: &Coordination,
-        act: impl FnOnce(&mut Staged) -> Result<T, Errno>,
+        act: impl Fn(&mut Staged) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         self.with_session(coordination, |session| {
             session.fill(coordination.store())?;
-            session.change(act)
+            session.change(&act)
         })
     }
 
     fn with_session<T>(
         &self,
         coordination: &Coordination,
-        act: impl FnOnce(&Session) -> Result<T, Errno>,
+        act: impl Fn(&Session) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         let mut session = self.session.lock();
-        if let Life::Done(content, version) = session.settle()? {
-            *session = coordination.continue_late(&session, content, version)?;
+        loop {
+            if let Life::Done(content, version) = session.settle()? {
+                *session = coordination.continue_late(&session, content, version)?;
+            }
+            match act(&session) {
+                // It ended just now, before `act` could begin.
+                Err(Errno::BUSY | Errno::STALE) if !session.is_open() => {}
+                result => return result,
+            }
         }
-        act(&session)
     }
 
     /// pwrite(2). `at_offset`: pages of a mapping go where they belong, whatever the flags of the handle.
@@ -174,9 +196,13 @@ impl Writer {
     /// EIO, ENOSPC, EDQUOT; the session is then never published.
     pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
         let session = self.session();
-        match session.is_open() {
-            true => session.sync(data_only),
-            false => Ok(()),
+        if !session.is_open() {
+            return Ok(());
+        }
+        match session.sync(data_only) {
+            // Its end is under way by now.
+            Err(Errno::BUSY | Errno::STALE) if !session.is_open() => Ok(()),
+            result => result,
         }
     }
 

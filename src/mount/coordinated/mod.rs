@@ -6,6 +6,7 @@
 
 mod append;
 mod append_log;
+mod append_open;
 mod begin;
 mod caller;
 mod close;
@@ -46,7 +47,7 @@ use rustix::io::Errno;
 
 pub use append::Appender;
 pub use counts::Counted;
-pub use files::Creation;
+pub use files::{Creation, Finds};
 pub use flock::Wish;
 pub use handles::Writer;
 pub use linked::Opened;

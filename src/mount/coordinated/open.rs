@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -10,7 +11,7 @@ use super::begin::Beginning;
 use super::files::{Creation, Finds, Granted, InHand};
 use super::handles::Writer;
 use super::permission;
-use super::session::Session;
+use super::session::{Life, Session};
 use super::wait::Claim;
 use super::{Answer, Coordination, Target, caller};
 use crate::mount::entry::Entry;
@@ -20,6 +21,9 @@ use crate::mount::tree::Caller;
 use crate::session::{FileKey, Intent, Opener, SessionId};
 use crate::store::record::How;
 
+/// How soon it is worth asking again for a session that another thread of its lineage is just beginning.
+const NOT_BEGUN: Duration = Duration::from_millis(1);
+
 impl Coordination {
     /// Whether [`Coordination::open_reader`] copies and waits for nothing.
     pub fn is_read_at_once(&self, node: NodeId) -> bool {
@@ -27,11 +31,18 @@ impl Coordination {
         session.is_none_or(|session| session.is_quick())
     }
 
-    /// open(2) for reading: the handle keeps the version that the node stands for. Waits unless [`Coordination::is_read_at_once`].
+    /// open(2) for reading: the handle keeps the version that the node stands for. Waits unless [`Coordination::is_read_at_once`]. Who is sent round `finds` what it
+    /// then opens.
     ///
     /// # Errors
     /// ESTALE sends the caller round, once, when the node has become the shadow of somebody else's session since it was looked up.
-    pub fn open_reader(&self, caller: Caller, node: NodeId, target: &Target) -> Result<Arc<Ordinary>, Errno> {
+    pub fn open_reader(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        target: &Target,
+        finds: Finds,
+    ) -> Result<Arc<Ordinary>, Errno> {
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
         let seen = self.tree.nodes.identity(node);
@@ -73,7 +84,7 @@ impl Coordination {
             return found;
         }
         if !arrived {
-            self.files.lock().send_round(caller.tid, file, Finds::Current, None);
+            self.files.lock().send_round(caller.tid, file, finds, None);
             return Err(Errno::STALE);
         }
         self.open_overtaken(caller, node, target, seen)
@@ -153,9 +164,9 @@ impl Coordination {
             nonblock,
         };
         let append = flags.contains(OFlags::APPEND);
-        let beginning = move |id| Beginning {
+        let beginning = move |id, file| Beginning {
             id,
-            file: key,
+            file,
             node: Some(node),
             caller,
             process,
@@ -181,29 +192,38 @@ impl Coordination {
         self: &Arc<Self>,
         target: Target,
         claim: Claim,
-        beginning: impl FnOnce(SessionId) -> Beginning + Send + 'static,
+        beginning: impl FnOnce(SessionId, FileKey) -> Beginning + Send + 'static,
         answer: Answer<Arc<Session>>,
     ) {
         let this = Arc::clone(self);
         let again = Claim {
-            intent: Intent::Truncate,
             opener: claim.opener.clone(),
             ..claim
         };
         let joined = target.clone();
         let resume = move |granted: Result<Granted, Errno>| match granted {
-            Ok(Granted::New(id)) => answer(this.begin(&joined, beginning(id))),
+            Ok(Granted::New(id)) => answer(this.begin(&joined, beginning(id, again.file))),
             Ok(Granted::Join(id)) => {
                 let session = this.files.lock().session(id).cloned();
                 match session.as_ref().map(|session| session.join(again.opener.proc)) {
                     Some(Ok(())) => answer(session.ok_or(Errno::STALE)),
-                    // It is just being published: what comes after begins with what it leaves.
                     _ => Arc::clone(&this.tree).workers.run(move || {
-                        if let Some(session) = session {
-                            // How it ended is told to those who closed it.
-                            let _ = session.settle();
-                        }
-                        this.admit(joined, again, beginning, answer);
+                        // How one ended that is just being published is told to those who closed it. What comes after begins with what it leaves.
+                        let intent = match session.map(|session| session.settle()) {
+                            // Its name was removed, and means another file now.
+                            Some(Ok(Life::Open)) => Intent::Truncate,
+                            Some(_) => again.intent,
+                            // The thread that it was granted to has not begun it yet.
+                            None => {
+                                std::thread::sleep(NOT_BEGUN);
+                                again.intent
+                            }
+                        };
+                        // Nobody had the old key in hand, and whoever came meanwhile may have given the name another.
+                        let that = Arc::clone(&this);
+                        let in_hand = InHand::take(&that.files, &joined.name);
+                        let file = in_hand.key();
+                        this.admit(joined, Claim { file, intent, ..again }, beginning, answer);
                     }),
                 }
             }

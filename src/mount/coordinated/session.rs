@@ -192,6 +192,16 @@ impl Session {
         self.take_if(|_| true)
     }
 
+    /// The same, if each of its handles was closed, as far as that can be told from closes: one may have been opened just now.
+    pub fn take_closed(&self) -> Option<Staged> {
+        self.take_if(|staged| staged.unclosed == 0)
+    }
+
+    /// The same, if it has no handle.
+    pub fn take_left(&self) -> Option<Staged> {
+        self.take_if(|staged| staged.handles == 0)
+    }
+
     /// The same, if there is nothing in it to publish.
     pub fn take_unchanged(&self) -> Option<Staged> {
         self.take_if(|staged| !staged.changed && !staged.unlinked)
@@ -443,6 +453,7 @@ impl Session {
                 return Err(Errno::STALE);
             }
             staged.handles += 1;
+            staged.unclosed += 1;
             if !staged.processes.contains(&process.tgid) {
                 staged.processes.push(process.tgid);
             }

@@ -34,6 +34,8 @@ pub struct Staged {
     pub refused: Option<(u64, Errno)>,
     /// Handles that are open on it for writing.
     pub handles: usize,
+    /// Those of them of which no descriptor was ever closed: somebody has each of them, or is in the open(2) that gives it, where /proc does not show it yet.
+    pub unclosed: usize,
     /// Processes known to have used it, besides their descendants.
     pub processes: Vec<u32>,
     /// How it ends if the last close that was seen was the last there is.
@@ -58,6 +60,7 @@ impl Staged {
             failed: None,
             refused: None,
             handles: 1,
+            unclosed: 1,
             processes: vec![opener.tgid],
             last_close: Ending::Closed,
             base_len: u64::MAX,
