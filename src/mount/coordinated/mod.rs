@@ -28,6 +28,7 @@ mod pruning;
 mod reader;
 mod restore;
 mod session;
+mod shown;
 mod staged;
 mod status;
 mod turns;
