@@ -8,7 +8,7 @@ use rustix::fs::Stat;
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::Coordination;
+use super::coordinated::{Coordination, Shown};
 use super::errno::reply_errno;
 use super::fs::Fs;
 use super::nodes::NodeId;
@@ -20,16 +20,18 @@ const OVERTAKEN_MAX: usize = 8;
 impl Fs {
     /// GETATTR of any node, as this caller sees it.
     pub fn attributes(&self, caller: Caller, id: NodeId, reply: ReplyAttr) {
-        if self.coordination.has_been_round(caller) || !self.coordination.is_anothers(caller, id) {
-            return answer(&self.tree, &self.coordination, caller, id, reply);
+        let insists = self.coordination.has_been_round(caller);
+        match shown(&self.tree, &self.coordination, caller, (id, insists)) {
+            Ok(Some(found)) => answer(id, Ok(found), reply),
+            Ok(None) => {
+                let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
+                self.tree.workers.run(move || {
+                    let found = shown_or_sent_round(&tree, &coordination, caller, id);
+                    answer(id, found.and_then(|found| found.ok_or(Errno::STALE)), reply);
+                });
+            }
+            Err(error) => reply.error(reply_errno(error)),
         }
-        let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
-        self.tree
-            .workers
-            .run(move || match coordination.sends_round(caller, id) {
-                true => reply.error(reply_errno(Errno::STALE)),
-                false => answer(&tree, &coordination, caller, id, reply),
-            });
     }
 
     /// The attributes of a file that grows are those of its whole lines, and change without the kernel.
@@ -38,23 +40,54 @@ impl Fs {
     }
 }
 
-fn answer(tree: &Tree, coordination: &Coordination, caller: Caller, id: NodeId, reply: ReplyAttr) {
-    match shown(tree, coordination, caller, id) {
+/// The answer to who has come to a node that is somebody else's shadow. Only for worker threads.
+fn shown_or_sent_round(
+    tree: &Tree,
+    coordination: &Coordination,
+    caller: Caller,
+    id: NodeId,
+) -> Result<Option<(Duration, Stat)>> {
+    if coordination.walks_again(caller) {
+        for _ in 0..OVERTAKEN_MAX {
+            if coordination.send_round(caller, id) {
+                return Err(Errno::STALE);
+            }
+            // The session is over, though the next one may begin just now.
+            if let Some(found) = shown(tree, coordination, caller, (id, false))? {
+                return Ok(Some(found));
+            }
+        }
+    }
+    shown(tree, coordination, caller, (id, true))
+}
+
+fn answer(id: NodeId, found: Result<(Duration, Stat)>, reply: ReplyAttr) {
+    match found {
         Ok((ttl, stat)) => reply.attr(&ttl, &attr::attributes(id, &stat)),
         Err(error) => reply.error(reply_errno(error)),
     }
 }
 
-/// What the caller is shown, and how long the kernel may remember it.
-fn shown(tree: &Tree, coordination: &Coordination, caller: Caller, id: NodeId) -> Result<(Duration, Stat)> {
+/// What the caller is shown, and how long the kernel may remember it. `None`: somebody else's shadow, unless the caller `insists`.
+fn shown(
+    tree: &Tree,
+    coordination: &Coordination,
+    caller: Caller,
+    (id, insists): (NodeId, bool),
+) -> Result<Option<(Duration, Stat)>> {
     for _ in 0..OVERTAKEN_MAX {
         let before = tree.identity(id)?;
-        let session = coordination.stat_of_session(caller, id);
+        let session = match coordination.shown(caller, id) {
+            Shown::Stat(stat) => Some(stat),
+            Shown::Anothers if !insists => return Ok(None),
+            Shown::Anothers => coordination.stat_of_session(caller, id),
+            Shown::Version => None,
+        };
         if let Some(stat) = session.or_else(|| coordination.stat_of_reader(caller, id)) {
-            return Ok((Duration::ZERO, stat));
+            return Ok(Some((Duration::ZERO, stat)));
         }
         let mut stat = match tree.stat(id) {
-            Err(Errno::STALE) => return Ok((Duration::ZERO, coordination.stat_of_name(id)?)),
+            Err(Errno::STALE) => return Ok(Some((Duration::ZERO, coordination.stat_of_name(id)?))),
             found => found?,
         };
         if tree.nodes.identity(id) != Some(before) {
@@ -77,7 +110,7 @@ fn shown(tree: &Tree, coordination: &Coordination, caller: Caller, id: NodeId) -
         } else {
             tree.attr_ttl(before.private, &stat)
         };
-        return Ok((ttl, stat));
+        return Ok(Some((ttl, stat)));
     }
     Err(Errno::STALE)
 }

@@ -4,7 +4,6 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::files::{Finds, Reroute};
-use super::shown::is_of_lineage;
 use super::{Coordination, Target, caller};
 use crate::mount::attr;
 use crate::mount::entry::Entry;
@@ -156,23 +155,6 @@ impl Coordination {
             self.arrived(caller, key, ROOT);
             self.files.lock().settle(key);
         }
-    }
-
-    /// fstat(2) and stat(2) of a node that stands for a session's shadow; `None` for all others.
-    pub fn stat_of_session(&self, caller: Caller, node: NodeId) -> Option<Stat> {
-        let session = self.files.lock().session_on(node).cloned()?;
-        let is_own = || is_of_lineage(caller, &session);
-        if let Some(pin) = session.shared()
-            && !is_own()
-        {
-            return rustix::fs::fstat(pin.fd()).ok();
-        }
-        // Two handles that began again after a lock have one node, and a session each: where one has published, the node is the version's.
-        let shadow = rustix::fs::fstat(session.pin.fd()).ok()?;
-        if self.tree.nodes.identity(node) != Some(attr::identity(&shadow, false)) && !is_own() {
-            return self.stat_of_name(node).ok();
-        }
-        session.stat().ok()
     }
 
     /// Attributes for a node whose inode is no longer what its coordinated name leads to: what the name leads to now. The kernel asks for

@@ -53,6 +53,7 @@ pub use handles::Writer;
 pub use linked::Opened;
 pub use reader::{Reader, Use};
 pub use session::RealStore;
+pub use shown::Shown;
 pub use status::{LockParty, LockStatus, SessionStatus, WaiterStatus};
 
 use caller::Descriptions;

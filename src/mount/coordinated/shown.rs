@@ -13,21 +13,56 @@ use crate::mount::nodes::NodeId;
 use crate::mount::tree::Caller;
 use crate::os::syscall;
 
+/// What a caller is shown of a node.
+pub enum Shown {
+    /// A session's shadow, or what goes for it.
+    Stat(Stat),
+    /// Nothing yet: it stands for what somebody stages who is no ancestor of the caller.
+    Anothers,
+    /// What any node shows.
+    Version,
+}
+
 impl Coordination {
-    /// Whether a node stands for what somebody stages who is no ancestor of the caller. Answered without a system call where there is no session on it.
-    pub fn is_anothers(&self, caller: Caller, node: NodeId) -> bool {
-        let session = self.files.lock().session_on(node).cloned();
-        session.is_some_and(|session| {
-            session.shared().is_none() && !is_of_lineage(caller, &session) && !self.is_committed(&session)
-        })
+    /// What stat(2) shows of a node, as far as a session on it decides.
+    pub fn shown(&self, caller: Caller, node: NodeId) -> Shown {
+        let Some(session) = self.files.lock().session_on(node).cloned() else {
+            return Shown::Version;
+        };
+        if session.shared().is_none() && !is_of_lineage(caller, &session) && !self.is_committed(&session) {
+            return Shown::Anothers;
+        }
+        self.stat_on(caller, &session).map_or(Shown::Version, Shown::Stat)
     }
 
-    /// Sends a thread round that has come to such a node by a path, in order to be shown its attributes. `false`: it has it by a descriptor, or nobody can tell. Only for
-    /// worker threads.
-    pub fn sends_round(&self, caller: Caller, node: NodeId) -> bool {
-        if caller.tid == 0 || !syscall::is_stat_of_path(caller.tid) {
-            return false;
+    /// fstat(2) of a node that stands for a session's shadow, whoever asks; `None` for all others.
+    pub fn stat_of_session(&self, caller: Caller, node: NodeId) -> Option<Stat> {
+        let session = self.files.lock().session_on(node).cloned()?;
+        self.stat_on(caller, &session)
+    }
+
+    fn stat_on(&self, caller: Caller, session: &Session) -> Option<Stat> {
+        let is_own = || is_of_lineage(caller, session);
+        if let Some(pin) = session.shared()
+            && !is_own()
+        {
+            return rustix::fs::fstat(pin.fd()).ok();
         }
+        // Two handles that began again after a lock have one node, and a session each: where one has published, the node is the version's.
+        let (node, shadow) = (session.about.node, rustix::fs::fstat(session.pin.fd()).ok()?);
+        if self.tree.nodes.identity(node) != Some(attr::identity(&shadow, false)) && !is_own() {
+            return self.stat_of_name(node).ok();
+        }
+        session.stat().ok()
+    }
+
+    /// Whether a thread asks for attributes of what a path leads to. `false`: it has a descriptor, or nobody can tell. Only for worker threads.
+    pub fn walks_again(&self, caller: Caller) -> bool {
+        caller.tid != 0 && syscall::is_stat_of_path(caller.tid)
+    }
+
+    /// A thread that came to a session's node by a path will be answered ESTALE. `false`: there is no session on it any more.
+    pub fn send_round(&self, caller: Caller, node: NodeId) -> bool {
         let mut files = self.files.lock();
         let file = files.session_on(node).map(|session| session.about.file);
         if let Some(file) = file {
