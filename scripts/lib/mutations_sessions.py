@@ -76,7 +76,7 @@ SESSIONS = [
     ),
     (
         "R4", "r4-who-comes-to-a-shadow-is-sent-round-for-ever", "src/mount/getattr.rs",
-        "let insists = self.coordination.has_been_round(caller);",
+        "let insists = self.coordination.has_been_round(caller, id);",
         "let insists = false;",
         ["shown::r4_a_writers_descriptor_shows_others_what_it_holds"],
     ),

@@ -20,7 +20,7 @@ const OVERTAKEN_MAX: usize = 8;
 impl Fs {
     /// GETATTR of any node, as this caller sees it.
     pub fn attributes(&self, caller: Caller, id: NodeId, reply: ReplyAttr) {
-        let insists = self.coordination.has_been_round(caller);
+        let insists = self.coordination.has_been_round(caller, id);
         match shown(&self.tree, &self.coordination, caller, (id, insists)) {
             Ok(Some(found)) => answer(id, Ok(found), reply),
             Ok(None) => {

@@ -77,8 +77,9 @@ impl Coordination {
     }
 
     /// Whether the thread has come back from there, with this question: it is answered as it is. A stat(2) by way of /proc/PID/fd comes to the same node again.
-    pub fn has_been_round(&self, caller: Caller) -> bool {
-        self.files.lock().take_shown(caller.tid)
+    pub fn has_been_round(&self, caller: Caller, node: NodeId) -> bool {
+        // On its way it may have to ask for a directory's permissions.
+        self.is_to_be_shown(caller) && self.tree.nodes.is_regular(node) && self.files.lock().take_shown(caller.tid)
     }
 
     /// Whether a session is on the node: the kernel must remember nothing of it.
