@@ -18,8 +18,8 @@ SESSIONS = [
     ),
     (
         "R1", "r1-a-nonblocking-writer-takes-the-node-of-readers", "src/mount/coordinated/begin.rs",
-        "Some(node) if !beginning.own_node && nodes.open_pin(node).is_some() => Ok(None),",
-        "Some(node) if !beginning.own_node && nodes.open_pin(node).is_some() && beginning.id.0 == 0 => Ok(None),",
+        "return (beginning.own_node || nodes.open_pin(node).is_none()).then_some(node);",
+        "return Some(node);",
         ["waiting::w2_a_nonblocking_open_leaves_readers_their_version"],
     ),
     (
@@ -61,6 +61,30 @@ SESSIONS = [
         "Ok(false) => Err(Errno::STALE),",
         "Ok(false) => return Ok(Arc::new(Ordinary { node, pin: Arc::clone(&session.pin) })),",
         ["readers::r3_a_reader_by_path_descriptor_gets_the_current_version"],
+    ),
+    (
+        "R1", "r1-a-session-that-has-published-hides-its-node-from-readers", "src/mount/coordinated/open.rs",
+        "None if self.is_committed(&session) => self.reads_directly(&session.pin),",
+        "",
+        ["shown::r1_what_is_mapped_beside_a_writer_is_as_long_as_fstat_said"],
+    ),
+    (
+        "R4", "r4-who-came-to-a-shadow-by-a-path-is-shown-it", "src/mount/coordinated/shown.rs",
+        "        caller.tid != 0 && syscall::is_stat_of_path(caller.tid)",
+        "        caller.tid != 0 && syscall::is_stat_of_path(caller.tid) && false",
+        ["shown::r4_others_are_never_shown_a_size_that_is_being_staged"],
+    ),
+    (
+        "R4", "r4-who-comes-to-a-shadow-is-sent-round-for-ever", "src/mount/getattr.rs",
+        "let insists = self.coordination.has_been_round(caller, id);",
+        "let insists = false;",
+        ["shown::r4_a_writers_descriptor_shows_others_what_it_holds"],
+    ),
+    (
+        "R4", "r4-fstat-of-a-shadow-is-sent-round", "src/os/syscall.rs",
+        "flags.is_some_and(|flags| flags & libc::AT_EMPTY_PATH as u64 == 0)",
+        "flags.is_some()",
+        ["shown::r4_a_writers_descriptor_shows_others_what_it_holds"],
     ),
     (
         "R4", "r4-everybody-finds-the-shadow", "src/mount/coordinated/lookup.rs",
@@ -472,7 +496,7 @@ SESSIONS = [
         ["model::what_went_wrong_once_goes_right"],
     ),
     (
-        "R4", "r4-one-of-two-sessions-on-a-node-shows-its-size-to-all", "src/mount/coordinated/lookup.rs",
+        "R4", "r4-one-of-two-sessions-on-a-node-shows-its-size-to-all", "src/mount/coordinated/shown.rs",
         "!= Some(attr::identity(&shadow, false)) && !is_own() {",
         "!= Some(attr::identity(&shadow, false)) && !is_own() && false {",
         ["model::what_went_wrong_once_goes_right"],

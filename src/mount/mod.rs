@@ -9,6 +9,7 @@ mod entry;
 mod errno;
 mod file;
 mod fs;
+mod getattr;
 mod handles;
 mod leaving;
 pub mod nodes;

@@ -248,6 +248,15 @@ impl NodeTable {
         self.inner.read().nodes.get(&id).map(|node| node.identity)
     }
 
+    /// Whether a node is a regular file.
+    pub fn is_regular(&self, id: NodeId) -> bool {
+        let inner = self.inner.read();
+        inner
+            .nodes
+            .get(&id)
+            .is_some_and(|node| node.kind == fuser::FileType::RegularFile)
+    }
+
     /// Whether nothing in the mounted tree leads to the node's inode any more, whatever links it has elsewhere.
     pub fn is_unlinked(&self, id: NodeId) -> bool {
         self.inner.read().nodes.get(&id).is_some_and(|node| node.detached)

@@ -43,7 +43,8 @@ impl Fs {
                 let passing =
                     self.coordination.is_passing(entry.id) && self.coordination.stat_of_name(entry.id).is_ok();
                 // An image does not grow, but the session that takes its node over may start from a later version.
-                let attr_ttl = if shadow || passing || growing || self.tree.is_image(entry.id) {
+                let asked_for = self.coordination.is_to_be_shown(caller);
+                let attr_ttl = if shadow || passing || growing || asked_for || self.tree.is_image(entry.id) {
                     Duration::ZERO
                 } else {
                     VERSION_TTL
@@ -72,41 +73,6 @@ impl Fs {
                 reply.entry(&self.tree.ttl(false), &attr::negative(), GENERATION);
             }
             result => self.reply_entry(result, reply),
-        }
-    }
-
-    /// GETATTR of any node, as this caller sees it.
-    pub fn attributes(&self, caller: Caller, id: NodeId, reply: ReplyAttr) {
-        let whose = || {
-            let session = self.coordination.stat_of_session(caller, id);
-            session.or_else(|| self.coordination.stat_of_reader(caller, id))
-        };
-        if let Some(stat) = whose() {
-            return reply.attr(&Duration::ZERO, &attr::attributes(id, &stat));
-        }
-        match self
-            .tree
-            .identity(id)
-            .and_then(|identity| Ok((identity.private, self.tree.stat(id)?)))
-        {
-            Ok((private, mut stat)) => {
-                if self.tree.nodes.is_unlinked(id) {
-                    // A version that was replaced has its links in the history only.
-                    stat.st_nlink = 0;
-                }
-                let passing = self.coordination.is_passing(id) || self.coordination.has_readers_elsewhere(id);
-                let ttl = if self.growing(id, &mut stat) || passing || self.tree.is_image(id) {
-                    Duration::ZERO
-                } else {
-                    self.tree.attr_ttl(private, &stat)
-                };
-                reply.attr(&ttl, &attr::attributes(id, &stat));
-            }
-            Err(Errno::STALE) => match self.coordination.stat_of_name(id) {
-                Ok(stat) => reply.attr(&Duration::ZERO, &attr::attributes(id, &stat)),
-                Err(error) => reply.error(reply_errno(error)),
-            },
-            Err(error) => reply.error(reply_errno(error)),
         }
     }
 
@@ -308,15 +274,6 @@ impl Fs {
         })
     }
 
-    /// The attributes of a file that grows are those of its whole lines, and change without the kernel.
-    pub fn growing(&self, node: NodeId, stat: &mut Stat) -> bool {
-        let committed = self.coordination.growing(node);
-        if let Some(committed) = committed {
-            stat.st_size = stat.st_size.min(committed as i64);
-        }
-        committed.is_some()
-    }
-
     /// mkdir(2), symlink(2), mknod(2), unless somebody is creating a coordinated file of that name.
     pub fn make(
         &self,
@@ -341,8 +298,12 @@ impl Fs {
         changes: Changes,
         reply: ReplyAttr,
     ) {
-        let growing = self.coordination.growing(node).is_some();
-        let ttl = if growing { Duration::ZERO } else { self.tree.ttl(false) };
+        let uncertain = self.coordination.growing(node).is_some() || self.coordination.is_shadow(node);
+        let ttl = if uncertain {
+            Duration::ZERO
+        } else {
+            self.tree.ttl(false)
+        };
         let answer = move |result: Result<Stat>| match result {
             Ok(stat) if attr::has_set_id(&stat) => reply.attr(&Duration::ZERO, &attr::attributes(node, &stat)),
             Ok(stat) => reply.attr(&ttl, &attr::attributes(node, &stat)),

@@ -6,4 +6,5 @@ pub mod handle;
 pub mod peer;
 pub mod pidfd;
 pub mod proc;
+pub mod syscall;
 pub mod writeback;

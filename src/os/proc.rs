@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use super::pidfd;
+use super::syscall::Call;
 
 /// A /proc/PID/stat line is a name of at most 64 bytes and some 50 numbers.
 const STAT_BYTES_MAX: usize = 2048;
@@ -237,12 +238,9 @@ pub fn creation(tid: u32) -> Option<(u32, u32)> {
     Some((mode, umask as u32))
 }
 
-/// `number argument…`, the number in decimal, the arguments with `0x`: proc_pid_syscall(5).
 fn parse_creation(text: &[u8]) -> Option<u32> {
-    let mut words = text.split(|byte| *byte == b' ');
-    let call = libc::c_long::try_from(number(words.next()?, 10)?).ok()?;
-    let arguments: Vec<u64> = words.map_while(|word| number(word.strip_prefix(b"0x")?, 16)).collect();
-    let (flags, mode) = match call {
+    let Call { number, arguments } = Call::parse(text)?;
+    let (flags, mode) = match number {
         libc::SYS_openat => (*arguments.get(2)?, *arguments.get(3)?),
         #[cfg(target_arch = "x86_64")]
         libc::SYS_open => (*arguments.get(1)?, *arguments.get(2)?),
@@ -317,11 +315,11 @@ fn status_field(text: &[u8], name: &[u8], radix: u32) -> Option<u64> {
         .and_then(|value| number(value, radix))
 }
 
-fn number(text: &[u8], radix: u32) -> Option<u64> {
+pub(super) fn number(text: &[u8], radix: u32) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(text).ok()?.trim(), radix).ok()
 }
 
-fn path(pid: u32, file: &str) -> String {
+pub(super) fn path(pid: u32, file: &str) -> String {
     let mut path = String::with_capacity(32);
     // Writing to a String cannot fail.
     let _ = write!(path, "/proc/{pid}/{file}");
@@ -329,7 +327,7 @@ fn path(pid: u32, file: &str) -> String {
 }
 
 /// What a file says that /proc makes up in one piece: all comes with the first read(2).
-fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+pub(super) fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let length = read_some(&open(path)?, buffer)?;
     Some(&buffer[..length])
 }

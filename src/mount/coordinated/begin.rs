@@ -76,7 +76,8 @@ impl Coordination {
         let (shadow, pin) = self.pinned(self.shadow(target, &beginning, &base, &who)?)?;
         // Who opens the node at the same time finds this session known, or has the node open already.
         let _opening = beginning.node.map(|node| self.tree.opening(node));
-        let Some(node) = self.take_node(target, &beginning, &pin)? else {
+        let identity = attr::identity(&rustix::fs::fstat(pin.fd())?, false);
+        let Some(node) = self.free_node(target, &beginning, (identity, &pin)) else {
             let creates = base.creates;
             self.files
                 .lock()
@@ -96,8 +97,14 @@ impl Coordination {
             how,
             policy: target.policy.clone(),
         };
-        let session = Arc::new(Session::new(about, target.name.clone(), pin, staged));
+        let session = Arc::new(Session::new(about, target.name.clone(), Arc::clone(&pin), staged));
+        // Known before the node shows its shadow: see [`Coordination::is_anothers`].
         self.files.lock().add_session(Arc::clone(&session));
+        if beginning.node.is_some() {
+            self.tree.nodes.rebind(node, identity, Some(&pin));
+            // A walk of another process may just have found the node. It must not be shown how the kernel sees it grow from now on.
+            self.tree.attributes_changed(node);
+        }
         Ok(session)
     }
 
@@ -161,22 +168,16 @@ impl Coordination {
         shadow.map_err(|error| from_io(&error))
     }
 
-    /// The node that stands for the shadow from now on; `None` when others have opened the one that was found.
-    fn take_node(&self, target: &Target, beginning: &Beginning, pin: &Arc<Pin>) -> Result<Option<NodeId>, Errno> {
+    /// The node that is to stand for the shadow; `None` when others have opened the one that was found.
+    fn free_node(&self, target: &Target, beginning: &Beginning, shadow: (Identity, &Arc<Pin>)) -> Option<NodeId> {
         let nodes = &self.tree.nodes;
-        let identity = attr::identity(&rustix::fs::fstat(pin.fd())?, false);
-        match beginning.node {
-            Some(node) if !beginning.own_node && nodes.open_pin(node).is_some() => Ok(None),
-            Some(node) => {
-                nodes.rebind(node, identity, Some(pin));
-                Ok(Some(node))
-            }
-            None => {
-                let node = nodes.intern(target.name.clone(), identity, fuser::FileType::RegularFile);
-                nodes.set_open_pin(node, pin);
-                Ok(Some(node))
-            }
+        if let Some(node) = beginning.node {
+            return (beginning.own_node || nodes.open_pin(node).is_none()).then_some(node);
         }
+        let (identity, pin) = shadow;
+        let node = nodes.intern(target.name.clone(), identity, fuser::FileType::RegularFile);
+        nodes.set_open_pin(node, pin);
+        Some(node)
     }
 
     /// A new file with no name yet, made in the directory where it will appear: so its owner, mode, set-group-id and default ACL are

@@ -60,6 +60,8 @@ pub enum Finds {
     CurrentOnly,
     /// A node of its own, once it has looked.
     Own(Option<NodeId>),
+    /// The attributes of the current version, whose node is nobody's to take over either; it opens nothing.
+    Attributes,
 }
 
 impl Finds {
@@ -306,7 +308,32 @@ impl Files {
     /// The thread's way to this file, if it was sent round to it.
     pub fn reroute(&mut self, tid: u32, file: FileKey) -> Option<&mut Reroute> {
         let way = Way::Thread(tid);
-        self.reroutes.get_mut(&way).filter(|reroute| reroute.file == file)
+        self.reroutes
+            .get_mut(&way)
+            .filter(|reroute| reroute.file == file && reroute.finds != Finds::Attributes)
+    }
+
+    /// Whether the thread was sent round while it asked for attributes.
+    pub fn is_to_be_shown(&self, tid: u32) -> bool {
+        let reroute = self.reroutes.get(&Way::Thread(tid));
+        tid != 0 && reroute.is_some_and(|reroute| reroute.finds == Finds::Attributes)
+    }
+
+    /// The same, once: it is back.
+    pub fn take_shown(&mut self, tid: u32) -> bool {
+        if !self.is_to_be_shown(tid) {
+            return false;
+        }
+        if let Some(reroute) = self.reroutes.remove(&Way::Thread(tid)) {
+            self.settle(reroute.file);
+        }
+        true
+    }
+
+    /// Whether the thread comes with `node` from the way that it was sent on. It stays on it until [`Files::take_reroute`].
+    pub fn is_back(&mut self, tid: u32, file: FileKey, node: NodeId) -> bool {
+        let reroute = self.reroute(tid, file);
+        reroute.is_some_and(|reroute| !matches!(reroute.finds, Finds::Own(Some(own)) if own != node))
     }
 
     /// Since when the thread is on its way to the current version of this file, if it is.
@@ -357,7 +384,7 @@ impl Files {
     pub fn expects(&self, file: FileKey) -> bool {
         self.reroutes
             .values()
-            .any(|reroute| reroute.file == file && reroute.finds.is_current())
+            .any(|reroute| reroute.file == file && (reroute.finds.is_current() || reroute.finds == Finds::Attributes))
     }
 
     /// Whether a node was made for a thread that has not opened it yet.

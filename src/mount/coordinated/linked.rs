@@ -245,7 +245,7 @@ impl Coordination {
     }
 
     /// Somebody reads an inode itself. `false`: it has an image, and may be written to.
-    fn reads_directly(&self, pin: &Arc<Pin>) -> Result<bool, Errno> {
+    pub(super) fn reads_directly(&self, pin: &Arc<Pin>) -> Result<bool, Errno> {
         if pin.is_frozen() {
             return Ok(true);
         }

@@ -133,7 +133,7 @@ impl Coordination {
         let reroute = self.files.lock().take_reroute(caller.tid, file)?;
         match reroute.finds {
             // Who comes by a descriptor does not walk, and has none of its own.
-            Finds::Current | Finds::CurrentOnly | Finds::Own(None) => Some(reroute),
+            Finds::Current | Finds::CurrentOnly | Finds::Attributes | Finds::Own(None) => Some(reroute),
             Finds::Own(Some(own)) => {
                 self.tree.nodes.forget(own, 1);
                 (own == node).then_some(reroute)
@@ -149,33 +149,12 @@ impl Coordination {
 
     /// There is nothing by the name: a thread that was sent round to it does not come back, unless it is about to give the name to another file.
     fn end_walk(&self, caller: Caller, key: FileKey) {
+        self.files.lock().take_shown(caller.tid);
         let finds = self.files.lock().reroute(caller.tid, key).map(|reroute| reroute.finds);
         if caller.tid != 0 && finds.is_some_and(|finds| finds != Finds::Current) {
             self.arrived(caller, key, ROOT);
             self.files.lock().settle(key);
         }
-    }
-
-    /// fstat(2) and stat(2) of a node that stands for a session's shadow; `None` for all others.
-    pub fn stat_of_session(&self, caller: Caller, node: NodeId) -> Option<Stat> {
-        let session = self.files.lock().session_on(node).cloned()?;
-        let is_own = || {
-            let opener = caller::opener(caller);
-            std::iter::once(&opener.proc)
-                .chain(&opener.ancestors)
-                .any(|process| session.is_held_by(process))
-        };
-        if let Some(pin) = session.shared()
-            && !is_own()
-        {
-            return rustix::fs::fstat(pin.fd()).ok();
-        }
-        // Two handles that began again after a lock have one node, and a session each: where one has published, the node is the version's.
-        let shadow = rustix::fs::fstat(session.pin.fd()).ok()?;
-        if self.tree.nodes.identity(node) != Some(attr::identity(&shadow, false)) && !is_own() {
-            return self.stat_of_name(node).ok();
-        }
-        session.staged(|staged| staged.stat()).ok()
     }
 
     /// Attributes for a node whose inode is no longer what its coordinated name leads to: what the name leads to now. The kernel asks for

@@ -29,6 +29,7 @@ mod pruning;
 mod reader;
 mod restore;
 mod session;
+mod shown;
 mod staged;
 mod status;
 mod turns;
@@ -53,6 +54,7 @@ pub use handles::Writer;
 pub use linked::Opened;
 pub use reader::{Reader, Use};
 pub use session::RealStore;
+pub use shown::Shown;
 pub use status::{LockParty, LockStatus, SessionStatus, WaiterStatus};
 
 use caller::Descriptions;

@@ -46,8 +46,8 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
         let seen = self.tree.nodes.identity(node);
-        // A stranger would not be known again.
-        let arrived = self.arrived(caller, file, node).is_some() || caller.tid == 0;
+        // A stranger would not be known again. Until the node is open, nobody may take it over: that ends with `arrived`.
+        let is_back = caller.tid == 0 || self.files.lock().is_back(caller.tid, file, node);
         // One that is ending counts too: what it staged may be discarded.
         let shadow_of = || self.files.lock().session_on(node).cloned();
         let session = shadow_of();
@@ -58,7 +58,13 @@ impl Coordination {
                 let own = self
                     .nearest_shown(file, &caller::opener(caller))
                     .filter(|own| own.about.node == node);
-                match own.map_or(Ok(false), |own| own.show(&self.store)) {
+                let shown = match own {
+                    Some(own) => own.show(&self.store),
+                    // Its end is not over yet, but what it staged is everybody's.
+                    None if self.is_committed(&session) => self.reads_directly(&session.pin),
+                    None => Ok(false),
+                };
+                match shown {
                     Ok(true) => Ok(Arc::new(Ordinary {
                         node,
                         pin: Arc::clone(&session.pin),
@@ -80,14 +86,17 @@ impl Coordination {
             }
             found => found,
         };
-        if !matches!(found, Err(Errno::STALE)) {
+        if !is_back && matches!(found, Err(Errno::STALE)) {
+            self.arrived(caller, file, node);
+            self.files.lock().send_round(caller.tid, file, finds, None);
             return found;
         }
-        if !arrived {
-            self.files.lock().send_round(caller.tid, file, finds, None);
-            return Err(Errno::STALE);
-        }
-        self.open_overtaken(caller, node, target, seen)
+        let opened = match found {
+            Err(Errno::STALE) => self.open_overtaken(caller, node, target, seen),
+            found => found,
+        };
+        self.arrived(caller, file, node);
+        opened
     }
 
     /// A reader that was overtaken a second time, and the kernel walks again only once: the name leads to a version all the same. The kernel still has the

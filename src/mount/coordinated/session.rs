@@ -241,6 +241,18 @@ impl Session {
         }
     }
 
+    /// What fstat(2) on its node shows.
+    ///
+    /// # Errors
+    /// Those of fstat(2), and ESTALE once it is over: then the node is a version's again.
+    pub fn stat(&self) -> Result<Stat, Errno> {
+        match &*self.stage.lock() {
+            Stage::Open(staged) => staged.stat(),
+            Stage::Ending { content, .. } => rustix::fs::fstat(content),
+            Stage::Over(_) => Err(Errno::STALE),
+        }
+    }
+
     /// What its lineage finds under the file's name: the shadow, until it is the current version. `None`: what everybody finds.
     pub fn shown(&self) -> Option<Stat> {
         match &*self.stage.lock() {

@@ -1,0 +1,106 @@
+//! What others are shown of a session's node (R4). A walk leads them past it, to the current version's. But between a walk and the question for the attributes of
+//! what it found, a session may take that very node over. The kernel then asks for the shadow's attributes in their name, and walks again, once, if it is told
+//! that there are none (`retry_estale` in vfs_statx).
+
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use super::files::Finds;
+use super::session::Session;
+use super::{Coordination, caller};
+use crate::mount::attr;
+use crate::mount::nodes::NodeId;
+use crate::mount::tree::Caller;
+use crate::os::syscall;
+
+/// What a caller is shown of a node.
+pub enum Shown {
+    /// A session's shadow, or what goes for it.
+    Stat(Stat),
+    /// Nothing yet: it stands for what somebody stages who is no ancestor of the caller.
+    Anothers,
+    /// What any node shows.
+    Version,
+}
+
+impl Coordination {
+    /// What stat(2) shows of a node, as far as a session on it decides.
+    pub fn shown(&self, caller: Caller, node: NodeId) -> Shown {
+        let Some(session) = self.files.lock().session_on(node).cloned() else {
+            return Shown::Version;
+        };
+        if session.shared().is_none() && !is_of_lineage(caller, &session) && !self.is_committed(&session) {
+            return Shown::Anothers;
+        }
+        self.stat_on(caller, &session).map_or(Shown::Version, Shown::Stat)
+    }
+
+    /// fstat(2) of a node that stands for a session's shadow, whoever asks; `None` for all others.
+    pub fn stat_of_session(&self, caller: Caller, node: NodeId) -> Option<Stat> {
+        let session = self.files.lock().session_on(node).cloned()?;
+        self.stat_on(caller, &session)
+    }
+
+    fn stat_on(&self, caller: Caller, session: &Session) -> Option<Stat> {
+        let is_own = || is_of_lineage(caller, session);
+        if let Some(pin) = session.shared()
+            && !is_own()
+        {
+            return rustix::fs::fstat(pin.fd()).ok();
+        }
+        // Two handles that began again after a lock have one node, and a session each: where one has published, the node is the version's.
+        let (node, shadow) = (session.about.node, rustix::fs::fstat(session.pin.fd()).ok()?);
+        if self.tree.nodes.identity(node) != Some(attr::identity(&shadow, false)) && !is_own() {
+            return self.stat_of_name(node).ok();
+        }
+        session.stat().ok()
+    }
+
+    /// Whether a thread asks for attributes of what a path leads to. `false`: it has a descriptor, or nobody can tell. Only for worker threads.
+    pub fn walks_again(&self, caller: Caller) -> bool {
+        caller.tid != 0 && syscall::is_stat_of_path(caller.tid)
+    }
+
+    /// A thread that came to a session's node by a path will be answered ESTALE. `false`: there is no session on it any more.
+    pub fn send_round(&self, caller: Caller, node: NodeId) -> bool {
+        let mut files = self.files.lock();
+        let file = files.session_on(node).map(|session| session.about.file);
+        if let Some(file) = file {
+            files.send_round(caller.tid, file, Finds::Attributes, None);
+        }
+        file.is_some()
+    }
+
+    /// Whether the thread is on its way back from there. The kernel must ask for the attributes of what it finds, so that we learn of its arrival.
+    pub fn is_to_be_shown(&self, caller: Caller) -> bool {
+        self.files.lock().is_to_be_shown(caller.tid)
+    }
+
+    /// Whether the thread has come back from there, with this question: it is answered as it is. A stat(2) by way of /proc/PID/fd comes to the same node again.
+    pub fn has_been_round(&self, caller: Caller, node: NodeId) -> bool {
+        // On its way it may have to ask for a directory's permissions.
+        self.is_to_be_shown(caller) && self.tree.nodes.is_regular(node) && self.files.lock().take_shown(caller.tid)
+    }
+
+    /// Whether a session is on the node: the kernel must remember nothing of it.
+    pub fn is_shadow(&self, node: NodeId) -> bool {
+        self.files.lock().session_on(node).is_some()
+    }
+
+    /// Whether the session's shadow is the current version by now, though the session may not be over yet: it is there for everybody.
+    pub(super) fn is_committed(&self, session: &Session) -> bool {
+        let identity = |stat: Result<Stat, Errno>| stat.map(|stat| attr::identity(&stat, false)).ok();
+        let shadow = identity(rustix::fs::fstat(session.pin.fd()));
+        shadow.is_some() && shadow == identity(self.stat(&session.name()))
+    }
+}
+
+/// Whether a caller or one of its ancestors holds a session.
+pub(super) fn is_of_lineage(caller: Caller, session: &Session) -> bool {
+    if caller.tid != 0 && caller.tid == session.about.process.tgid {
+        return true;
+    }
+    let opener = caller::opener(caller);
+    let mut lineage = std::iter::once(&opener.proc).chain(&opener.ancestors);
+    lineage.any(|process| session.is_held_by(process))
+}

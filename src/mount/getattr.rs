@@ -1,0 +1,124 @@
+//! stat(2) and its kin: the attributes of a node, as the caller is to see them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::ReplyAttr;
+use rustix::fs::Stat;
+use rustix::io::{Errno, Result};
+
+use super::attr;
+use super::coordinated::{Coordination, Shown};
+use super::errno::reply_errno;
+use super::fs::Fs;
+use super::nodes::NodeId;
+use super::tree::{Caller, Tree};
+
+/// A node that changes its inode while it is asked about is asked about again, at most so often.
+const OVERTAKEN_MAX: usize = 8;
+
+impl Fs {
+    /// GETATTR of any node, as this caller sees it.
+    pub fn attributes(&self, caller: Caller, id: NodeId, reply: ReplyAttr) {
+        let insists = self.coordination.has_been_round(caller, id);
+        match shown(&self.tree, &self.coordination, caller, (id, insists)) {
+            Ok(Some(found)) => answer(id, Ok(found), reply),
+            Ok(None) => {
+                let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
+                self.tree.workers.run(move || {
+                    let found = shown_or_sent_round(&tree, &coordination, caller, id);
+                    answer(id, found.and_then(|found| found.ok_or(Errno::STALE)), reply);
+                });
+            }
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    /// The attributes of a file that grows are those of its whole lines, and change without the kernel.
+    pub fn growing(&self, node: NodeId, stat: &mut Stat) -> bool {
+        growing(&self.coordination, node, stat)
+    }
+}
+
+/// The answer to who has come to a node that is somebody else's shadow. Only for worker threads.
+fn shown_or_sent_round(
+    tree: &Tree,
+    coordination: &Coordination,
+    caller: Caller,
+    id: NodeId,
+) -> Result<Option<(Duration, Stat)>> {
+    if coordination.walks_again(caller) {
+        for _ in 0..OVERTAKEN_MAX {
+            if coordination.send_round(caller, id) {
+                return Err(Errno::STALE);
+            }
+            // The session is over, though the next one may begin just now.
+            if let Some(found) = shown(tree, coordination, caller, (id, false))? {
+                return Ok(Some(found));
+            }
+        }
+    }
+    shown(tree, coordination, caller, (id, true))
+}
+
+fn answer(id: NodeId, found: Result<(Duration, Stat)>, reply: ReplyAttr) {
+    match found {
+        Ok((ttl, stat)) => reply.attr(&ttl, &attr::attributes(id, &stat)),
+        Err(error) => reply.error(reply_errno(error)),
+    }
+}
+
+/// What the caller is shown, and how long the kernel may remember it. `None`: somebody else's shadow, unless the caller `insists`.
+fn shown(
+    tree: &Tree,
+    coordination: &Coordination,
+    caller: Caller,
+    (id, insists): (NodeId, bool),
+) -> Result<Option<(Duration, Stat)>> {
+    for _ in 0..OVERTAKEN_MAX {
+        let before = tree.identity(id)?;
+        let session = match coordination.shown(caller, id) {
+            Shown::Stat(stat) => Some(stat),
+            Shown::Anothers if !insists => return Ok(None),
+            Shown::Anothers => coordination.stat_of_session(caller, id),
+            Shown::Version => None,
+        };
+        if let Some(stat) = session.or_else(|| coordination.stat_of_reader(caller, id)) {
+            return Ok(Some((Duration::ZERO, stat)));
+        }
+        let mut stat = match tree.stat(id) {
+            Err(Errno::STALE) => return Ok(Some((Duration::ZERO, coordination.stat_of_name(id)?))),
+            found => found?,
+        };
+        if tree.nodes.identity(id) != Some(before) {
+            // A session has taken the node, and this may be its shadow.
+            continue;
+        }
+        if tree.nodes.is_unlinked(id) {
+            // A version that was replaced has its links in the history only.
+            stat.st_nlink = 0;
+        }
+        let uncertain = growing(coordination, id, &mut stat)
+            || coordination.is_passing(id)
+            || coordination.has_readers_elsewhere(id)
+            || coordination.is_shadow(id)
+            || tree.is_image(id)
+            // The kernel takes what this one is told for good even where it has changed the file meanwhile: it is an answer to a change.
+            || tree.is_teller(caller.tid);
+        let ttl = if uncertain {
+            Duration::ZERO
+        } else {
+            tree.attr_ttl(before.private, &stat)
+        };
+        return Ok(Some((ttl, stat)));
+    }
+    Err(Errno::STALE)
+}
+
+fn growing(coordination: &Coordination, node: NodeId, stat: &mut Stat) -> bool {
+    let committed = coordination.growing(node);
+    if let Some(committed) = committed {
+        stat.st_size = stat.st_size.min(committed as i64);
+    }
+    committed.is_some()
+}
