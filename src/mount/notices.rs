@@ -17,8 +17,8 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::nodes::NodeId;
 
-/// Publishes that follow each other faster are told of once.
-const GATHERED_FOR: Duration = Duration::from_millis(5);
+/// Publishes that follow each other faster are told of once. chokidar drops a change that comes within 50 ms of the last, and that was the write.
+const GATHERED_FOR: Duration = Duration::from_millis(75);
 /// Nodes told of in one message, which the pipes to and from the process hold whole.
 const TOLD_AT_ONCE_MAX: usize = 1024;
 
