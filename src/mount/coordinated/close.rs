@@ -63,19 +63,16 @@ impl Coordination {
             Ok((staged.processes.clone(), written))
         });
         let noted = noted.inspect(|(_, written)| written.iter().for_each(|file| self.store.start_writing(file)));
-        let holders = match &noted {
-            // Whether a process of another pid namespace has it open nobody can tell: RELEASE will.
-            Ok(_) if !flusher.is_known() => return reply(Ok(())),
-            Ok((processes, _)) => Holders::of(session.about.node.0, flusher, processes),
-            Err(_) => Holders::default(),
-        };
         match noted {
-            Ok(_) if holders.are_there => {
-                // Before the answer, after which the flusher may be gone, and its children nobody's.
-                self.bequeath(&session, holders.heirs);
-                reply(Ok(()));
-            }
-            Ok(_) => {
+            // Whether a process of another pid namespace has it open nobody can tell: RELEASE will.
+            Ok(_) if !flusher.is_known() => reply(Ok(())),
+            Ok((processes, _)) => {
+                let holders = Holders::of(session.about.node.0, flusher, &processes);
+                if holders.are_there {
+                    // Before the answer, after which the flusher may be gone, and its children nobody's.
+                    self.bequeath(&session, holders.heirs);
+                    return reply(Ok(()));
+                }
                 let taken = session.take_closed();
                 session.on_end(reply);
                 if let Some(staged) = taken {

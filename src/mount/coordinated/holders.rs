@@ -9,7 +9,7 @@ use crate::os::proc;
 use crate::session::ProcId;
 
 /// Who may still have a file open after one of its descriptors was closed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Holders {
     /// Somebody has, as far as can be told.
     pub are_there: bool,
