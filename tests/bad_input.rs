@@ -432,3 +432,39 @@ fn w11_a_daemon_that_may_not_give_a_file_its_owner_refuses_to_open_it_for_writin
     let left = std::fs::read_dir(project.path(".concord/shadows")).unwrap();
     assert_eq!(left.count(), 1, "the journal only");
 }
+
+#[test]
+fn r6_what_is_no_regular_file_is_not_compared_and_hangs_nobody() {
+    watchdog();
+    let mut project = Project::with(&[("a.md", "one\n")]);
+    save(&project, OsStr::new("a.md"), "two\n", 2);
+    for mounted in [true, false] {
+        let path = project.path("a.md");
+        let _ = std::fs::remove_file(&path);
+        for kind in ["a FIFO", "a directory", "a socket"] {
+            match kind {
+                "a FIFO" => {
+                    rustix::fs::mknodat(CWD, &path, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap()
+                }
+                "a directory" => std::fs::create_dir(&path).unwrap(),
+                _ => drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+            }
+            let output = about(&project, &["diff"], OsStr::new("a.md@1"));
+            let said = support::refused(&output);
+            assert!(said.contains(kind) && said.contains("a.md"), "{mounted}: {said}");
+            for verb in ["history", "show", "restore"] {
+                let name = if verb == "history" { "a.md" } else { "a.md@9" };
+                let output = about(&project, &[verb], OsStr::new(name));
+                assert!(
+                    output.status.code().is_some_and(|code| code < 2),
+                    "{verb}: {}",
+                    text(&output.stderr)
+                );
+            }
+            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
+        }
+        if mounted {
+            project.unmount();
+        }
+    }
+}

@@ -1,9 +1,15 @@
 //! The command line as a shell sees it: exit codes, one line on standard error, one JSON document.
 
+mod support;
+
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+use rustix::process::Signal;
+use support::puppet::Puppet;
+use support::{Project, eventually, refused, run, watchdog};
 
 fn concord(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_concord"))
@@ -87,6 +93,238 @@ fn with_nothing_mounted_status_and_restore_say_so() {
         assert_eq!(code(&output), 1);
         assert!(error(&output).contains("no daemon runs for it"), "{}", error(&output));
     }
+}
+
+#[test]
+fn with_json_a_failure_is_one_document_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().canonicalize().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let failures: [(&[&str], i32, &str, Option<&Path>); 6] = [
+        (&["mount", "file"], 1, "mount", Some(Path::new("file"))),
+        (&["unmount", "."], 1, "unmount", Some(&here)),
+        (&["status"], 1, "status", Some(Path::new("."))),
+        (&["show", "file@1"], 1, "show", Some(Path::new("file"))),
+        (&["show", "file"], 2, "usage", None),
+        (&["frobnicate"], 2, "usage", None),
+    ];
+    for (arguments, expected, what, path) in failures {
+        let output = concord(dir.path(), &[arguments, &["--json"]].concat());
+        assert_eq!(code(&output), expected, "{arguments:?}");
+        let json: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {output:?}"));
+        let said = &json["error"];
+        assert_eq!(said["what"], what, "{arguments:?}: {json}");
+        assert_eq!(said["path"].as_str().map(Path::new), path, "{arguments:?}: {json}");
+        let why = said["why"].as_str().unwrap();
+        assert!(error(&output).contains(why), "{arguments:?}: {json}");
+        assert!(said.get("hint").is_some(), "{arguments:?}: {json}");
+    }
+}
+
+/// Goes on when the test is over, else nothing could unmount it.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(daemon: u32) -> Stopped {
+        support::kill(daemon, Signal::STOP);
+        let is_stopped = || {
+            std::fs::read_to_string(format!("/proc/{daemon}/stat"))
+                .unwrap()
+                .contains(") T ")
+        };
+        eventually("the daemon stops", is_stopped);
+        Stopped(daemon)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        support::kill(self.0, Signal::CONT);
+    }
+}
+
+fn nobody(arguments: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+        env!("CARGO_BIN_EXE_concord"),
+    ]);
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn beside_a_daemon_that_does_not_answer_no_command_hangs_and_each_says_so() {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", "one\n"), ("sub/b.md", "")]);
+    let daemon = project.mount();
+    let (root, a, sub) = (project.root(), project.path("a.md"), project.path("sub"));
+    let [root, a, sub] = [&root, &a, &sub].map(|path| path.to_str().unwrap());
+    std::os::unix::fs::symlink(a, project.outside().join("link")).unwrap();
+    let link = project.outside().join("link");
+    let at = project.outside().join("at");
+    std::fs::create_dir(&at).unwrap();
+    std::fs::set_permissions(&at, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let at = at.to_str().unwrap();
+    let (version, link) = (format!("{a}@1"), link.to_str().unwrap());
+    let stopped = Stopped::new(daemon);
+    let commands: [&[&str]; 15] = [
+        &["status", root],
+        &["status", sub],
+        &["unmount", root],
+        &["unmount", "--force", root],
+        &["mount", root],
+        &["mount", sub],
+        &["mount", "--backing", sub, at],
+        &["history", a],
+        &["history", link],
+        &["show", &version],
+        &["diff", &version],
+        &["restore", &version],
+        &["recover", root],
+        &["init", root],
+        &["doctor", root],
+    ];
+    let refusals = |said: String, arguments: &[&str]| {
+        for word in ["does not answer", &format!("pid {daemon}"), "kill -CONT"] {
+            assert!(said.contains(word), "{arguments:?}: {said}");
+        }
+    };
+    for arguments in commands {
+        let mut command = support::concord(arguments);
+        command.current_dir("/");
+        refusals(refused(&run(command)), arguments);
+        refusals(refused(&run(nobody(arguments))), arguments);
+    }
+    drop(stopped);
+    assert_eq!(code(&run(support::concord(&["status", root]))), 0);
+}
+
+#[test]
+fn another_user_is_told_who_may_ask() {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", "one\n")]);
+    let daemon = project.mount();
+    let (root, a) = (project.root(), project.path("a.md"));
+    let version = format!("{}@1", a.display());
+    let commands: [&[&str]; 5] = [
+        &["status", root.to_str().unwrap()],
+        &["unmount", root.to_str().unwrap()],
+        &["restore", &version],
+        &["history", a.to_str().unwrap()],
+        &["show", &version],
+    ];
+    for arguments in commands {
+        let said = refused(&run(nobody(arguments)));
+        for word in ["root", &format!("pid {daemon}"), root.to_str().unwrap()] {
+            assert!(said.contains(word), "{arguments:?}: {said}");
+        }
+        assert!(!said.contains("namespace"), "{said}");
+    }
+}
+
+#[test]
+fn what_has_no_history_is_told_with_where_it_was_looked_for_and_what_there_is() {
+    watchdog();
+    let mut project = Project::with(&[("docs/STATE.md", "one\n"), ("main.rs", ""), ("d/x.md", "")]);
+    assert!(
+        run(project.sh("echo two > docs/STATE.md; echo two > main.rs"))
+            .status
+            .success()
+    );
+    let root = project.root().display().to_string();
+    for mounted in [true, false] {
+        let said = |arguments: &[&str], exit: i32| {
+            let mut command = support::concord(arguments);
+            command.current_dir(project.root());
+            let output = run(command);
+            assert_eq!(code(&output), exit, "{arguments:?}: {}", error(&output));
+            assert_eq!(
+                error(&output).matches('\n').count(),
+                1,
+                "{arguments:?}: {}",
+                error(&output)
+            );
+            error(&output)
+        };
+        for arguments in [
+            &["history", "STAET.md"][..],
+            &["show", "STAET.md@1"],
+            &["diff", "STAET.md@1"],
+        ] {
+            let said = said(arguments, 1);
+            for word in ["STAET.md", &root, "no such file", "docs/STATE.md"] {
+                assert!(said.contains(word), "{mounted} {arguments:?}: {said}");
+            }
+        }
+        if mounted {
+            let said = said(&["restore", "STAET.md@1"], 1);
+            assert!(
+                said.contains("no such file") && said.contains("docs/STATE.md"),
+                "{said}"
+            );
+        }
+        assert!(said(&["history", "main.rs"], 0).contains("no rule coordinates it"));
+        assert!(said(&["history", "d"], 1).contains("it is a directory"));
+        let said = said(&["show", "docs/STATE.md@9"], 1);
+        assert!(said.contains("version 9 is not kept") && said.contains("1-2"), "{said}");
+        if mounted {
+            project.unmount();
+        }
+    }
+}
+
+#[test]
+fn doctor_knows_what_is_mounted_and_what_a_newer_version_has_left() {
+    watchdog();
+    let mut project = Project::with(&[("a.md", "one\n"), ("sub/b.md", "")]);
+    let doctor = |dir: PathBuf, exit: i32, verdict: &str| {
+        let mut command = support::concord(&["doctor"]);
+        command.arg(&dir);
+        let output = run(command);
+        let said = String::from_utf8(output.stdout.clone()).unwrap();
+        assert_eq!(code(&output), exit, "{said}{}", error(&output));
+        assert!(said.lines().last().unwrap().contains(verdict), "{said}");
+        said
+    };
+    doctor(project.root(), 0, "is mounted");
+    doctor(project.path("sub"), 0, "lies in the mount");
+    project.unmount();
+    doctor(project.root(), 0, "can be mounted");
+    std::fs::write(project.path(".concord/format"), "concordfs 99\n").unwrap();
+    let said = doctor(project.root(), 1, "cannot be mounted");
+    assert!(said.contains("99"), "{said}");
+    for arguments in [&["history", "a.md"][..], &["show", "a.md@1"], &["diff", "a.md@1"]] {
+        let output = concord(&project.root(), arguments);
+        let said = refused(&output);
+        assert!(said.contains("99") && said.contains("newer"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn a_wait_that_a_signal_has_ended_is_no_error_in_the_log() {
+    watchdog();
+    let project = Project::with(&[("a.md", "one\n"), ("concord.toml", "wait = \"60s\"\n")]);
+    let mut holder = Puppet::new(&project);
+    holder.does("f = open('a.md', 'w')");
+    for _ in 0..5 {
+        let mut waiter = project
+            .python("open('a.md', 'w')")
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        project.await_sessions(1, 1);
+        support::kill(waiter.id(), Signal::INT);
+        support::wait(&mut waiter, support::command_time_max());
+        project.await_sessions(1, 0);
+    }
+    let log = std::fs::read_to_string(project.path(".concord/log")).unwrap();
+    assert!(!log.contains("ERROR"), "{log}");
 }
 
 #[test]

@@ -33,7 +33,15 @@ fn log(project: &Project) -> String {
 #[test]
 fn a_mistake_refuses_the_mount_and_names_line_key_and_remedy() {
     watchdog();
-    let mistakes: [(&str, &[&str]); 5] = [
+    let mistakes: [(&str, &[&str]); 7] = [
+        (
+            "keep = 3\nwait = \"5s\"\nkeep = 4\n",
+            &["concord.toml:3", "`keep`", "second time"],
+        ),
+        (
+            "max_bytes = \"1.5GB\"\n",
+            &["concord.toml:1", "max_bytes", "1.5GB", "1500MB"],
+        ),
         (
             "[[rule]]\npaths = [\"*.md\"]\nwiat = \"5s\"\n",
             &["concord.toml:3", "wiat", "wait"],

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -275,7 +275,10 @@ fn f5_two_daemons_for_one_backing_tree_are_refused() {
     let mut command = concord(&["mount", "--backing"]);
     command.arg(&backing).arg(&second);
     let said = refused(&run(command));
-    assert!(said.contains(&daemon.to_string()) && said.contains("owns"), "{said}");
+    assert!(
+        said.contains(&daemon.to_string()) && said.contains("coordinated already"),
+        "{said}"
+    );
     let said = refused(&on(&["mount"], &backing));
     assert!(said.contains(&daemon.to_string()), "{said}");
     assert_eq!((mounts_at(&second), mounts_at(&backing)), (0, 0));
@@ -285,6 +288,170 @@ fn f5_two_daemons_for_one_backing_tree_are_refused() {
     project.unmount();
     assert_eq!(std::fs::read_to_string(backing.join("STATE.md")).unwrap(), "v2\n");
     assert!(is_gone(daemon));
+}
+
+/// Unmounts on the way out, whatever became of the test.
+struct Unmounts(Vec<PathBuf>);
+
+impl Drop for Unmounts {
+    fn drop(&mut self) {
+        for dir in self.0.iter().rev() {
+            if mounts_at(dir) > 0 {
+                run({
+                    let mut command = concord(&["unmount", "--force"]);
+                    command.arg(dir);
+                    command
+                });
+            }
+            while rustix::mount::unmount(dir, rustix::mount::UnmountFlags::DETACH).is_ok() {}
+        }
+    }
+}
+
+fn shows(backing: &Path, at: &Path) -> Output {
+    let mut command = concord(&["mount", "--backing"]);
+    command.arg(backing).arg(at);
+    run(command)
+}
+
+#[test]
+fn f5_a_mount_that_would_share_files_with_another_is_refused_and_nothing_is_changed() {
+    watchdog();
+    let project = Project::unmounted(&[
+        ("q/sub/a.md", "a\n"),
+        ("q/b.md", "b\n"),
+        ("m/x/c.md", ""),
+        ("p/d.md", ""),
+        ("r/e.md", ""),
+    ]);
+    let dir = |name: &str| project.path(name);
+    let _unmounts = Unmounts(["m", "p", "q", "q/sub", "m/x"].map(dir).to_vec());
+    assert!(shows(&dir("q"), &dir("m")).status.success());
+    for (backing, at, expected) in [
+        ("q/sub", "p", "coordinated already"),
+        ("q/sub", "q/sub", "coordinated already"),
+        ("q", "q", "coordinated already"),
+        ("m/sub", "m/sub", "lies in the concord mount"),
+        ("m", "p", "already a concord mount"),
+        (".", "p", "in it is coordinated already"),
+    ] {
+        let said = refused(&shows(&dir(backing), &dir(at)));
+        let root = dir("m").display().to_string();
+        assert!(
+            said.contains(expected) && said.contains(&root),
+            "{backing} {at}: {said}"
+        );
+        assert!(!project.path("q/sub/.concord").exists(), "{backing} {at}");
+    }
+    // A mount point in a mount is another filesystem, as long as its files are.
+    let inner = shows(&dir("r"), &dir("m/sub"));
+    assert!(inner.status.success(), "{}", text(&inner.stderr));
+    std::fs::write(dir("m/sub/e.md"), "e\n").unwrap();
+    assert_eq!(std::fs::read_to_string(dir("r/e.md")).unwrap(), "e\n");
+    for at in ["m/sub", "m"] {
+        let output = on(&["unmount"], &dir(at));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    // The other way round: what is mounted already lies in what is to be.
+    assert!(shows(&dir("q/sub"), &dir("p")).status.success());
+    let said = refused(&shows(&dir("q"), &dir("q")));
+    assert!(said.contains("q/sub in it is coordinated already"), "{said}");
+    assert!(on(&["unmount"], &dir("p")).status.success());
+    assert!(shows(&dir("r"), &dir("m/x")).status.success());
+    let said = refused(&shows(&dir("m"), &dir("m")));
+    assert!(said.contains("there is a concord mount in it"), "{said}");
+    assert!(!project.path("m/.concord").exists());
+}
+
+#[test]
+fn f5_of_two_mounts_over_one_tree_that_begin_at_once_one_is_refused() {
+    watchdog();
+    for _ in 0..6 {
+        let project = Project::unmounted(&[("q/sub/a.md", "a\n")]);
+        let dirs = [project.path("q"), project.path("q/sub")];
+        let _unmounts = Unmounts(dirs.to_vec());
+        let start = |dir: &PathBuf| {
+            let mut command = concord(&["mount"]);
+            command
+                .arg(dir)
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null());
+            command.spawn().unwrap()
+        };
+        let mut both = dirs.each_ref().map(start);
+        let mounted = both
+            .each_mut()
+            .map(|child| wait(child, support::command_time_max()).success());
+        assert_eq!(mounted.iter().filter(|mounted| **mounted).count(), 1, "{mounted:?}");
+    }
+}
+
+#[test]
+fn f5_an_unmount_that_is_refused_says_who_works_in_the_mount() {
+    watchdog();
+    let mut project = Project::with(&[("notes.txt", "n\n")]);
+    let mut idle = Running::start(project.python("print('here', flush=True); input()"));
+    assert_eq!(idle.hear(), "here");
+    let said = refused(&on(&["unmount"], &project.root()));
+    let expected = format!("python3 (pid {}, working directory)", idle.pid());
+    assert!(said.contains(&expected) && said.contains("--force"), "{said}");
+    let mut reader = Running::start(
+        project.python("import os; f=open('notes.txt'); os.chdir('/'); print('open', flush=True); input()"),
+    );
+    assert_eq!(reader.hear(), "open");
+    drop(idle);
+    let said = refused(&on(&["unmount"], &project.root()));
+    assert!(
+        said.contains(&format!("python3 (pid {}, open: notes.txt)", reader.pid())),
+        "{said}"
+    );
+    assert_eq!(mounts_at(&project.root()), 1);
+    // Who asks from within has nothing to lose; others in the mount do.
+    let concord = env!("CARGO_BIN_EXE_concord");
+    let said = refused(&run(project.sh(&format!("{concord} unmount .; exit $?"))));
+    assert!(
+        said.contains("open: notes.txt") && said.contains("working directory"),
+        "{said}"
+    );
+    drop(reader);
+    project.unmount();
+}
+
+#[test]
+fn f5_the_example_of_the_readme_works_as_it_is_written() {
+    watchdog();
+    let mut project = Project::unmounted(&[("STATE.md", "v1\n")]);
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let example = readme
+        .split("cd ~/project\n")
+        .nth(1)
+        .unwrap()
+        .split("concord recover")
+        .next()
+        .unwrap();
+    assert!(
+        example.contains("concord mount .") && example.contains("concord unmount ."),
+        "{example}"
+    );
+    let lines = example.lines().map(|line| line.replace("@7", "@1"));
+    let saves = lines.map(|line| match line.starts_with("concord status") {
+        true => format!("{line}\necho v2 > STATE.md\necho v3 > STATE.md"),
+        false => line,
+    });
+    let script = format!(
+        "set -e\n{}\nls > /dev/null 2>&1 && exit 7\ncd .\ncat STATE.md\n",
+        saves.collect::<Vec<_>>().join("\n")
+    );
+    let mut command = project.sh(&script);
+    let bin = Path::new(env!("CARGO_BIN_EXE_concord")).parent().unwrap();
+    command.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
+    let output = run(command);
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{script}\n{said}");
+    assert!(said.contains("`cd .`") && said.ends_with("v1\n"), "{said}");
+    assert_eq!(mounts_at(&project.root()), 0);
+    project.mount();
+    project.unmount();
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::failure::At;
+use super::missing;
 use super::output::{Answer, Out, columns};
 use super::project::Project;
 use super::rooms::{Rooms, Version};
@@ -13,13 +15,17 @@ const HASH_DIGITS: usize = 12;
 
 pub fn run(file: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
     let (project, relative) = Project::of_file(file)?;
-    let versions = rooms.history(&project.tree())?.versions(&relative)?;
+    let history = project.history(rooms)?;
+    let versions = history.versions(&relative).at(&relative)?;
     if out.json {
         out.document(&versions)?;
-    } else if versions.is_empty() {
-        writeln!(out, "no version of {} is recorded", printable(&relative))?;
-    } else {
+    } else if !versions.is_empty() {
         list(out, &versions)?;
+    }
+    if versions.is_empty() {
+        out.remark(&missing::file(&project, &relative, rooms, &*history));
+    } else if missing::is_coordinated(&project, &relative, rooms) == Some(false) {
+        out.remark(&missing::uncoordinated(&relative));
     }
     Ok(if versions.is_empty() { Answer::No } else { Answer::Yes })
 }
@@ -117,12 +123,9 @@ mod tests {
     #[test]
     fn a_file_without_versions_is_a_no() {
         let rooms = FakeRooms::new();
-        let (answer, text) = said(false, |out| run(&rooms.file("b.md"), &rooms, out));
-        assert_eq!(
-            (answer.unwrap(), text.as_str()),
-            (Answer::No, "no version of b.md is recorded\n")
-        );
-        let (answer, text) = said(true, |out| run(&rooms.file("b.md"), &rooms, out));
-        assert_eq!((answer.unwrap(), text.as_str()), (Answer::No, "[]\n"));
+        for (json, expected) in [(false, ""), (true, "[]\n")] {
+            let (answer, text) = said(json, |out| run(&rooms.file("b.md"), &rooms, out));
+            assert_eq!((answer.unwrap(), text.as_str()), (Answer::No, expected));
+        }
     }
 }

@@ -4,9 +4,9 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Context, bail};
 use serde_json::json;
 
+use super::failure::{At, Failure};
 use super::output::{Answer, Out};
 use super::project;
 use super::rooms::Rooms;
@@ -16,18 +16,23 @@ use crate::control::lossless::printable;
 const CONFIG: &str = "concord.toml";
 
 pub fn run(dir: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
-    let path = project::resolve(dir).with_context(|| printable(dir))?.join(CONFIG);
+    let root = project::resolve(dir)?;
+    project::usable(&root)?;
+    let path = root.join(CONFIG);
     let shown = printable(&path);
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            bail!("{shown}: it is already there and stays as it is; edit it, or move it away first")
+            let failure = Failure::at(&path, "it is already there and stays as it is");
+            return Err(failure.hint("edit it, or move it away first").into());
         }
-        file => file.with_context(|| shown.clone())?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Failure::at(&root, "there is no such directory").into());
+        }
+        file => file.at(&path)?,
     };
-    file.write_all(rooms.template().as_bytes())
-        .with_context(|| shown.clone())?;
+    file.write_all(rooms.template().as_bytes()).at(&path)?;
     // On a mount this tells what the drop would hide: whether the bytes can be kept.
-    file.sync_all().with_context(|| shown.clone())?;
+    file.sync_all().at(&path)?;
     drop(file);
     if out.json {
         out.document(&json!({ "written": JsonPath(path) }))?;

@@ -5,12 +5,16 @@
 
 mod diff;
 mod doctor;
+mod failure;
 mod history;
+mod holders;
 mod init;
+mod missing;
 mod mount;
 mod mountinfo;
 mod output;
 mod project;
+mod reach;
 mod recover;
 mod restore;
 pub mod rooms;
@@ -30,8 +34,10 @@ use std::process::ExitCode;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 
-use output::{Answer, Out, one_line};
+use failure::Failure;
+use output::{Answer, Out};
 use rooms::Rooms;
 use versioned::Versioned;
 
@@ -152,10 +158,10 @@ impl Command {
             Self::History(file) => history::run(&file.file, rooms, out),
             Self::Show(version) => show::run(&version.version, rooms, out),
             Self::Diff(diff) => diff::run(&diff.from, diff.to.as_ref(), rooms, out),
-            Self::Restore(version) => restore::run(&version.version, out),
+            Self::Restore(version) => restore::run(&version.version, rooms, out),
             Self::Recover(dir) => recover::run(&dir.dir, dir.config.as_deref(), rooms, out),
             Self::Init(dir) => init::run(&dir.dir, rooms, out),
-            Self::Doctor(dir) => doctor::run(&dir.dir, out),
+            Self::Doctor(dir) => doctor::run(&dir.dir, rooms, out),
             Self::Tell(dir) => tell::run(&dir.dir),
         }
     }
@@ -167,11 +173,26 @@ pub fn run() -> ExitCode {
 }
 
 fn run_with(arguments: impl IntoIterator<Item = OsString>, rooms: &dyn Rooms) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let wants_json = arguments
+        .iter()
+        .take_while(|word| *word != "--")
+        .any(|word| word == "--json");
+    let arguments = match Arguments::try_parse_from(&arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Whether anybody reads the help does not change the exit code.
             let _ = error.print();
+            if error.use_stderr() {
+                let text = error.render().to_string();
+                let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                let failure = Failure {
+                    path: None,
+                    why: why.to_owned(),
+                    hint: Some("`concord --help`".to_owned()),
+                };
+                report(&mut Out::stdout(wants_json), "usage", &failure);
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
@@ -185,10 +206,33 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>, rooms: &dyn Rooms) ->
         Ok(Answer::No) => ExitCode::FAILURE,
         Err(_) if out.reader_gone() => ExitCode::SUCCESS,
         Err(error) => {
-            let line = one_line(&error);
-            let _ = writeln!(std::io::stderr(), "concord: {}: {line}", arguments.command.name());
+            let failure = Failure::of(&error);
+            let name = arguments.command.name();
+            let _ = writeln!(std::io::stderr(), "concord: {name}: {failure}");
+            report(&mut out, name, &failure);
             ExitCode::FAILURE
         }
+    }
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    error: Said<'a>,
+}
+
+#[derive(Serialize)]
+struct Said<'a> {
+    what: &'a str,
+    #[serde(flatten)]
+    failure: &'a Failure,
+}
+
+/// Programs that asked for one document get one, also when the command failed.
+fn report(out: &mut Out, what: &str, failure: &Failure) {
+    if out.json {
+        let error = Said { what, failure };
+        // Whether anybody reads it does not change the exit code.
+        let _ = out.document(&Failed { error }).and_then(|()| out.flush());
     }
 }
 

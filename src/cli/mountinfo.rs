@@ -1,68 +1,168 @@
-//! Which directories are mounts of ours: /proc/self/mountinfo, proc_pid_mountinfo(5).
+//! Which directories are mounts, and which of them ours: /proc/self/mountinfo, proc_pid_mountinfo(5). Asks nothing of the mounts.
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// The type that the mount room gives to its mounts, as the kernel shows it.
 pub const FS_TYPE: &[u8] = b"fuse.concordfs";
+/// How the source of a mount of ours begins, as that of an automount(8) does; then come the daemon's pid, [`SOURCE_MIDDLE`], and what it shows.
+const SOURCE_BEGIN: &str = "concordfs(pid";
+const SOURCE_MIDDLE: &str = "):";
 
 /// One mount of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConcordMount {
+    /// Of the mount, as in the lines `mnt_id:` of /proc/PID/fdinfo.
+    pub id: u64,
     /// Where.
     pub mountpoint: PathBuf,
-    /// Its source, which the mount room sets to the backing directory's path.
-    pub source: PathBuf,
+    /// What of it one sees there, relative to its root: nothing, or a directory's path where that was bound elsewhere.
+    pub below: PathBuf,
+    /// The backing directory's path.
+    pub backing: PathBuf,
+    /// The daemon's pid in its own pid namespace. Mounts by earlier versions do not say it.
+    pub daemon: Option<u32>,
+    /// Who mounted it.
+    pub user: Option<u32>,
 }
 
-/// Our mounts as this process sees them, in the order in which they were made.
-pub fn concord_mounts() -> io::Result<Vec<ConcordMount>> {
-    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+/// The source of a mount of `backing` by the daemon `pid`.
+pub fn source(pid: u32, backing: &Path) -> String {
+    format!("{SOURCE_BEGIN}{pid}{SOURCE_MIDDLE}{}", backing.to_string_lossy())
 }
 
-/// The mount of ours that one sees at exactly `path`, which must be free of links: the last one made there.
-pub fn mounted_at(path: &Path) -> io::Result<Option<ConcordMount>> {
-    Ok(concord_mounts()?
-        .into_iter()
-        .rev()
-        .find(|mount| mount.mountpoint == path))
+/// All mounts that this process sees.
+#[derive(Debug, Clone, Default)]
+pub struct MountTable(Vec<Line>);
+
+#[derive(Debug, Clone)]
+struct Line {
+    id: u64,
+    parent: u64,
+    mountpoint: PathBuf,
+    ours: Option<ConcordMount>,
 }
 
-/// What the kernel says of a mount of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Liveness {
-    /// Its daemon answers, or at least the kernel believes so.
-    Live,
-    /// "Transport endpoint is not connected": its daemon has gone.
-    Dead,
-}
-
-/// Asks the mount at `path`.
-pub fn liveness(path: &Path) -> Liveness {
-    match rustix::fs::statfs(path) {
-        Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED) => Liveness::Dead,
-        _ => Liveness::Live,
+impl MountTable {
+    /// As they are now.
+    pub fn read() -> io::Result<Self> {
+        let text = std::fs::read("/proc/self/mountinfo")
+            .map_err(|error| io::Error::new(error.kind(), format!("reading /proc/self/mountinfo: {error}")))?;
+        Ok(Self::parse(&text))
     }
-}
 
-fn parse(mountinfo: &[u8]) -> Vec<ConcordMount> {
-    mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+    fn parse(text: &[u8]) -> Self {
+        Self(text.split(|byte| *byte == b'\n').filter_map(parse_line).collect())
+    }
+
+    /// The mount of ours that one sees at exactly `path`, which must be free of links.
+    pub fn at(&self, path: &Path) -> Option<&ConcordMount> {
+        self.containing(path).filter(|mount| mount.mountpoint == path)
+    }
+
+    /// The mount of ours that `path`, which must be free of links, lies in; none when another filesystem is mounted in between.
+    pub fn containing(&self, path: &Path) -> Option<&ConcordMount> {
+        self.line_of(path)?.ours.as_ref()
+    }
+
+    /// Whether something is mounted at exactly `path`.
+    pub fn is_mountpoint(&self, path: &Path) -> bool {
+        self.0.iter().any(|line| line.mountpoint == path)
+    }
+
+    /// The mounts of ours that one can reach.
+    pub fn concord(&self) -> impl Iterator<Item = &ConcordMount> {
+        let reached = |line: &&Line| self.line_of(&line.mountpoint).is_some_and(|top| top.id == line.id);
+        self.0.iter().filter(reached).filter_map(|line| line.ours.as_ref())
+    }
+
+    /// The mount that a walk along `path` ends in. Of those on one mount it meets the one with the shortest path first.
+    fn line_of(&self, path: &Path) -> Option<&Line> {
+        let nearest = |wanted: &dyn Fn(&Line) -> bool| {
+            let on_the_way = self
+                .0
+                .iter()
+                .filter(|line| path.starts_with(&line.mountpoint) && wanted(line));
+            on_the_way.min_by_key(|line| line.mountpoint.as_os_str().len())
+        };
+        let known = |id: u64| self.0.iter().any(|line| line.id == id);
+        let mut at = nearest(&|line| line.parent == line.id || !known(line.parent))?;
+        // As deep as the table is long, should it be no tree.
+        for _ in 0..self.0.len() {
+            let here = at.id;
+            match nearest(&|line| line.parent == here && line.id != here) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        Some(at)
+    }
+
+    /// Whether both paths lie in one mount, mounts of ours left aside: which filesystem it was before.
+    pub fn in_one_filesystem(&self, a: &Path, b: &Path) -> bool {
+        let ours = |id: u64| self.0.iter().find(|line| line.id == id && line.ours.is_some());
+        let without = |line: &Line| {
+            let mut line = line.clone();
+            // What was mounted on one of ours is as if on what that is mounted on.
+            while let Some(below) = ours(line.parent) {
+                line.parent = below.parent;
+            }
+            line
+        };
+        let others = Self(self.0.iter().filter(|line| line.ours.is_none()).map(without).collect());
+        others.line_of(a).map(|line| line.id) == others.line_of(b).map(|line| line.id)
+    }
 }
 
 /// `36 35 98:0 /root /mountpoint options [fields] - type source options`
-fn parse_line(line: &[u8]) -> Option<ConcordMount> {
+fn parse_line(line: &[u8]) -> Option<Line> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let mountpoint = fields.nth(4)?;
+    let id = number(fields.next()?)?;
+    let parent = number(fields.next()?)?;
+    let below = unescape(fields.nth(1)?);
+    let mountpoint = unescape(fields.next()?);
     fields.find(|field| *field == b"-")?;
-    if fields.next()? != FS_TYPE {
-        return None;
-    }
-    Some(ConcordMount {
-        mountpoint: unescape(mountpoint),
-        source: unescape(fields.next()?),
+    let kind = fields.next()?;
+    let source = unescape(fields.next()?);
+    let (daemon, backing) = parse_source(&source);
+    let ours = (kind == FS_TYPE).then(|| ConcordMount {
+        id,
+        mountpoint: mountpoint.clone(),
+        below: below.strip_prefix("/").unwrap_or(&below).to_owned(),
+        backing,
+        daemon,
+        user: fields.next().and_then(user),
+    });
+    Some(Line {
+        id,
+        parent,
+        mountpoint,
+        ours,
     })
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+fn user(options: &[u8]) -> Option<u32> {
+    let value = options
+        .split(|byte| *byte == b',')
+        .find_map(|o| o.strip_prefix(b"user_id="))?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn parse_source(source: &Path) -> (Option<u32>, PathBuf) {
+    let parsed = || {
+        let rest = source.as_os_str().as_bytes().strip_prefix(SOURCE_BEGIN.as_bytes())?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let pid = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+        let backing = rest[digits..].strip_prefix(SOURCE_MIDDLE.as_bytes())?;
+        Some((Some(pid), OsString::from_vec(backing.to_vec()).into()))
+    };
+    parsed().unwrap_or_else(|| (None, source.to_owned()))
 }
 
 /// Blanks, tabs, newlines, backslashes and (in sources) `#` stand as `\ooo`.
@@ -89,30 +189,82 @@ fn unescape(field: &[u8]) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    #[test]
-    fn only_our_mounts_are_found_and_their_names_unescaped() {
-        let text = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n\
-            40 22 0:50 / /home/a\\040b\\134c\\012\xff rw,nosuid shared:9 master:2 - fuse.concordfs /data\\043x rw,user_id=0\n\
-            41 22 0:51 / /other rw - fuse.sshfs host rw\n\
-            garbage\n";
-        use std::os::unix::ffi::OsStrExt;
-        let mountpoint = PathBuf::from(std::ffi::OsStr::from_bytes(b"/home/a b\\c\n\xff"));
-        assert_eq!(
-            parse(text),
-            [ConcordMount {
-                mountpoint,
-                source: "/data#x".into()
-            }]
-        );
+    /// A table of `(id, parent, mountpoint, backing)`; without a backing it is not ours.
+    pub fn table(lines: &[(u64, u64, &str, &str)]) -> MountTable {
+        let mut text = String::new();
+        for (id, parent, mountpoint, backing) in lines {
+            let tail = match *backing {
+                "" => "ext4 /dev/root rw".to_owned(),
+                backing => format!(
+                    "fuse.concordfs {} rw,user_id=7",
+                    source(1000 + *id as u32, Path::new(backing))
+                ),
+            };
+            text.push_str(&format!("{id} {parent} 8:1 / {mountpoint} rw - {tail}\n"));
+        }
+        MountTable::parse(text.as_bytes())
     }
 
     #[test]
-    fn a_plain_directory_is_no_mount_of_ours() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(mounted_at(dir.path()).unwrap(), None);
-        assert_eq!(liveness(dir.path()), Liveness::Live);
+    fn a_mount_of_ours_is_read_and_its_names_unescaped() {
+        let text = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n\
+            40 22 0:50 / /home/a\\040b\\134c\\012\xff rw,nosuid shared:9 master:2 - fuse.concordfs concordfs(pid77):/data\\043x rw,user_id=5\n\
+            41 22 0:51 / /other rw - fuse.sshfs host rw\n\
+            42 22 0:50 /docs /bound rw - fuse.concordfs /old rw\n\
+            garbage\n";
+        let table = MountTable::parse(text);
+        let mountpoint = PathBuf::from(std::ffi::OsStr::from_bytes(b"/home/a b\\c\n\xff"));
+        let first = ConcordMount {
+            id: 40,
+            mountpoint: mountpoint.clone(),
+            below: "".into(),
+            backing: "/data#x".into(),
+            daemon: Some(77),
+            user: Some(5),
+        };
+        let bound = ConcordMount {
+            id: 42,
+            mountpoint: "/bound".into(),
+            below: "docs".into(),
+            backing: "/old".into(),
+            daemon: None,
+            user: None,
+        };
+        assert_eq!(table.concord().collect::<Vec<_>>(), [&first, &bound]);
+        assert_eq!(table.at(&mountpoint), Some(&first));
+        assert_eq!(table.at(&mountpoint.join("x")), None);
+        assert_eq!(table.containing(&mountpoint.join("x")), Some(&first));
+        assert_eq!(table.containing(Path::new("/other/x")), None);
+    }
+
+    #[test]
+    fn a_path_lies_in_the_mount_that_a_walk_along_it_ends_in() {
+        // Twice over /p; /p/usb was mounted on the first of the two, and nobody reaches it any more; /p/disk is on the second.
+        let table = table(&[
+            (1, 0, "/", ""),
+            (2, 1, "/p", "/p"),
+            (3, 2, "/p/usb", "/usb"),
+            (4, 2, "/p", "/q"),
+            (5, 4, "/p/disk", ""),
+        ]);
+        let id = |path: &str| table.containing(Path::new(path)).map(|mount| mount.id);
+        assert_eq!(id("/p"), Some(4));
+        assert_eq!(id("/p/usb/x"), Some(4));
+        assert_eq!(id("/p/disk/x"), None);
+        assert_eq!(id("/px"), None);
+        assert_eq!(table.concord().map(|mount| mount.id).collect::<Vec<_>>(), [4]);
+        assert!(table.in_one_filesystem(Path::new("/p"), Path::new("/x")));
+    }
+
+    #[test]
+    fn a_source_says_who_and_what() {
+        let of = |text: &str| parse_source(Path::new(text));
+        assert_eq!(of(&source(12, Path::new("/a b"))), (Some(12), "/a b".into()));
+        for old in ["/srv/p", "concordfs(pidx):/p", "concordfs(pid1", "ordinary-test"] {
+            assert_eq!(of(old), (None, old.into()));
+        }
     }
 }

@@ -46,6 +46,13 @@ impl<'a> Out<'a> {
         self.reader_gone
     }
 
+    /// A remark beside the answer, on standard error.
+    pub fn remark(&mut self, remark: &impl std::fmt::Display) {
+        // After what it is about, where both go to a terminal.
+        let _ = self.flush();
+        let _ = writeln!(io::stderr(), "concord: {remark}");
+    }
+
     /// Prints the one JSON document of the command.
     pub fn document<T: Serialize>(&mut self, document: &T) -> io::Result<()> {
         let line = serde_json::to_vec_pretty(document)?;

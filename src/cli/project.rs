@@ -2,15 +2,16 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Context;
 use rustix::io::Errno;
 
-use super::mountinfo;
-use crate::control::client::{Client, ClientError};
-use crate::control::lossless::printable;
+use super::failure::{At, Failure};
+use super::mountinfo::{ConcordMount, MountTable};
+use super::reach::{self, Liveness};
+use super::rooms::{HistorySource, Rooms};
+use crate::control::client::Client;
 
 /// The store's directory in a project's root.
 pub const STORE: &str = ".concord";
@@ -18,124 +19,201 @@ pub const STORE: &str = ".concord";
 const LINKS_MAX: usize = 40;
 
 /// A project's root: a mount point of ours, or a directory with a store in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Project {
     /// Free of links.
     pub root: PathBuf,
+    table: MountTable,
 }
 
 impl Project {
     /// The nearest project at or above `path`, which need not exist.
-    pub fn containing(path: &Path) -> Result<Self> {
-        let resolved = resolve(path).with_context(|| printable(path))?;
-        Self::above(&resolved).with_context(|| printable(path))
+    pub fn containing(path: &Path) -> anyhow::Result<Self> {
+        let mut walk = Walk::new()?;
+        let resolved = walk.resolve(path)?;
+        walk.project_above(&resolved, path)
     }
 
     /// The project of `file` and the file's path in it. Links are followed, the last one too; what does not exist any
     /// more is taken by its name.
-    pub fn of_file(file: &Path) -> Result<(Self, PathBuf)> {
-        let resolved = resolve(file).with_context(|| printable(file))?;
-        let project = Self::above(&resolved).with_context(|| printable(file))?;
+    pub fn of_file(file: &Path) -> anyhow::Result<(Self, PathBuf)> {
+        let mut walk = Walk::new()?;
+        let resolved = walk.resolve(file)?;
+        let project = walk.project_above(&resolved, file)?;
+        let below = project.mount().map_or(PathBuf::new(), |mount| mount.below.clone());
         let relative = resolved
             .strip_prefix(&project.root)
-            .context("a path outside its own project")?
-            .to_path_buf();
+            .context("a path outside its own project")?;
+        let relative = below.join(relative);
         if relative.as_os_str().is_empty() {
-            bail!("{}: it is the project itself; name a file in it", printable(file));
+            return Err(Failure::at(file, "it is the project itself")
+                .hint("name a file in it")
+                .into());
         }
         if relative.starts_with(STORE) {
-            bail!(
-                "{}: it belongs to the store, which has no history; name a file of the project",
-                printable(file)
-            );
+            let why = "it belongs to the store, which has no history";
+            return Err(Failure::at(file, why).hint("name a file of the project").into());
         }
         Ok((project, relative))
     }
 
-    fn above(resolved: &Path) -> Result<Self> {
-        let mounts = mountinfo::concord_mounts().context("reading /proc/self/mountinfo")?;
-        for root in resolved.ancestors() {
-            let mounted = mounts.iter().any(|mount| mount.mountpoint == root);
-            if mounted && mountinfo::liveness(root) == mountinfo::Liveness::Dead {
-                let dir = printable(root);
-                bail!("the mount at {dir} is dead (its daemon has ended); clear it with `concord recover {dir}`");
+    /// The mount at its root.
+    pub fn mount(&self) -> Option<&ConcordMount> {
+        self.table.at(&self.root)
+    }
+
+    /// Its daemon.
+    pub fn daemon(&self) -> Result<Client, Failure> {
+        reach::connect(&self.table, &self.root)
+    }
+
+    /// The versions of its files.
+    pub fn history(&self, rooms: &dyn Rooms) -> anyhow::Result<Box<dyn HistorySource>> {
+        let opened = rooms.history(&self.tree()?);
+        let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+        match opened {
+            Err(error) if error.downcast_ref().is_some_and(denied) => {
+                let why = format!("its history cannot be read: {error}");
+                Err(Failure::at(&self.root, why).hint("ask as its owner, or as root").into())
             }
-            if mounted || root.join(STORE).symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
-                return Ok(Self {
+            opened => opened.at(&self.root.join(STORE)),
+        }
+    }
+
+    /// Where the plain tree can be read: past the mount, through its daemon, which must let us; without one the root itself.
+    pub fn tree(&self) -> Result<PathBuf, Failure> {
+        match self.mount() {
+            Some(_) => Ok(self.daemon()?.beacon().tree()),
+            None => Ok(self.root.clone()),
+        }
+    }
+}
+
+/// A directory without links.
+pub fn resolve(path: &Path) -> anyhow::Result<PathBuf> {
+    Walk::new()?.resolve(path)
+}
+
+/// Whether one can look into `dir` without a wait for a daemon that does not answer.
+pub fn usable(dir: &Path) -> anyhow::Result<()> {
+    let mut walk = Walk::new()?;
+    match walk.may_look_into(dir)? {
+        true => Ok(()),
+        false => Err(reach::dead(dir).into()),
+    }
+}
+
+/// From a path to what it leads to.
+struct Walk {
+    table: MountTable,
+    /// Mounts of ours that have been asked, and whether they live.
+    asked: Vec<(u64, bool)>,
+}
+
+impl Walk {
+    fn new() -> anyhow::Result<Self> {
+        let table = MountTable::read()?;
+        Ok(Self {
+            table,
+            asked: Vec::new(),
+        })
+    }
+
+    /// Whether one can look into `dir`: not in a dead mount.
+    ///
+    /// # Errors
+    /// When one would wait for a daemon that does not answer.
+    fn may_look_into(&mut self, dir: &Path) -> Result<bool, Failure> {
+        let Some(mount) = self.table.containing(dir) else {
+            return Ok(true);
+        };
+        if let Some((_, lives)) = self.asked.iter().find(|(id, _)| *id == mount.id) {
+            return Ok(*lives);
+        }
+        let lives = match reach::liveness(mount) {
+            Liveness::Live => true,
+            Liveness::Dead => false,
+            Liveness::Silent(failure) => return Err(failure),
+        };
+        self.asked.push((mount.id, lives));
+        Ok(lives)
+    }
+
+    /// As realpath(3), but what does not exist is kept as it is named: the versions of a deleted file, and of a file in a
+    /// deleted directory, are still to be found. A dead mount counts as existing; a mount point is not looked into.
+    fn resolve(&mut self, path: &Path) -> anyhow::Result<PathBuf> {
+        let mut ahead: VecDeque<OsString> = VecDeque::new();
+        let mut resolved = PathBuf::from("/");
+        if path.is_relative() {
+            resolved = std::env::current_dir()
+                .context("the working directory is gone; cd to one that exists")
+                .at(path)?;
+        }
+        push_front(&mut ahead, path);
+        let (mut links, mut missing) = (0, false);
+        while let Some(name) = ahead.pop_front() {
+            if name == ".." {
+                if missing {
+                    return Err(std::io::Error::from(Errno::NOENT)).at(path);
+                }
+                resolved.pop();
+                continue;
+            }
+            let next = resolved.join(&name);
+            if self.table.is_mountpoint(&next) || !self.may_look_into(&resolved)? {
+                resolved = next;
+                continue;
+            }
+            match std::fs::read_link(&next) {
+                Ok(target) => {
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return Err(std::io::Error::from(Errno::LOOP)).at(path);
+                    }
+                    if target.is_absolute() {
+                        resolved = PathBuf::from("/");
+                    }
+                    push_front(&mut ahead, &target);
+                }
+                Err(error) => {
+                    match Errno::from_io_error(&error) {
+                        // EINVAL: no link. ENOTCONN: a mount that has just died.
+                        Some(Errno::INVAL | Errno::NOTCONN) => {}
+                        Some(Errno::NOENT | Errno::NOTDIR) => missing = true,
+                        _ => return Err(error).at(path),
+                    }
+                    resolved = next;
+                }
+            }
+        }
+        Ok(resolved)
+    }
+
+    /// The project that `resolved` belongs to, for the user `asked`: the mount of ours that it lies in; else the nearest directory with a store.
+    fn project_above(mut self, resolved: &Path, asked: &Path) -> anyhow::Result<Project> {
+        for root in resolved.ancestors() {
+            let mounted = self.table.containing(root).map(|mount| mount.mountpoint.clone());
+            if let Some(mountpoint) = mounted {
+                if !self.may_look_into(&mountpoint)? {
+                    return Err(reach::dead(&mountpoint).into());
+                }
+                return Ok(Project {
+                    root: mountpoint,
+                    table: self.table,
+                });
+            }
+            if root.join(STORE).symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+                return Ok(Project {
                     root: root.to_path_buf(),
+                    table: self.table,
                 });
             }
         }
-        bail!("it is in no concord project; make its directory one with `concord mount DIR`")
+        let why = "it is in no concord project";
+        Err(Failure::at(asked, why)
+            .hint("make its directory one with `concord mount DIR`")
+            .into())
     }
-
-    /// Where the plain tree can be read: past the mount where its daemon runs and lets us, else the root itself.
-    pub fn tree(&self) -> PathBuf {
-        let past = Client::connect(&self.root).ok().map(|client| client.beacon().tree());
-        past.filter(|tree| tree.join(STORE).symlink_metadata().is_ok())
-            .unwrap_or_else(|| self.root.clone())
-    }
-}
-
-/// The daemon of a project.
-pub fn connect(root: &Path) -> Result<Client> {
-    let error = match Client::connect(root) {
-        Ok(client) => return Ok(client),
-        Err(error) => error,
-    };
-    if let ClientError::NotRunning(_) = &error
-        && mountinfo::mounted_at(root).is_ok_and(|mount| mount.is_some())
-        && mountinfo::liveness(root) == mountinfo::Liveness::Live
-    {
-        bail!(
-            "it is mounted, but its daemon is in another pid namespace (a container): ask there, for example with nsenter(1) or `docker exec`"
-        );
-    }
-    Err(error.into())
-}
-
-/// As realpath(3), but what does not exist is kept as it is named: the versions of a deleted file, and of a file in a
-/// deleted directory, are still to be found. A dead mount counts as existing.
-pub fn resolve(path: &Path) -> io::Result<PathBuf> {
-    let mut ahead: VecDeque<OsString> = VecDeque::new();
-    let mut resolved = PathBuf::from("/");
-    if path.is_relative() {
-        resolved = std::env::current_dir()?;
-    }
-    push_front(&mut ahead, path);
-    let (mut links, mut missing) = (0, false);
-    while let Some(name) = ahead.pop_front() {
-        if name == ".." {
-            if missing {
-                return Err(Errno::NOENT.into());
-            }
-            resolved.pop();
-            continue;
-        }
-        let next = resolved.join(&name);
-        match std::fs::read_link(&next) {
-            Ok(target) => {
-                links += 1;
-                if links > LINKS_MAX {
-                    return Err(Errno::LOOP.into());
-                }
-                if target.is_absolute() {
-                    resolved = PathBuf::from("/");
-                }
-                push_front(&mut ahead, &target);
-            }
-            Err(error) => {
-                match Errno::from_io_error(&error) {
-                    // EINVAL: no link. ENOTCONN: a dead mount.
-                    Some(Errno::INVAL | Errno::NOTCONN) => {}
-                    Some(Errno::NOENT | Errno::NOTDIR) => missing = true,
-                    _ => return Err(error),
-                }
-                resolved = next;
-            }
-        }
-    }
-    Ok(resolved)
 }
 
 fn push_front(ahead: &mut VecDeque<OsString>, path: &Path) {
@@ -232,6 +310,6 @@ mod tests {
         symlink("b", dir.path().join("a")).unwrap();
         symlink("a", dir.path().join("b")).unwrap();
         let error = resolve(&dir.path().join("a")).unwrap_err();
-        assert_eq!(Errno::from_io_error(&error), Some(Errno::LOOP));
+        assert!(error.to_string().contains("(os error 40)"), "{error}");
     }
 }

@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use serde::Serialize;
 
-use super::mountinfo;
+use super::failure::{At, Failure};
+use super::mountinfo::MountTable;
 use super::output::{Answer, Out};
 use super::project::{self, STORE};
+use super::reach::{self, Liveness};
 use super::rooms::{Recovery, Rooms};
 use super::{status, unmount};
 use crate::control::JsonPath;
@@ -24,31 +25,36 @@ struct Document<'a> {
 }
 
 pub fn run(dir: &Path, config: Option<&Path>, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
-    let dir = project::resolve(dir).with_context(|| printable(dir))?;
+    let dir = project::resolve(dir)?;
     let shown = printable(&dir);
-    // A dead mount's source says what it showed, which need not be what it lay on (`--backing`).
-    let backing = mountinfo::mounted_at(&dir)?
-        .map(|mount| mount.source)
-        .filter(|source| source.is_absolute());
+    // A dead mount says what it showed, which need not be what it lay on (`--backing`).
+    let backing = MountTable::read()?.at(&dir).map(|mount| mount.backing.clone());
+    let backing = backing.filter(|backing| backing.is_absolute());
     let cleared = unmount::clear_dead(&dir)?;
-    if mountinfo::mounted_at(&dir)?.is_some() {
-        bail!("{shown}: it is mounted, and its daemon recovered when it started; see `concord status {shown}`");
+    let table = MountTable::read()?;
+    if let Some(mount) = table.containing(&dir) {
+        if let Liveness::Silent(failure) = reach::liveness(mount) {
+            return Err(failure.into());
+        }
+        let status = format!("see `concord status {}`", printable(&mount.mountpoint));
+        let why = "it is mounted, and its daemon recovered when it started";
+        return Err(Failure::at(&dir, why).hint(status).into());
     }
-    let backing: PathBuf = backing.filter(|source| source.is_dir()).unwrap_or(dir);
+    let backing: PathBuf = backing.filter(|backing| backing.is_dir()).unwrap_or(dir);
     if let Ok(client) = Client::connect(&backing) {
         let (pid, at) = (client.beacon().pid, printable(&client.beacon().mountpoint.0));
-        bail!(
-            "{}: a daemon (pid {pid}) shows it at {at}; unmount that first",
-            printable(&backing)
-        );
+        let why = format!("a daemon (pid {pid}) shows it at {at}");
+        return Err(Failure::at(&backing, why).hint("unmount that first").into());
     }
-    if !backing.join(STORE).is_dir() {
-        bail!(
-            "{}: no {STORE} is there, so nothing was ever mounted over it",
-            printable(&backing)
-        );
+    match backing.join(STORE).symlink_metadata() {
+        Ok(meta) if meta.is_dir() => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at(&backing),
+        _ => {
+            let why = format!("no {STORE} is there, so nothing was ever mounted over it");
+            return Err(Failure::at(&backing, why).hint("there is nothing to do").into());
+        }
     }
-    let recovery = rooms.recover(&backing, config).with_context(|| printable(&backing))?;
+    let recovery = rooms.recover(&backing, config).at(&backing)?;
     if out.json {
         out.document(&Document {
             backing: backing.into(),

@@ -4,17 +4,41 @@ use std::io::Write;
 
 use anyhow::Context;
 
+use super::failure::{At, Failure};
 use super::output::{Answer, Out};
-use super::project::{Project, connect};
+use super::project::Project;
+use super::rooms::Rooms;
 use super::versioned::Versioned;
+use super::{missing, reach};
+use crate::control::client::ClientError;
 use crate::control::lossless::printable;
+use crate::control::{Refused, RefusedKind};
 
-pub fn run(wanted: &Versioned, out: &mut Out) -> anyhow::Result<Answer> {
+pub fn run(wanted: &Versioned, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
     let (project, relative) = Project::of_file(&wanted.file)?;
     let version = wanted.version.context("a version is missing")?;
-    let restored = connect(&project.root)
-        .and_then(|client| Ok(client.restore(&relative, version)?))
-        .with_context(|| format!("{}@{version}", printable(&relative)))?;
+    let restored = match project.daemon()?.restore(&relative, version) {
+        Ok(restored) => restored,
+        Err(ClientError::Refused(Refused {
+            kind: RefusedKind::NotFound,
+            why,
+        })) => {
+            let history = project.history(rooms)?;
+            let listed = history.versions(&relative).unwrap_or_default();
+            if listed.is_empty() {
+                return Err(missing::file(&project, &relative, rooms, &*history).into());
+            }
+            return Err(anyhow::Error::msg(why)).at(&relative);
+        }
+        Err(ClientError::Refused(refused)) => return Err(refused).at(&relative),
+        Err(error) => {
+            return Err(match project.mount() {
+                Some(mount) => reach::failure(mount, &error),
+                None => Failure::of(&error.into()),
+            }
+            .into());
+        }
+    };
     if out.json {
         out.document(&restored)?;
     } else {

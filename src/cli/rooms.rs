@@ -19,6 +19,16 @@ pub trait Rooms: Sync {
     /// `concord.toml`, do not keep; without either nothing is removed.
     fn recover(&self, tree: &Path, config: Option<&Path>) -> anyhow::Result<Recovery>;
 
+    /// Whether the rules coordinate `file` (relative to the project): those in `config`, else in the `concord.toml` of the plain tree at
+    /// `tree`, which is mounted, if at all, at `mountpoint`; else the built-in ones.
+    fn is_coordinated(
+        &self,
+        tree: &Path,
+        mountpoint: &Path,
+        config: Option<&Path>,
+        file: &Path,
+    ) -> anyhow::Result<bool>;
+
     /// The commented `concord.toml` that `concord init` writes.
     fn template(&self) -> &str;
 
@@ -30,6 +40,9 @@ pub trait Rooms: Sync {
 pub trait HistorySource {
     /// The versions of `file` (relative to the project), newest first; none when it never had one.
     fn versions(&self, file: &Path) -> anyhow::Result<Vec<Version>>;
+
+    /// The files that have a history, deleted ones too.
+    fn paths(&self) -> anyhow::Result<Vec<PathBuf>>;
 
     /// The content of one of them. An error says that it is not kept (any more), or why it may not be read (H4).
     fn open_version(&self, file: &Path, version: u64) -> anyhow::Result<Box<dyn Read>>;

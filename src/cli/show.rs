@@ -2,13 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use serde::Serialize;
 
+use super::failure::{At, Failure};
+use super::missing;
 use super::output::{Answer, Out};
 use super::project::Project;
-use super::rooms::Rooms;
+use super::rooms::{Rooms, Version};
 use super::versioned::Versioned;
 use crate::control::lossless::printable;
 use crate::control::{JsonBytes, JsonPath};
@@ -33,10 +37,8 @@ pub fn run(wanted: &Versioned, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Resu
     let mut bytes = Vec::new();
     content.take(JSON_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > JSON_BYTES_MAX {
-        bail!(
-            "{}: it has more than {JSON_BYTES_MAX} bytes; leave --json away",
-            printable(&relative)
-        );
+        let why = format!("it has more than {JSON_BYTES_MAX} bytes");
+        return Err(Failure::at(&relative, why).hint("leave --json away").into());
     }
     out.document(&Document {
         file: relative.into(),
@@ -50,20 +52,88 @@ pub fn run(wanted: &Versioned, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Resu
 /// The path in the project, and the content of the version that is wanted; a current file that is not there is empty.
 pub fn open(wanted: &Versioned, rooms: &dyn Rooms) -> anyhow::Result<(std::path::PathBuf, Box<dyn Read>)> {
     let (project, relative) = Project::of_file(&wanted.file)?;
-    if let Some(version) = wanted.version {
-        let history = rooms.history(&project.tree())?;
-        let content = history
-            .open_version(&relative, version)
-            .with_context(|| format!("{}@{version}", printable(&relative)))?;
-        return Ok((relative, content));
-    }
-    let content: Box<dyn Read> = match File::open(project.root.join(&relative)) {
-        Ok(file) if file.metadata()?.is_file() => Box::new(file),
-        Ok(_) => bail!("{}: it is not a regular file", printable(&relative)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Box::new(io::empty()),
-        Err(error) => return Err(error).with_context(|| printable(&relative)),
+    let Some(version) = wanted.version else {
+        return Ok((relative.clone(), current(&project.root.join(&relative), &relative)?));
     };
-    Ok((relative, content))
+    let history = project.history(rooms)?;
+    let error = match history.open_version(&relative, version) {
+        Ok(content) => return Ok((relative, content)),
+        Err(error) => error,
+    };
+    let versions = history.versions(&relative).at(&relative)?;
+    if versions.is_empty() {
+        return Err(missing::file(&project, &relative, rooms, &*history).into());
+    }
+    let gone = |error: &anyhow::Error| {
+        error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::NotFound)
+    };
+    if !gone(&error) {
+        return Err(error).at(&name_of(&relative, version));
+    }
+    let why = match versions.iter().find(|entry| entry.version == version) {
+        Some(_) => "the file was removed then, so it has no content".to_owned(),
+        None => format!("version {version} is not kept; there are {}", ranges(&versions)),
+    };
+    let list = format!("`concord history {}` lists them", printable(&wanted.file));
+    Err(Failure::at(name_of(&relative, version), why).hint(list).into())
+}
+
+fn name_of(file: &Path, version: u64) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!("@{version}"));
+    name.into()
+}
+
+/// The numbers that there are, oldest first: `1, 4-7, 9`.
+fn ranges(newest_first: &[Version]) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for number in newest_first.iter().rev().map(|entry| entry.version) {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let one = |(first, last): &(u64, u64)| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
+    };
+    ranges.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// What the file holds now; nothing where there is none. Never waits, as at a FIFO.
+fn current(path: &Path, shown: &Path) -> anyhow::Result<Box<dyn Read>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let kind = |kind: FileType| {
+        let what = match kind {
+            FileType::Directory => "a directory",
+            FileType::Fifo => "a FIFO",
+            FileType::Socket => "a socket",
+            FileType::CharacterDevice | FileType::BlockDevice => "a device",
+            _ => "no regular file",
+        };
+        Failure::at(shown, format!("it is {what} now, and cannot be compared")).hint("name two versions: FILE@A FILE@B")
+    };
+    let found = match rustix::fs::lstat(path) {
+        Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Box::new(io::empty())),
+        Err(errno) => return Err(io::Error::from(errno)).at(shown),
+    };
+    // Nor is a device opened, which could do something.
+    if found != FileType::RegularFile {
+        return Err(kind(found).into());
+    }
+    let file = rustix::fs::openat(CWD, path, flags, Mode::empty())
+        .map_err(io::Error::from)
+        .at(shown)?;
+    match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+        FileType::RegularFile => Ok(Box::new(File::from(file))),
+        other => Err(kind(other).into()),
+    }
 }
 
 #[cfg(test)]

@@ -3,18 +3,19 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::Context;
-
+use super::failure::At;
 use super::output::{Answer, Out, columns, duration};
-use super::project::{Project, connect};
+use super::project::Project;
+use super::reach;
 use crate::control::lossless::printable;
 use crate::control::{Kept, LockStatus, SessionStatus, Status};
 
 pub fn run(dir: &Path, out: &mut Out) -> anyhow::Result<Answer> {
     let project = Project::containing(dir)?;
-    let status = connect(&project.root)
-        .and_then(|client| Ok(client.status()?))
-        .with_context(|| printable(&project.root))?;
+    let status = match (project.daemon()?.status(), project.mount()) {
+        (Err(error), Some(mount)) => return Err(reach::failure(mount, &error).into()),
+        (status, _) => status.at(&project.root)?,
+    };
     if out.json {
         out.document(&status)?;
     } else {

@@ -71,6 +71,10 @@ impl HistorySource for FakeHistory {
         })
     }
 
+    fn paths(&self) -> anyhow::Result<Vec<PathBuf>> {
+        Ok(vec!["a.md".into()])
+    }
+
     fn open_version(&self, _: &Path, version: u64) -> anyhow::Result<Box<dyn Read>> {
         match File::open(self.0.join(format!(".concord/{version}"))) {
             Ok(file) => Ok(Box::new(file)),
@@ -90,6 +94,10 @@ impl Rooms for FakeRooms {
             kept: status().recovered,
             notes: vec!["a note".into()],
         })
+    }
+
+    fn is_coordinated(&self, _: &Path, _: &Path, _: Option<&Path>, file: &Path) -> anyhow::Result<bool> {
+        Ok(file.extension().is_some_and(|extension| extension == "md"))
     }
 
     fn template(&self) -> &str {

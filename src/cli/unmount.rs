@@ -9,12 +9,14 @@ use anyhow::{Context, bail};
 use rustix::mount::UnmountFlags;
 use serde_json::json;
 
-use super::mountinfo::{self, Liveness};
+use super::failure::{At, Failure};
+use super::mountinfo::{ConcordMount, MountTable};
 use super::output::{Answer, Out};
-use super::{project, status};
+use super::reach::{self, Liveness};
+use super::{holders, project, status};
 use crate::control::client::ClientError;
 use crate::control::lossless::printable;
-use crate::control::{JsonPath, beacon::Beacon};
+use crate::control::{JsonPath, RefusedKind, Unmounting, beacon::Beacon};
 
 /// After the daemon said that it has unmounted.
 const GONE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -22,17 +24,26 @@ const GONE_TIME_MAX: Duration = Duration::from_secs(10);
 const GONE_PAUSE: Duration = Duration::from_millis(20);
 
 pub fn run(dir: &Path, force: bool, out: &mut Out) -> anyhow::Result<Answer> {
-    let dir = project::resolve(dir).with_context(|| printable(dir))?;
+    let dir = project::resolve(dir)?;
     let shown = printable(&dir);
-    if mountinfo::mounted_at(&dir)?.is_none() {
-        bail!("{shown}: no concord mount is there");
-    }
+    let table = MountTable::read()?;
+    let Some(mount) = table.at(&dir) else {
+        let failure = Failure::at(&dir, "no concord mount is there");
+        return Err(match table.containing(&dir) {
+            Some(mount) => failure.hint(format!(
+                "name its root: `concord unmount {}`",
+                printable(&mount.mountpoint)
+            )),
+            None => failure,
+        }
+        .into());
+    };
+    // What we are in ourselves could not be unmounted.
+    std::env::set_current_dir("/").context("leaving the working directory")?;
     let cleared = clear_dead(&dir)?;
-    if !cleared {
-        ask(&dir, force).with_context(|| shown.clone())?;
-    }
+    let left = !cleared && ask(&table, mount, force)?;
     if out.json {
-        out.document(&json!({ "unmounted": JsonPath(dir), "was_dead": cleared }))?;
+        out.document(&json!({ "unmounted": JsonPath(dir), "was_dead": cleared, "working_directory_left": left }))?;
     } else if cleared {
         writeln!(
             out,
@@ -40,6 +51,12 @@ pub fn run(dir: &Path, force: bool, out: &mut Out) -> anyhow::Result<Answer> {
         )?;
     } else {
         writeln!(out, "{shown}: unmounted")?;
+        if left {
+            writeln!(
+                out,
+                "this shell is still where the mount was: `cd .` takes it to the plain directory"
+            )?;
+        }
     }
     Ok(Answer::Yes)
 }
@@ -47,8 +64,10 @@ pub fn run(dir: &Path, force: bool, out: &mut Out) -> anyhow::Result<Answer> {
 /// Detaches every dead mount of ours that lies on `dir`; whether there was one.
 pub fn clear_dead(dir: &Path) -> anyhow::Result<bool> {
     let mut cleared = false;
-    while mountinfo::mounted_at(dir)?.is_some() && mountinfo::liveness(dir) == Liveness::Dead {
-        detach(dir).with_context(|| format!("{}: clearing its dead mount failed", printable(dir)))?;
+    while let Some(mount) = MountTable::read()?.at(dir)
+        && matches!(reach::liveness(mount), Liveness::Dead)
+    {
+        detach(dir).context("clearing its dead mount failed").at(dir)?;
         cleared = true;
     }
     Ok(cleared)
@@ -75,8 +94,10 @@ fn detach(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ask(dir: &Path, force: bool) -> anyhow::Result<()> {
-    let client = project::connect(dir)?;
+/// Whether working directories were left in what was the mount: those of who asked.
+fn ask(table: &MountTable, mount: &ConcordMount, force: bool) -> anyhow::Result<bool> {
+    let dir = &mount.mountpoint;
+    let client = reach::connect(table, dir)?;
     let daemon = client.beacon().clone();
     let busy = client.status().map(|status| status.sessions).unwrap_or_default();
     if !busy.is_empty() && !force {
@@ -89,28 +110,65 @@ fn ask(dir: &Path, force: bool) -> anyhow::Result<()> {
             String::from_utf8_lossy(&text)
         );
     }
-    match client.unmount(force) {
+    let how = if force { Unmounting::Force } else { Unmounting::Wait };
+    let mut asked = client.unmount(how);
+    let in_use =
+        |asked: &Result<(), ClientError>| matches!(asked, Err(ClientError::Refused(r)) if r.kind == RefusedKind::Busy);
+    let mut left = false;
+    if in_use(&asked) && !force {
+        // Whoever asks from within asks for this: there is nothing in the mount that anybody else could lose.
+        let found = holders::of(mount.id, dir);
+        left = !found.is_empty() && holders::are_only_who_asks(&found, &holders::ancestors());
+        if left {
+            asked = client.unmount(Unmounting::LeaveDirectories);
+        }
+    }
+    match asked {
         // The daemon may have ended before its answer left it: the mount tells.
         Ok(()) | Err(ClientError::Io { .. }) => {}
-        Err(error) => return Err(error.into()),
+        Err(_) if in_use(&asked) => return Err(in_use_by(mount).into()),
+        Err(error) => return Err(reach::failure(mount, &error).into()),
     }
-    wait_until_gone(dir, &daemon)
+    wait_until_gone(dir, &daemon)?;
+    Ok(left)
+}
+
+fn in_use_by(mount: &ConcordMount) -> Failure {
+    let others = match rustix::process::geteuid().is_root() {
+        true => "",
+        false => " (of your own; root sees all)",
+    };
+    let found = holders::of(mount.id, &mount.mountpoint);
+    let who = match found.is_empty() {
+        true => format!("nobody is seen any more{others}: try again"),
+        false => format!("by {}{others}", holders::named(&found)),
+    };
+    Failure::at(&mount.mountpoint, format!("it is in use, {who}"))
+        .hint("end them or have them cd elsewhere, or use --force, which takes their files away")
 }
 
 /// Gone means: not mounted, and the daemon has let go of the backing tree, so that the next mount finds it free.
 fn wait_until_gone(dir: &Path, daemon: &Beacon) -> anyhow::Result<()> {
     let deadline = Instant::now() + GONE_TIME_MAX;
-    while mountinfo::mounted_at(dir)?.is_some() || !daemon.has_ended() {
+    let is_mounted = || {
+        anyhow::Ok(
+            MountTable::read()?
+                .at(dir)
+                .is_some_and(|mount| mount.daemon == Some(daemon.pid)),
+        )
+    };
+    while is_mounted()? || !daemon.has_ended() {
         if Instant::now() >= deadline {
-            let left = if mountinfo::mounted_at(dir)?.is_some() {
+            let left = if is_mounted()? {
                 "it is still mounted"
             } else {
                 "its daemon still runs"
             };
-            bail!(
-                "{left} (pid {}); see its log, .concord/log, or end it with a signal",
-                daemon.pid
-            );
+            let pid = daemon.pid;
+            let why = format!("{left} (pid {pid})");
+            return Err(Failure::at(dir, why)
+                .hint("see its log, .concord/log, or end it with a signal")
+                .into());
         }
         std::thread::sleep(GONE_PAUSE);
     }

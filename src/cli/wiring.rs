@@ -2,11 +2,9 @@
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use anyhow::Context;
 
 use super::mount::config::Config;
 use super::mount::service::MountedProject;
@@ -22,8 +20,18 @@ pub struct Wiring;
 
 impl Rooms for Wiring {
     fn history(&self, tree: &Path) -> anyhow::Result<Box<dyn HistorySource>> {
-        let history = History::open_at(tree).with_context(|| format!("reading {}/{STORE_DIR}", tree.display()))?;
-        Ok(Box::new(history))
+        Ok(Box::new(History::open_at(tree)?))
+    }
+
+    fn is_coordinated(
+        &self,
+        tree: &Path,
+        mountpoint: &Path,
+        config: Option<&Path>,
+        file: &Path,
+    ) -> anyhow::Result<bool> {
+        let config = Config::open(&RealDisk::open_root(tree)?, mountpoint, config)?;
+        Ok(config.first()?.policy(file).is_some())
     }
 
     fn recover(&self, tree: &Path, config: Option<&Path>) -> anyhow::Result<Recovery> {
@@ -65,6 +73,10 @@ impl HistorySource for History<RealDisk> {
     fn versions(&self, file: &Path) -> anyhow::Result<Vec<Version>> {
         let entries = History::versions(self, file)?;
         Ok(entries.into_iter().map(|entry| version(entry, file)).collect())
+    }
+
+    fn paths(&self) -> anyhow::Result<Vec<PathBuf>> {
+        Ok(History::paths(self)?)
     }
 
     fn open_version(&self, file: &Path, version: u64) -> anyhow::Result<Box<dyn Read>> {

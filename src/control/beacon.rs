@@ -94,6 +94,34 @@ impl Beacon {
         serde_json::from_slice(&text).map_err(|error| BeaconError::Garbage(error.to_string()))
     }
 
+    /// The beacon of the daemon `pid`, which shows the tree at `backing`: found through its own descriptors, past whatever is mounted over that tree.
+    ///
+    /// # Errors
+    /// [`BeaconError::None`] when that process does not run, or is no such daemon; [`BeaconError::Read`] with EACCES when it is another user's.
+    pub fn of_daemon(pid: u32, backing: &Path) -> Result<Self, BeaconError> {
+        let descriptors = PathBuf::from(format!("/proc/{pid}/fd"));
+        let listed = std::fs::read_dir(&descriptors).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => BeaconError::None,
+            _ => BeaconError::Read(error),
+        })?;
+        let names = listed
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut numbers: Vec<u32> = names.collect();
+        // It opens the tree before nearly everything else.
+        numbers.sort_unstable();
+        for number in numbers {
+            let tree = descriptors.join(number.to_string());
+            if std::fs::read_link(&tree).is_ok_and(|leads_to| leads_to == backing)
+                && let Ok(beacon) = Self::read(&tree)
+                && (beacon.pid, beacon.root_fd) == (pid, number)
+            {
+                return Ok(beacon);
+            }
+        }
+        Err(BeaconError::None)
+    }
+
     /// Writes it into the store of the tree that is open as `root`, whole or not at all.
     pub fn write(&self, root: impl AsFd) -> io::Result<()> {
         let store = open_store(root)?;
@@ -113,7 +141,12 @@ impl Beacon {
 
     /// Whether the process that wrote it still runs. One that was killed does not, although it may not have let go of everything yet.
     pub fn is_alive(&self) -> bool {
-        matches!(life(self.pid), Ok(Life { start, state: State::Runs }) if start == self.start)
+        matches!(life(self.pid), Ok(Life { start, state: State::Runs | State::Stopped }) if start == self.start)
+    }
+
+    /// Whether a signal has stopped that process: it answers nobody until it is continued.
+    pub fn is_stopped(&self) -> bool {
+        is_stopped(self.pid)
     }
 
     /// Whether nothing of that process is left: no thread that still holds the descriptors of all.
@@ -171,6 +204,11 @@ fn open_store(root: impl AsFd) -> io::Result<File> {
     Ok(rustix::fs::openat(root, STORE, flags, Mode::empty())?.into())
 }
 
+/// Whether a signal has stopped the process: SIGSTOP, or a debugger.
+pub fn is_stopped(pid: u32) -> bool {
+    life(pid).is_ok_and(|life| life.state == State::Stopped)
+}
+
 /// Of a process.
 #[derive(Debug, PartialEq, Eq)]
 struct Life {
@@ -182,6 +220,8 @@ struct Life {
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Runs,
+    /// By a signal, or a debugger.
+    Stopped,
     /// Its main thread is a zombie, others are not gone.
     Ends,
     /// A zombie, which some inits leave for long.
@@ -204,6 +244,7 @@ fn parse_life(stat: &[u8]) -> Option<Life> {
     let state = match (*fields.first()?, *fields.get(17)?) {
         ("X" | "x", _) | ("Z", "0" | "1") => State::Ended,
         ("Z", _) => State::Ends,
+        ("T" | "t", _) => State::Stopped,
         _ => State::Runs,
     };
     let start = fields.get(19)?.parse().ok()?;

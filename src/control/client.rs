@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::beacon::{Beacon, BeaconError};
 use super::protocol::{self, REPLY_BYTES_MAX, Reply, Request};
-use super::{Kept, Refused, Restored, Status};
+use super::{Kept, Refused, Restored, Status, Unmounting};
 use crate::os::peer;
 
 /// For answers that the daemon has at hand.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
-/// A restore queues like a writer, and copies where the filesystem has no reflinks.
-const RESTORE_TIME_MAX: Duration = Duration::from_secs(600);
+/// How often a daemon that has something long to do is asked whether it is still there.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why the daemon could not be asked, or said no.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,20 @@ pub enum ClientError {
     /// daemon.json is damaged or planted.
     #[error("{0}; unmount and mount again to have it written anew")]
     Beacon(BeaconError),
+    /// It runs, and says nothing.
+    #[error(
+        "its daemon (pid {pid}) does not answer: {why}; {hint}",
+        hint = if *stopped { format!("continue it with `kill -CONT {pid}`") }
+            else { format!("if it stays so, end it with `kill -KILL {pid}`, then `concord recover DIR`") }
+    )]
+    Silent {
+        /// The daemon.
+        pid: u32,
+        /// What was waited for.
+        why: String,
+        /// By a signal.
+        stopped: bool,
+    },
     /// The connection failed.
     #[error("talking to its daemon (pid {pid}) failed: {error}")]
     Io {
@@ -53,12 +67,23 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client {
     beacon: Beacon,
+    /// [`ANSWER_TIME_MAX`].
+    time_max: Duration,
 }
 
 impl Client {
-    /// Finds the daemon of `project`, which may be its mount point or its backing tree.
+    /// Finds the daemon of `project`, which may be its mount point or its backing tree. Not for a mount whose daemon may not answer.
     pub fn connect(project: &Path) -> Result<Self, ClientError> {
-        let beacon = Beacon::read(project).map_err(|error| match error {
+        Self::found(Beacon::read(project))
+    }
+
+    /// The daemon `pid` that shows the tree at `backing`, found without a look at its mount.
+    pub fn of_daemon(pid: u32, backing: &Path) -> Result<Self, ClientError> {
+        Self::found(Beacon::of_daemon(pid, backing))
+    }
+
+    fn found(beacon: Result<Beacon, BeaconError>) -> Result<Self, ClientError> {
+        let beacon = beacon.map_err(|error| match error {
             BeaconError::None => ClientError::NotRunning(error.to_string()),
             BeaconError::Read(error) if error.kind() == io::ErrorKind::PermissionDenied => ClientError::NoAccess(error),
             BeaconError::Read(error) if error.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()) => {
@@ -72,7 +97,10 @@ impl Client {
                 beacon.pid
             )));
         }
-        Ok(Self { beacon })
+        Ok(Self {
+            beacon,
+            time_max: ANSWER_TIME_MAX,
+        })
     }
 
     /// What daemon.json says.
@@ -80,9 +108,18 @@ impl Client {
         &self.beacon
     }
 
+    /// Whether it answers, whatever it says.
+    pub fn ping(&self) -> Result<(), ClientError> {
+        match self.ask_once(Request::Ping) {
+            // One of an earlier version does not know the question.
+            Ok(_) | Err(ClientError::Refused(_) | ClientError::Answer { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// See [`super::Service::status`].
     pub fn status(&self) -> Result<Status, ClientError> {
-        match self.ask(Request::Status, Some(ANSWER_TIME_MAX))? {
+        match self.ask_once(Request::Status)? {
             Reply::Status(status) => Ok(*status),
             other => Err(self.unexpected(other)),
         }
@@ -90,41 +127,68 @@ impl Client {
 
     /// See [`super::Service::recovered`].
     pub fn recovered(&self) -> Result<Vec<Kept>, ClientError> {
-        match self.ask(Request::Recovered, Some(ANSWER_TIME_MAX))? {
+        match self.ask_once(Request::Recovered)? {
             Reply::Recovered(kept) => Ok(kept),
             other => Err(self.unexpected(other)),
         }
     }
 
-    /// See [`super::Service::restore`].
+    /// See [`super::Service::restore`]. It queues like a writer, and copies where the filesystem has no reflinks.
     pub fn restore(&self, file: &Path, version: u64) -> Result<Restored, ClientError> {
-        match self.ask(
-            Request::Restore {
-                file: file.into(),
-                version,
-            },
-            Some(RESTORE_TIME_MAX),
-        )? {
+        let file = file.into();
+        match self.ask_patiently(Request::Restore { file, version })? {
             Reply::Restored(restored) => Ok(restored),
             other => Err(self.unexpected(other)),
         }
     }
 
-    /// See [`super::Service::unmount`]. Waits as long as the daemon does.
-    pub fn unmount(&self, force: bool) -> Result<(), ClientError> {
-        match self.ask(Request::Unmount { force }, None)? {
+    /// See [`super::Service::unmount`]. Waits as long as the daemon does, and answers others meanwhile.
+    pub fn unmount(&self, how: Unmounting) -> Result<(), ClientError> {
+        let request = Request::Unmount {
+            force: how == Unmounting::Force,
+            leave_directories: how == Unmounting::LeaveDirectories,
+        };
+        match self.ask_patiently(request)? {
             Reply::Unmounted => Ok(()),
             other => Err(self.unexpected(other)),
         }
     }
 
-    fn ask(&self, request: Request, time_max: Option<Duration>) -> Result<Reply, ClientError> {
-        let deadline = time_max.map(|time| Instant::now() + time);
+    /// For what the daemon has at hand.
+    fn ask_once(&self, request: Request) -> Result<Reply, ClientError> {
+        let deadline = Instant::now() + self.time_max;
+        let (mut stream, sent) = self.send(request, deadline)?;
+        self.receive(&mut stream, sent, deadline)
+    }
+
+    /// For what may take as long as it likes, while the daemon is there.
+    fn ask_patiently(&self, request: Request) -> Result<Reply, ClientError> {
+        let (mut stream, sent) = self.send(request, Instant::now() + self.time_max)?;
+        if sent.is_ok() {
+            while !protocol::is_readable(&stream, ASK_AGAIN).map_err(|error| self.io(error))? {
+                match self.ping() {
+                    // It may be at its end, and have answered.
+                    Ok(()) | Err(ClientError::NotRunning(_) | ClientError::Io { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        self.receive(&mut stream, sent, Instant::now() + self.time_max)
+    }
+
+    fn send(&self, request: Request, deadline: Instant) -> Result<(UnixStream, io::Result<()>), ClientError> {
         let line = protocol::request_line(request).map_err(|error| self.useless(error))?;
+        if self.beacon.is_stopped() {
+            return Err(self.silent("a signal has stopped it".into()));
+        }
         let mut stream = self.open()?;
+        let sent = protocol::write_line(&mut stream, &line, Some(deadline));
+        Ok((stream, sent))
+    }
+
+    fn receive(&self, stream: &mut UnixStream, sent: io::Result<()>, deadline: Instant) -> Result<Reply, ClientError> {
         // A server that refuses may close before it has read everything: its reply says more than our EPIPE.
-        let sent = protocol::write_line(&mut stream, &line, deadline);
-        let answer = protocol::read_line(&mut stream, REPLY_BYTES_MAX, deadline);
+        let answer = protocol::read_line(stream, REPLY_BYTES_MAX, Some(deadline));
         let answer = match (sent, answer) {
             (_, Ok(answer)) => answer,
             (Err(error), _) | (Ok(()), Err(error)) => return Err(self.io(error)),
@@ -152,9 +216,20 @@ impl Client {
     }
 
     fn io(&self, error: io::Error) -> ClientError {
-        ClientError::Io {
+        match error.kind() {
+            io::ErrorKind::TimedOut => self.silent(format!("it took longer than {} s", self.time_max.as_secs())),
+            _ => ClientError::Io {
+                pid: self.beacon.pid,
+                error,
+            },
+        }
+    }
+
+    fn silent(&self, why: String) -> ClientError {
+        ClientError::Silent {
             pid: self.beacon.pid,
-            error,
+            why,
+            stopped: self.beacon.is_stopped(),
         }
     }
 
@@ -206,8 +281,8 @@ mod tests {
         assert_eq!(client.status().unwrap(), status());
         assert_eq!(client.recovered().unwrap(), status().recovered);
         assert_eq!(client.restore(Path::new("a.md"), 3).unwrap().version, 4);
-        client.unmount(false).unwrap();
-        assert!(!service.unmounts.lock()[0].0);
+        client.unmount(Unmounting::Wait).unwrap();
+        assert_eq!(service.unmounts.lock()[0].0, Unmounting::Wait);
     }
 
     #[test]
@@ -257,6 +332,30 @@ mod tests {
             .unwrap();
         let client = Client::connect(dir.path()).unwrap();
         assert!(matches!(client.status(), Err(ClientError::NotRunning(_))));
+    }
+
+    #[test]
+    fn a_daemon_that_says_nothing_is_not_waited_for_without_end() {
+        let (dir, root) = project();
+        // It takes connections, as a stopped process does.
+        let _listener = beacon::bind(&root).unwrap();
+        Beacon::of_this_process(&root, dir.path())
+            .unwrap()
+            .write(&root)
+            .unwrap();
+        let client = Client {
+            time_max: Duration::from_millis(50),
+            ..Client::connect(dir.path()).unwrap()
+        };
+        let asked = [client.ping(), client.status().map(drop), client.recovered().map(drop)];
+        for error in asked.map(Result::unwrap_err) {
+            assert!(matches!(error, ClientError::Silent { stopped: false, .. }), "{error}");
+            let said = error.to_string();
+            assert!(
+                said.contains("does not answer") && said.contains("kill -KILL"),
+                "{said}"
+            );
+        }
     }
 
     #[test]

@@ -38,15 +38,25 @@ pub trait Service: Send + Sync {
     /// `file` is relative to the project.
     fn restore(&self, file: &Path, version: u64, peer: Peer) -> Result<Restored, Refused>;
 
-    /// Unmounts. Without `force` it waits until the open sessions have ended; with it they are discarded into
-    /// `recovered/`. `force` while another call waits ends that wait.
-    fn unmount(&self, force: bool, peer: Peer) -> Result<(), Refused>;
+    /// Unmounts. [`Unmounting::Force`] while another call waits ends that wait.
+    fn unmount(&self, how: Unmounting, peer: Peer) -> Result<(), Refused>;
 
     /// What is kept under `.concord/recovered/`, newest first.
     fn recovered(&self) -> Vec<Kept>;
 
     /// How long a stop by signal waits for open sessions.
     fn grace(&self) -> Duration;
+}
+
+/// How to unmount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmounting {
+    /// When the open sessions have ended; not while anybody works in the mount.
+    Wait,
+    /// The same, but working directories in the mount are left in what is detached then. Not while a file is open.
+    LeaveDirectories,
+    /// Now: open sessions are discarded into `recovered/`.
+    Force,
 }
 
 /// A restore that was published.

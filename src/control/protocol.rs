@@ -19,6 +19,8 @@ pub const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Request {
+    /// Whether anybody is there.
+    Ping,
     /// See [`super::Service::status`].
     Status,
     /// See [`super::Service::recovered`].
@@ -34,6 +36,9 @@ pub enum Request {
     Unmount {
         /// Discard the open sessions.
         force: bool,
+        /// Take the mount away although programs have working directories in it, if they have nothing open there.
+        #[serde(default)]
+        leave_directories: bool,
     },
 }
 
@@ -41,6 +46,8 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
+    /// To `ping`.
+    Pong,
     /// To `status`.
     Status(Box<Status>),
     /// To `recovered`.
@@ -130,6 +137,17 @@ fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, LineError> {
 impl From<LineError> for Refused {
     fn from(error: LineError) -> Self {
         Refused::new(RefusedKind::BadRequest, error.to_string())
+    }
+}
+
+/// Whether an answer, or the end, has come within `time_max`.
+pub fn is_readable(stream: &UnixStream, time_max: Duration) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let time_max = Timespec::try_from(time_max).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&time_max)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::protocol::{self, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request};
-use super::{Peer, Refused, RefusedKind, Service};
+use super::{Peer, Refused, RefusedKind, Service, Unmounting};
 use crate::os::peer;
 
 /// Connections served at once; the next one is told that the daemon is busy.
@@ -134,11 +134,20 @@ fn answer(stream: &mut UnixStream, service: &dyn Service, limits: Limits) -> Res
     let line = protocol::read_line(stream, REQUEST_BYTES_MAX, Some(deadline))
         .map_err(|error| Refused::new(RefusedKind::BadRequest, format!("no request came: {error}")))?;
     Ok(match protocol::parse_request(&line)? {
+        Request::Ping => Reply::Pong,
         Request::Status => Reply::Status(Box::new(service.status())),
         Request::Recovered => Reply::Recovered(service.recovered()),
         Request::Restore { file, version } => Reply::Restored(service.restore(file.as_ref(), version, peer)?),
-        Request::Unmount { force } => {
-            service.unmount(force, peer)?;
+        Request::Unmount {
+            force,
+            leave_directories,
+        } => {
+            let how = match (force, leave_directories) {
+                (true, _) => Unmounting::Force,
+                (false, true) => Unmounting::LeaveDirectories,
+                (false, false) => Unmounting::Wait,
+            };
+            service.unmount(how, peer)?;
             Reply::Unmounted
         }
     })
@@ -329,7 +338,7 @@ mod tests {
             pid: std::process::id(),
             uid: rustix::process::geteuid().as_raw(),
         };
-        assert_eq!(*service.unmounts.lock(), [(true, peer)]);
+        assert_eq!(*service.unmounts.lock(), [(Unmounting::Force, peer)]);
     }
 
     #[test]
@@ -348,7 +357,7 @@ mod tests {
             fn restore(&self, _: &Path, _: u64, _: Peer) -> Result<Restored, Refused> {
                 Err(Refused::new(RefusedKind::Failed, "no"))
             }
-            fn unmount(&self, _: bool, _: Peer) -> Result<(), Refused> {
+            fn unmount(&self, _: Unmounting, _: Peer) -> Result<(), Refused> {
                 Ok(())
             }
             fn recovered(&self) -> Vec<Kept> {

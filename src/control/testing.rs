@@ -10,7 +10,7 @@ use super::*;
 /// Answers with [`status`], restores versions up to 9, and writes down what it was told to unmount.
 #[derive(Default)]
 pub struct FakeService {
-    pub unmounts: Mutex<Vec<(bool, Peer)>>,
+    pub unmounts: Mutex<Vec<(Unmounting, Peer)>>,
 }
 
 impl Service for FakeService {
@@ -33,8 +33,8 @@ impl Service for FakeService {
         })
     }
 
-    fn unmount(&self, force: bool, peer: Peer) -> Result<(), Refused> {
-        self.unmounts.lock().push((force, peer));
+    fn unmount(&self, how: Unmounting, peer: Peer) -> Result<(), Refused> {
+        self.unmounts.lock().push((how, peer));
         Ok(())
     }
 

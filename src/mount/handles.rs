@@ -61,6 +61,11 @@ impl Handles {
         }
     }
 
+    /// Whether any file is open, or mapped.
+    pub fn is_empty(&self) -> bool {
+        self.table.read().is_empty()
+    }
+
     /// All handles that append.
     pub fn appenders(&self) -> Vec<Arc<Appender>> {
         let appender = |handle: &Handle| match handle {

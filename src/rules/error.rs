@@ -68,10 +68,20 @@ impl fmt::Display for Remedy {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// The text is not TOML.
-    #[error("this is not valid TOML: {what}")]
+    #[error("this is not valid TOML{}: {what}{}", of(key), then(remedy))]
     Syntax {
+        /// The key of that line, as written.
+        key: Option<String>,
         /// The parser's words, which quote nothing of the text.
         what: String,
+        /// What would be right; empty where only the parser's words help.
+        remedy: &'static str,
+    },
+    /// A key, or a table, that is there already.
+    #[error("`{}` is set a second time here; leave one of the two", key.escape_debug())]
+    Duplicate {
+        /// As written.
+        key: String,
     },
     /// A key that means nothing there.
     #[error("unknown key `{}` {place}; {remedy}", key.escape_debug())]
@@ -94,7 +104,9 @@ pub enum Problem {
         expected: &'static str,
     },
     /// A string that is not a duration, or one that is out of range.
-    #[error("`{key} = {value:?}` is not a usable duration: {why}; write for example \"5s\", \"250ms\" or \"5min\"")]
+    #[error(
+        "`{key} = {value:?}` is not a usable duration: {why}; write a number and a unit (ms, s, min, h, days), for example {example}"
+    )]
     Duration {
         /// The key.
         key: &'static str,
@@ -102,9 +114,11 @@ pub enum Problem {
         value: String,
         /// Why not.
         why: String,
+        /// What is usual for that key, in quotes.
+        example: &'static str,
     },
     /// A string that is not a size.
-    #[error("`{key} = {value:?}` is not a size: {why}; write for example \"64MiB\", \"1GB\" or a number of bytes")]
+    #[error("`{key} = {value:?}` is not a size: {why}; write {instead}")]
     Size {
         /// The key.
         key: &'static str,
@@ -112,6 +126,8 @@ pub enum Problem {
         value: String,
         /// Why not.
         why: &'static str,
+        /// What would be right.
+        instead: String,
     },
     /// A number that the key does not take.
     #[error("`{key} = {value}` is out of range; it takes a whole number from 0 to {max}")]
@@ -150,6 +166,18 @@ pub enum Problem {
         /// The compiler's words.
         why: String,
     },
+}
+
+fn of(key: &Option<String>) -> String {
+    key.as_ref()
+        .map_or(String::new(), |key| format!(", at `{}`", key.escape_debug()))
+}
+
+fn then(remedy: &str) -> String {
+    match remedy {
+        "" => String::new(),
+        remedy => format!("; {remedy}"),
+    }
 }
 
 /// A problem at a place in the text, before line and column are counted.

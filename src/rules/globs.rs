@@ -32,6 +32,14 @@ fn check_components(glob: &str) -> Result<(), String> {
     if glob.is_empty() {
         return Err("it is empty; every file is \"**\"".to_owned());
     }
+    if let Some(rest) = glob.strip_prefix('!') {
+        return Err(format!(
+            "a ! excludes nothing here; put {rest:?} into a [[rule]] with coordinate = false, below this one (a name that begins with ! is '\\!...')"
+        ));
+    }
+    if glob.starts_with("~/") {
+        return Err("paths are relative to the project's root, and ~ is no home there; leave it out".to_owned());
+    }
     if let Some(dir) = glob.strip_suffix('/') {
         return Err(format!(
             "rules are for files, not directories; all files below it are {:?}",

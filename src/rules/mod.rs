@@ -21,6 +21,7 @@ use toml::Spanned;
 
 use error::Fault;
 pub use error::{ConfigError, Place, Problem, Remedy};
+pub use values::distance;
 use written::{Number, Size, Written, WrittenSettings};
 
 /// The configuration's name in the project's root.

@@ -21,16 +21,33 @@ const UNITS: [(&str, u64); 9] = [
 
 /// "5s", "250ms", "1h 30min": what humantime takes, up to [`DURATION_MAX`].
 pub(super) fn duration(key: &'static str, value: &str) -> Result<Duration, Problem> {
-    let bad = |why: String| Problem::Duration {
+    let parsed = humantime::parse_duration(value).map_err(|error| {
+        let why = match error {
+            humantime::DurationError::Empty => "it is empty".to_owned(),
+            humantime::DurationError::NumberExpected(0) => "it does not begin with a number".to_owned(),
+            humantime::DurationError::UnknownUnit { unit, .. } if unit.is_empty() => "it has no unit".to_owned(),
+            humantime::DurationError::UnknownUnit { unit, .. } => format!("{unit:?} is no unit"),
+            other => other.to_string(),
+        };
+        not_a_duration(key, value, why)
+    })?;
+    if parsed > DURATION_MAX {
+        Err(not_a_duration(key, value, "it is longer than 100 years".to_owned()))
+    } else {
+        Ok(parsed)
+    }
+}
+
+fn not_a_duration(key: &'static str, value: &str, why: String) -> Problem {
+    Problem::Duration {
         key,
         value: value.to_owned(),
         why,
-    };
-    let parsed = humantime::parse_duration(value).map_err(|e| bad(e.to_string()))?;
-    if parsed > DURATION_MAX {
-        Err(bad("it is longer than 100 years".to_owned()))
-    } else {
-        Ok(parsed)
+        example: match key {
+            "max_age" => "\"30days\" or \"12h\"",
+            "lease_max" => "\"5min\" or \"90s\"",
+            _ => "\"5s\" or \"250ms\"",
+        },
     }
 }
 
@@ -38,11 +55,7 @@ pub(super) fn duration(key: &'static str, value: &str) -> Result<Duration, Probl
 pub(super) fn duration_above_zero(key: &'static str, value: &str) -> Result<Duration, Problem> {
     let parsed = duration(key, value)?;
     if parsed.is_zero() {
-        return Err(Problem::Duration {
-            key,
-            value: value.to_owned(),
-            why: "it must be longer than zero".to_owned(),
-        });
+        return Err(not_a_duration(key, value, "it must be longer than zero".to_owned()));
     }
     Ok(parsed)
 }
@@ -58,21 +71,75 @@ pub(super) fn unknown_word(key: &'static str, word: &str, known: &'static [&'sta
 
 /// "64MiB" (1024), "1GB" (1000): a whole number and a unit, in either case; in bytes.
 pub(super) fn size(key: &'static str, value: &str) -> Result<u64, Problem> {
-    let bad = |why| Problem::Size {
+    let bad = |why, instead| Problem::Size {
         key,
         value: value.to_owned(),
         why,
+        instead,
+    };
+    let any = || {
+        let units = "KB, MB, GB, TB (of 1000) or KiB, MiB, GiB, TiB (of 1024)";
+        format!("a whole number and a unit, {units}, for example \"64MiB\"; or a number of bytes without quotes")
     };
     let digits = value.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = value.split_at(digits);
     if number.is_empty() {
-        return Err(bad("it does not start with a whole number"));
+        return Err(bad("it does not begin with a number", any()));
     }
     let unit = unit.trim_start().to_ascii_lowercase();
-    let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
-    let factor = factor.ok_or_else(|| bad("its unit is none of B, KB, MB, GB, TB, KiB, MiB, GiB, TiB"))?;
+    let Some(factor) = factor(&unit) else {
+        return Err(match unit.as_str() {
+            "" => bad(
+                "it has no unit",
+                format!("{key} = {number}, without quotes, for bytes, or for example \"{number}MiB\""),
+            ),
+            "k" | "m" | "g" | "t" => {
+                let unit = unit.to_ascii_uppercase();
+                bad(
+                    "its unit is not told",
+                    format!("\"{number}{unit}iB\" (of 1024) or \"{number}{unit}B\" (of 1000)"),
+                )
+            }
+            _ => match in_a_smaller_unit(number, &unit) {
+                Some(instead) => bad("its number is no whole one", format!("\"{instead}\"")),
+                None => bad("it is no whole number with a unit", any()),
+            },
+        });
+    };
     let number = number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor));
-    number.ok_or_else(|| bad("it is more than 2^64 bytes"))
+    number.ok_or_else(|| {
+        bad(
+            "it is more than 2^64 bytes",
+            "less, or leave the key out for no limit".to_owned(),
+        )
+    })
+}
+
+fn factor(unit: &str) -> Option<u64> {
+    UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor)
+}
+
+/// "1.5gb" as "1500MB": with the largest unit in which it is a whole number. `rest` is what follows the digits before the point.
+fn in_a_smaller_unit(whole: &str, rest: &str) -> Option<String> {
+    let fraction = rest.strip_prefix(['.', ','])?;
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    let (fraction, unit) = fraction.split_at(digits);
+    let unit = unit.trim_start();
+    let scale = 10u128.checked_pow(u32::try_from(digits).ok()?)?;
+    let number = whole
+        .parse::<u128>()
+        .ok()?
+        .checked_mul(scale)?
+        .checked_add(fraction.parse().ok()?)?;
+    let bytes = number.checked_mul(factor(unit)?.into())? / scale;
+    let binary = unit.ends_with("ib");
+    let fits = |(name, factor): &&(&str, u64)| name.ends_with("ib") == binary && bytes.is_multiple_of((*factor).into());
+    let (name, factor) = UNITS.iter().rev().find(fits).or(UNITS.first())?;
+    let name = match name.strip_suffix("ib") {
+        Some(first) => format!("{}iB", first.to_ascii_uppercase()),
+        None => name.to_ascii_uppercase(),
+    };
+    Some(format!("{}{name}", bytes / u128::from(*factor)))
 }
 
 /// What to say about a word that is not among `known`.
@@ -86,7 +153,7 @@ pub(super) fn remedy(word: &str, known: &'static [&'static str]) -> Remedy {
 }
 
 /// Edits between two words (Levenshtein), case ignored; a long `a` is cut, as it is far from any key anyway.
-fn distance(a: &str, b: &str) -> usize {
+pub fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, ca) in a.chars().take(64).enumerate() {
@@ -152,6 +219,27 @@ mod tests {
             "１MB",
         ] {
             assert!(size("max_bytes", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_is_nearly_right_is_told_with_what_would_be() {
+        let said = |text: &str| size("max_bytes", text).unwrap_err().to_string();
+        for (text, right) in [
+            ("1.5GB", "write \"1500MB\""),
+            ("0,5 MiB", "write \"512KiB\""),
+            ("1.25kb", "write \"1250B\""),
+            ("1.1KiB", "write \"1126B\""),
+            ("64M", "write \"64MiB\" (of 1024) or \"64MB\" (of 1000)"),
+            (
+                "64",
+                "write max_bytes = 64, without quotes, for bytes, or for example \"64MiB\"",
+            ),
+            ("lots", "write a whole number and a unit"),
+            ("1.x", "write a whole number and a unit"),
+            ("1_000KB", "write a whole number and a unit"),
+        ] {
+            assert!(said(text).contains(right), "{text}: {}", said(text));
         }
     }
 

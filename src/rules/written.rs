@@ -86,15 +86,8 @@ pub(super) enum Size {
 impl Written {
     /// Of several mistakes, the first in the order of the file is reported.
     pub(super) fn parse(text: &str) -> Result<Written, Fault> {
-        let table = DeTable::parse(text).map_err(|e| {
-            // The parser gives no place to what is wrong with the text as a whole.
-            Fault::new(
-                e.span().unwrap_or(0..0),
-                Problem::Syntax {
-                    what: e.message().to_owned(),
-                },
-            )
-        })?;
+        // The parser gives no place to what is wrong with the text as a whole.
+        let table = DeTable::parse(text).map_err(|e| syntax(text, e.span().unwrap_or(0..0), e.message()))?;
         let mut written = Written::default();
         for (key, value) in in_file_order(table.get_ref()) {
             match key.get_ref().as_ref() {
@@ -110,7 +103,7 @@ impl Written {
 }
 
 fn rules(value: &Spanned<DeValue<'_>>) -> Result<Vec<WrittenRule>, Fault> {
-    const EXPECTED: &str = "tables, each below a line [[rule]]";
+    const EXPECTED: &str = "tables, each below a line [[rule]], with two brackets";
     let array = value
         .get_ref()
         .as_array()
@@ -159,6 +152,51 @@ impl WrittenSettings {
         }
         Ok(true)
     }
+}
+
+/// What the parser has found, said for those who do not know TOML.
+fn syntax(text: &str, span: Range<usize>, what: &str) -> Fault {
+    let at = span.start.min(text.len());
+    let line = text.as_bytes()[..at]
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .map_or(0, |i| i + 1);
+    let line = text[line..].lines().next().unwrap_or_default();
+    let key = line.split_once('=').map(|(key, _)| key.trim().trim_matches('"'));
+    let key = key.filter(|key| !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)));
+    if what.starts_with("duplicate key") {
+        let written = text.get(span.clone()).unwrap_or_default();
+        let key = key.unwrap_or(written).to_owned();
+        return Fault::new(span, Problem::Duplicate { key });
+    }
+    let empty = line.split_once('=').is_some_and(|(_, value)| value.trim().is_empty());
+    let says = |words: &[&str]| words.iter().any(|word| what.contains(word));
+    let remedy = if says(&["must be quoted", "invalid boolean", "invalid float"]) {
+        match empty {
+            true => "write a value behind the =",
+            false => "a value that is a word stands in quotes, like \"5s\"; only numbers, true and false do not",
+        }
+    } else if says(&["key with no value"]) {
+        "a line is key = value, or [[rule]], or begins with #"
+    } else if says(&["unclosed array table", "unclosed table"]) {
+        "a rule begins with the line [[rule]]"
+    } else if says(&["invalid basic string", "invalid literal string"]) {
+        "close the quotes on the same line"
+    } else if says(&["escape"]) {
+        "between \" a backslash is \\\\; between ' it is itself"
+    } else if says(&["unexpected key or value"]) {
+        "each key has a line of its own"
+    } else {
+        ""
+    };
+    Fault::new(
+        span,
+        Problem::Syntax {
+            key: key.map(str::to_owned),
+            what: what.to_owned(),
+            remedy,
+        },
+    )
 }
 
 const DURATION: &str = "a string such as \"5s\"";

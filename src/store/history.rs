@@ -125,9 +125,10 @@ impl<D: Disk> History<D> {
     /// The history of the project whose backing root is `root`.
     ///
     /// # Errors
-    /// ENOENT when there is no `.concord/` there; EACCES for others than its owner.
+    /// ENOENT when there is no `.concord/` there; EACCES for others than its owner; [`super::StoreError::NewerFormat`].
     pub fn open(disk: D, root: D::Dir) -> io::Result<History<D>> {
         let store = disk.open_dir(&root, OsStr::new(STORE_DIR))?;
+        super::layout::refuse_newer(&disk, &store).map_err(io::Error::other)?;
         let files = disk.open_dir(&store, OsStr::new("history"))?;
         let recovered = disk.open_dir(&store, OsStr::new("recovered"))?;
         let images = if_there(disk.open_dir(&store, OsStr::new("images")))?;

@@ -124,6 +124,14 @@ fn check_format<D: Disk>(disk: &D, home: &D::Dir) -> Result<bool, StoreError> {
     }
 }
 
+/// For those who only read: what a later concordfs wrote may mean something else.
+pub(super) fn refuse_newer<D: Disk>(disk: &D, home: &D::Dir) -> Result<(), StoreError> {
+    match check_format(disk, home) {
+        Err(error @ StoreError::NewerFormat { .. }) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// On disk before anything else is put into the store.
 fn write_format<D: Disk>(disk: &D, home: &D::Dir, root: &D::Dir) -> io::Result<()> {
     let part = OsStr::new("format.part");

@@ -6,11 +6,12 @@ mod machine;
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::Context;
 use serde::Serialize;
 
+use super::mountinfo::MountTable;
 use super::output::{Answer, Out};
-use super::project::{self, Project};
+use super::project::{self, Project, STORE};
+use super::rooms::Rooms;
 use crate::control::JsonPath;
 use crate::control::lossless::printable;
 
@@ -74,13 +75,22 @@ impl Finding {
 struct Document<'a> {
     directory: JsonPath,
     usable: bool,
+    /// The mount of ours that it lies in.
+    mounted_at: Option<JsonPath>,
     findings: &'a [Finding],
 }
 
-pub fn run(dir: &Path, out: &mut Out) -> anyhow::Result<Answer> {
-    let dir = project::resolve(dir).with_context(|| printable(dir))?;
+pub fn run(dir: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
+    let dir = project::resolve(dir)?;
+    let table = MountTable::read()?;
+    let mounted = table.containing(&dir).map(|mount| mount.mountpoint.clone());
+    if let Some(mountpoint) = &mounted {
+        project::usable(mountpoint)?;
+    }
+    let tree = tree(&dir);
     let mut findings = machine::look();
-    findings.extend(directory::look(&tree(&dir)));
+    findings.extend(directory::look(&tree));
+    findings.extend(store(&tree, rooms));
     let usable = !findings
         .iter()
         .any(|finding| finding.essential && finding.state == State::No);
@@ -88,10 +98,11 @@ pub fn run(dir: &Path, out: &mut Out) -> anyhow::Result<Answer> {
         out.document(&Document {
             directory: dir.into(),
             usable,
+            mounted_at: mounted.map(JsonPath),
             findings: &findings,
         })?;
     } else {
-        print(out, &dir, &findings, usable)?;
+        print(out, &dir, &findings, verdict(usable, mounted.as_deref(), &dir))?;
     }
     Ok(if usable { Answer::Yes } else { Answer::No })
 }
@@ -99,12 +110,42 @@ pub fn run(dir: &Path, out: &mut Out) -> anyhow::Result<Answer> {
 /// What is under a mount of ours counts, not the mount.
 fn tree(dir: &Path) -> std::path::PathBuf {
     match Project::containing(dir) {
-        Ok(project) if project.root == dir => project.tree(),
+        Ok(project) if project.mount().is_some() => match (project.tree(), dir.strip_prefix(&project.root)) {
+            (Ok(tree), Ok(below)) => tree.join(below),
+            _ => dir.to_path_buf(),
+        },
         _ => dir.to_path_buf(),
     }
 }
 
-fn print(out: &mut impl Write, dir: &Path, findings: &[Finding], usable: bool) -> io::Result<()> {
+/// Whether this version can read what an earlier mount has left there.
+fn store(tree: &Path, rooms: &dyn Rooms) -> Option<Finding> {
+    tree.join(STORE).symlink_metadata().ok()?;
+    let name = "store";
+    Some(match rooms.history(tree) {
+        Ok(_) => Finding::has(name, format!("{STORE}, from an earlier mount, can be read")),
+        Err(error) => match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::PermissionDenied) => Finding::unknown(name, format!("{STORE} is another user's")),
+            // Begun and not finished.
+            Some(io::ErrorKind::NotFound) => return None,
+            _ => {
+                let remedy = "install the concordfs that made it, or a later one";
+                Finding::lacks(name, error.to_string(), "nothing is mounted over it", remedy).essential(true)
+            }
+        },
+    })
+}
+
+fn verdict(usable: bool, mounted: Option<&Path>, dir: &Path) -> String {
+    match (mounted, usable) {
+        (Some(at), _) if at == dir => "is mounted; `concord status` says more".to_owned(),
+        (Some(at), _) => format!("lies in the mount at {}, and needs none of its own", printable(at)),
+        (None, true) => "can be mounted".to_owned(),
+        (None, false) => "cannot be mounted until what is MISSING is there".to_owned(),
+    }
+}
+
+fn print(out: &mut impl Write, dir: &Path, findings: &[Finding], verdict: String) -> io::Result<()> {
     for finding in findings {
         let state = match (finding.state, finding.essential) {
             (State::Yes, _) => "yes",
@@ -119,18 +160,13 @@ fn print(out: &mut impl Write, dir: &Path, findings: &[Finding], usable: bool) -
             }
         }
     }
-    let verdict = if usable {
-        "can be mounted"
-    } else {
-        "cannot be mounted until what is MISSING is there"
-    };
     writeln!(out, "{}: {verdict}", printable(dir))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::testing::said;
+    use crate::cli::testing::{FakeRooms, said};
 
     #[test]
     fn each_lack_says_what_it_costs_and_what_to_do() {
@@ -141,7 +177,13 @@ mod tests {
             Finding::lacks("fuse", "none", "everything", "").essential(true),
             Finding::unknown("resend", "not tried"),
         ];
-        print(&mut text, Path::new("/p"), &findings, false).unwrap();
+        print(
+            &mut text,
+            Path::new("/p"),
+            &findings,
+            verdict(false, None, Path::new("/p")),
+        )
+        .unwrap();
         assert_eq!(
             String::from_utf8(text).unwrap(),
             "xattrs            yes      user.* can be set\n\
@@ -158,7 +200,7 @@ mod tests {
     #[test]
     fn every_look_leaves_nothing_behind_and_has_an_answer_for_everything() {
         let dir = tempfile::tempdir().unwrap();
-        let (answer, text) = said(true, |out| run(dir.path(), out));
+        let (answer, text) = said(true, |out| run(dir.path(), &FakeRooms::new(), out));
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["usable"].as_bool(), Some(answer.unwrap() == Answer::Yes));
         let names: Vec<_> = json["findings"]
@@ -186,7 +228,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_is_a_no() {
         let dir = tempfile::tempdir().unwrap();
-        let (answer, text) = said(false, |out| run(&dir.path().join("none"), out));
+        let (answer, text) = said(false, |out| run(&dir.path().join("none"), &FakeRooms::new(), out));
         assert_eq!(answer.unwrap(), Answer::No);
         assert!(text.contains("MISSING"), "{text}");
     }

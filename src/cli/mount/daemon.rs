@@ -16,7 +16,7 @@ use crate::cli::project::STORE;
 use crate::cli::rooms::{Daemon, MountOrder, Rooms};
 use crate::control::beacon::{self, Beacon};
 use crate::control::lossless::printable;
-use crate::control::{Peer, Service, server};
+use crate::control::{Peer, Service, Unmounting, server};
 
 /// Relative to the store.
 const LOG: &str = "log";
@@ -51,6 +51,9 @@ pub fn run(
         env_logger::Env::default().default_filter_or("info,fuser::session=error,fuser::mnt=warn"),
     )
     .format(|line, record| {
+        if is_expected(record.target(), &record.args().to_string()) {
+            return Ok(());
+        }
         // Names of files and programs are in it, and may hold anything.
         let message = printable(record.args().to_string());
         let (time, level, target) = (line.timestamp(), record.level(), record.target());
@@ -58,6 +61,11 @@ pub fn run(
     })
     .try_init();
     live(order, stay, rooms, |service| obey(signals, service, stay), ready)
+}
+
+/// fuser calls an answer an error that nobody waits for any more: ENOENT, after a signal has ended an open that waited.
+fn is_expected(target: &str, message: &str) -> bool {
+    target == "fuser::reply" && message.ends_with("(os error 2)")
 }
 
 /// The life itself, without what concerns the whole process. `attend` starts to follow the signals.
@@ -84,7 +92,7 @@ fn live(
     let server = match started {
         Ok(server) => server,
         Err(error) => {
-            if let Err(refused) = service.unmount(true, this_process()) {
+            if let Err(refused) = service.unmount(Unmounting::Force, this_process()) {
                 log::error!("unmounting after a failed start: {refused}");
             }
             end(&root, &*daemon)?;
@@ -153,7 +161,7 @@ fn stop(service: &Arc<dyn Service>, grace: Duration) {
     if !grace.is_zero() {
         let service = service.clone();
         let patient = std::thread::Builder::new().name("stop-patient".into()).spawn(move || {
-            let _ = done.send(service.unmount(false, this_process()));
+            let _ = done.send(service.unmount(Unmounting::Wait, this_process()));
         });
         match (patient, ended.recv_timeout(grace)) {
             (Ok(_), Ok(Ok(()))) => return,
@@ -163,7 +171,7 @@ fn stop(service: &Arc<dyn Service>, grace: Duration) {
             (Ok(_), Err(RecvTimeoutError::Disconnected)) => log::error!("unmounting: its thread has died"),
         }
     }
-    if let Err(refused) = service.unmount(true, this_process()) {
+    if let Err(refused) = service.unmount(Unmounting::Force, this_process()) {
         log::error!("unmounting: {refused}");
     }
 }
@@ -226,7 +234,8 @@ mod tests {
                 bytes: 0,
             })
         }
-        fn unmount(&self, force: bool, _: Peer) -> Result<(), Refused> {
+        fn unmount(&self, how: Unmounting, _: Peer) -> Result<(), Refused> {
+            let force = how == Unmounting::Force;
             let mut ended = self.session_ended.lock();
             *ended |= force;
             self.changed.notify_all();
@@ -266,6 +275,9 @@ mod tests {
         fn recover(&self, _: &Path, _: Option<&Path>) -> anyhow::Result<Recovery> {
             Ok(Recovery::default())
         }
+        fn is_coordinated(&self, _: &Path, _: &Path, _: Option<&Path>, _: &Path) -> anyhow::Result<bool> {
+            Ok(false)
+        }
         fn template(&self) -> &str {
             ""
         }
@@ -292,6 +304,21 @@ mod tests {
     }
 
     #[test]
+    fn only_an_answer_that_nobody_waits_for_is_expected() {
+        let gone = io::Error::from(rustix::io::Errno::NOENT);
+        let other = io::Error::from(rustix::io::Errno::INVAL);
+        assert!(is_expected(
+            "fuser::reply",
+            &format!("Failed to send FUSE reply: {gone}")
+        ));
+        assert!(!is_expected(
+            "fuser::reply",
+            &format!("Failed to send FUSE reply: {other}")
+        ));
+        assert!(!is_expected("concordfs::store", &format!("a.md: {gone}")));
+    }
+
+    #[test]
     fn when_it_is_ready_clients_reach_it_and_when_it_ends_nothing_is_left() {
         let (dir, order) = project();
         let fake = Arc::new(Fake::default());
@@ -300,7 +327,7 @@ mod tests {
         run(order, Stay::Foreground, &FakeMount(fake.clone()), || {
             let client = Client::connect(&path).unwrap();
             assert_eq!(client.status().unwrap(), status());
-            asked = Some(std::thread::spawn(move || client.unmount(true).unwrap()));
+            asked = Some(std::thread::spawn(move || client.unmount(Unmounting::Force).unwrap()));
             Ok(())
         })
         .unwrap();

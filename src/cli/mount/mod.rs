@@ -2,6 +2,7 @@
 
 pub mod config;
 mod daemon;
+pub mod overlap;
 pub mod service;
 mod spawn;
 
@@ -11,14 +12,15 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use serde_json::json;
 
-use super::mountinfo::{self, Liveness};
+use super::failure::{At, Failure};
+use super::mountinfo::MountTable;
 use super::output::{Answer, Out};
 use super::project;
+use super::reach::{self, Liveness};
 use super::rooms::{MountOrder, Rooms};
 use crate::control::JsonPath;
 use crate::control::lossless::printable;
@@ -96,8 +98,9 @@ fn order(mount: &Mount) -> anyhow::Result<MountOrder> {
         None => mountpoint.clone(),
     };
     fuse_is_there()?;
+    overlap::check(&mountpoint, &backing)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(CWD, &backing, flags, Mode::empty()).with_context(|| printable(&backing))?;
+    let root = rustix::fs::openat(CWD, &backing, flags, Mode::empty()).at(&backing)?;
     let config = mount.config.as_deref().map(readable).transpose()?;
     Ok(MountOrder {
         root: Arc::new(root),
@@ -110,41 +113,64 @@ fn order(mount: &Mount) -> anyhow::Result<MountOrder> {
 
 /// `dir` without links, if it is a directory that we may use and that is not a mount of ours.
 fn checked(dir: &Path) -> anyhow::Result<PathBuf> {
-    let shown = printable(dir);
-    let dir = project::resolve(dir).with_context(|| shown.clone())?;
-    if mountinfo::mounted_at(&dir)?.is_some() {
-        match mountinfo::liveness(&dir) {
-            Liveness::Live => bail!("{shown}: it is already a concord mount; see `concord status {shown}`"),
-            Liveness::Dead => bail!("{shown}: a dead mount is there; clear it with `concord recover {shown}`"),
+    let asked = dir;
+    let dir = project::resolve(dir)?;
+    if let Some(mount) = MountTable::read()?.at(&dir) {
+        let status = format!("see `concord status {}`", printable(&dir));
+        return Err(match reach::liveness(mount) {
+            Liveness::Live => Failure::at(asked, "it is already a concord mount").hint(status),
+            Liveness::Dead => reach::dead(&dir),
+            Liveness::Silent(failure) => failure,
         }
+        .into());
     }
+    project::usable(&dir)?;
     match std::fs::metadata(&dir) {
         Ok(meta) if meta.is_dir() => {}
-        Ok(_) => bail!("{shown}: it is not a directory"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => bail!("{shown}: there is no such directory"),
-        Err(error) => return Err(error).context(shown),
+        Ok(_) => {
+            return Err(Failure::at(asked, "it is not a directory")
+                .hint("name a project's directory")
+                .into());
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Failure::at(asked, "there is no such directory").into());
+        }
+        Err(error) => return Err(error).at(asked),
     }
     let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-    rustix::fs::accessat(CWD, &dir, all, AtFlags::EACCESS)
-        .with_context(|| format!("{shown}: you need to be able to read, write and search it"))?;
+    rustix::fs::accessat(CWD, &dir, all, AtFlags::EACCESS).map_err(|errno| {
+        let why = format!("you need to be able to read, write and search it: {errno}");
+        Failure::at(asked, why).hint("mount it as its owner, or as root")
+    })?;
     Ok(dir)
 }
 
-fn fuse_is_there() -> anyhow::Result<()> {
+fn fuse_is_there() -> Result<(), Failure> {
     if proc::own_pid().is_none() {
-        bail!("/proc: it is not mounted, or shows another pid namespace only; `mount -t proc proc /proc`");
+        let why = "it is not mounted, or shows another pid namespace only";
+        return Err(Failure::at("/proc", why).hint("`mount -t proc proc /proc`"));
     }
     match std::fs::symlink_metadata("/dev/fuse") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            bail!("/dev/fuse: there is none; `modprobe fuse`, and in a container start it with --device /dev/fuse")
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::at("/dev/fuse", "there is none")
+            .hint("`modprobe fuse`, and in a container start it with --device /dev/fuse")),
         _ => Ok(()),
     }
 }
 
 fn readable(config: &Path) -> anyhow::Result<PathBuf> {
-    File::open(config).with_context(|| format!("{}: the rules cannot be read", printable(config)))?;
-    Ok(std::path::absolute(config)?)
+    let path = std::path::absolute(config)?;
+    if let Some(dir) = path.parent() {
+        project::usable(&project::resolve(dir)?)?;
+    }
+    match std::fs::metadata(config).and_then(|_| File::open(config)) {
+        Ok(_) => Ok(path),
+        Err(error) => {
+            let why = format!("the rules cannot be read: {error}");
+            Err(Failure::at(config, why)
+                .hint("name a file that is there, or leave --config away")
+                .into())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -167,13 +193,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "").unwrap();
         let say = |path: &str| format!("{:#}", checked(&dir.path().join(path)).unwrap_err());
-        assert!(say("file").ends_with("it is not a directory"));
+        assert!(say("file").contains("it is not a directory"));
         assert!(say("none").ends_with("there is no such directory"));
-        assert!(
-            say("file/x").ends_with("Not a directory (os error 20)"),
-            "{}",
-            say("file/x")
-        );
+        assert!(say("file/x").contains("Not a directory"), "{}", say("file/x"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -13,11 +13,13 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::config::{Config, LOOK_EVERY};
+use super::overlap;
+use crate::cli::mountinfo;
 use crate::cli::rooms::{Daemon, MountOrder};
 use crate::cli::wiring::{nanos_now, refused_or_kept};
 use crate::control::{
     Counts, Feature, JsonPath, JsonTime, Kept, LockParty, LockStatus, Peer, Refused, RefusedKind, Restored, Service,
-    SessionStatus, Status, Waiter,
+    SessionStatus, Status, Unmounting, Waiter,
 };
 use crate::mount::coordinated::{Coordination, Counted, retention};
 use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
@@ -76,7 +78,7 @@ impl MountedProject {
             backing: rustix::io::fcntl_dupfd_cloexec(&order.root, 3)?,
             shared_backing: order.shared_backing,
             allow_other: rustix::process::geteuid().is_root(),
-            fs_name: order.backing.to_string_lossy().into_owned(),
+            fs_name: mountinfo::source(proc::own_pid().unwrap_or_default(), &order.backing),
             teller: teller(&order.mountpoint),
         };
         let (look, looked) = bounded(1);
@@ -84,6 +86,9 @@ impl MountedProject {
         let config_changed = Box::new(move || {
             let _ = look.try_send(());
         });
+        // Another may have begun beside this one.
+        let starting = overlap::alone();
+        overlap::check(&order.mountpoint, &order.backing)?;
         let mount = Mount::new(
             options,
             Coordinated {
@@ -92,6 +97,7 @@ impl MountedProject {
                 config_changed,
             },
         )?;
+        drop(starting);
         let shared = Arc::new(Shared {
             since: JsonTime::now(),
             coordination: mount.coordination(),
@@ -210,8 +216,8 @@ impl Service for Shared {
         })
     }
 
-    fn unmount(&self, force: bool, peer: Peer) -> Result<(), Refused> {
-        if force {
+    fn unmount(&self, how: Unmounting, peer: Peer) -> Result<(), Refused> {
+        if how == Unmounting::Force {
             self.forced.store(true, Ordering::Release);
         }
         let asker = proc::process(peer.pid);
@@ -237,10 +243,12 @@ impl Service for Shared {
                 result => break result,
             }
         };
+        // A working directory needs no answer of ours; whoever has a file open would lose it.
+        let leave = how == Unmounting::LeaveDirectories && !self.coordination.has_open_files();
         match unmounted {
             Ok(()) => Ok(()),
             Err(_) if self.is_over() => Ok(()),
-            Err(_) if self.forced.load(Ordering::Acquire) => match self.unmounter.detach() {
+            Err(_) if leave || self.forced.load(Ordering::Acquire) => match self.unmounter.detach() {
                 Ok(()) => {
                     self.end();
                     Ok(())
@@ -250,8 +258,7 @@ impl Service for Shared {
             },
             Err(error) => {
                 self.coordination.reopen();
-                let why = format!("{error}; end what works in it (fuser -m shows who), or use --force");
-                Err(Refused::new(RefusedKind::Busy, why))
+                Err(Refused::new(RefusedKind::Busy, error.to_string()))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Starting the daemon and hearing from it: one line on its standard output, `ok` or the reason why not.
+//! Starting the daemon and hearing from it: one line on its standard output, `ok` or the reason why not, as JSON.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-use crate::cli::output::{Answer, one_line};
+use crate::cli::failure::Failure;
+use crate::cli::output::Answer;
 
 /// A longer report is cut.
 const REPORT_BYTES_MAX: u64 = 64 * 1024;
@@ -41,7 +42,13 @@ fn start(command: &mut Command) -> anyhow::Result<u32> {
         }
         why => {
             child.wait()?;
-            bail!("{why}")
+            match serde_json::from_str::<Failure>(why) {
+                Ok(failure) => Err(failure.into()),
+                Err(_) => bail!(
+                    "the daemon said something odd before it had mounted: {}",
+                    why.escape_debug()
+                ),
+            }
         }
     }
 }
@@ -59,7 +66,7 @@ pub fn report(serve: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> anyhow::
         (Ok(()), _) => Ok(Answer::Yes),
         // The one who started it says why, as its own error.
         (Err(error), Some(mut to)) => {
-            writeln!(to, "{}", one_line(&error))?;
+            writeln!(to, "{}", serde_json::to_string(&Failure::of(&error))?)?;
             Ok(Answer::No)
         }
         (Err(error), None) => Err(error),
@@ -83,7 +90,9 @@ mod tests {
     #[test]
     fn the_reason_of_a_failure_is_the_error() {
         assert_eq!(
-            shell("echo /p: no permission; exit 1").unwrap_err().to_string(),
+            shell(r#"echo '{"path":"/p","why":"no permission","hint":null}'; exit 1"#)
+                .unwrap_err()
+                .to_string(),
             "/p: no permission"
         );
     }

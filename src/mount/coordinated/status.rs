@@ -55,6 +55,11 @@ pub struct LockParty {
 }
 
 impl Coordination {
+    /// Whether any file of the mount is open, or mapped.
+    pub fn has_open_files(&self) -> bool {
+        !self.tree.handles.is_empty()
+    }
+
     /// All flock(2) locks. fcntl(2) locks are the kernel's, and not known here.
     pub fn flocks(&self) -> Vec<LockStatus> {
         let lines = self.locks.lock().lines();

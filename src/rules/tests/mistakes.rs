@@ -17,9 +17,37 @@ fn a_mistake_is_told_with_its_place_its_key_and_its_remedy() {
     let cases: &[(&str, &str)] = &[
         (
             "keep = 20\nwait",
-            "2:5: this is not valid TOML: key with no value, expected `=`",
+            "2:5: this is not valid TOML: key with no value, expected `=`; a line is key = value, or [[rule]], or begins with #",
         ),
-        ("keep = 1\nkeep = 2", "2:1: this is not valid TOML: duplicate key"),
+        (
+            "keep = 1\nkeep = 2",
+            "2:1: `keep` is set a second time here; leave one of the two",
+        ),
+        (
+            "[[rule]]\npaths = 'x'\n[rule]\nkeep = 1",
+            "3:2: `rule` is set a second time here; leave one of the two",
+        ),
+        (
+            "keep = all",
+            "1:8: this is not valid TOML, at `keep`: string values must be quoted, expected literal string; \
+             a value that is a word stands in quotes, like \"5s\"; only numbers, true and false do not",
+        ),
+        (
+            "wait =",
+            "1:7: this is not valid TOML, at `wait`: string values must be quoted, expected literal string; write a value behind the =",
+        ),
+        (
+            "wait = '5s",
+            "1:11: this is not valid TOML, at `wait`: invalid literal string, expected `'`; close the quotes on the same line",
+        ),
+        (
+            "keep = 3 wait = '3s'",
+            "1:15: this is not valid TOML, at `keep`: unexpected key or value, expected newline, `#`; each key has a line of its own",
+        ),
+        (
+            "[[rule]\npaths = 'x'",
+            "1:8: this is not valid TOML: unclosed array table, expected `]`; a rule begins with the line [[rule]]",
+        ),
         (
             "\n  wiat = '5s'",
             "2:3: unknown key `wiat` at the top level; did you mean `wait`?",
@@ -68,11 +96,11 @@ fn a_mistake_is_told_with_its_place_its_key_and_its_remedy() {
         ),
         (
             "[rule]\npaths = '*.md'",
-            "1:1: `rule` is a table; it takes tables, each below a line [[rule]]",
+            "1:1: `rule` is a table; it takes tables, each below a line [[rule]], with two brackets",
         ),
         (
             "rule = [1]",
-            "1:9: `rule` is an integer; it takes tables, each below a line [[rule]]",
+            "1:9: `rule` is an integer; it takes tables, each below a line [[rule]], with two brackets",
         ),
         (
             "[[rule]]\npaths = ['a',\n  ['b']]",
@@ -84,23 +112,33 @@ fn a_mistake_is_told_with_its_place_its_key_and_its_remedy() {
         ),
         (
             "wait = '5'",
-            "1:8: `wait = \"5\"` is not a usable duration: time unit needed, for example 5sec or 5ms; \
-             write for example \"5s\", \"250ms\" or \"5min\"",
+            "1:8: `wait = \"5\"` is not a usable duration: it has no unit; \
+             write a number and a unit (ms, s, min, h, days), for example \"5s\" or \"250ms\"",
+        ),
+        (
+            "max_age = '30dayz'",
+            "1:11: `max_age = \"30dayz\"` is not a usable duration: \"dayz\" is no unit; \
+             write a number and a unit (ms, s, min, h, days), for example \"30days\" or \"12h\"",
+        ),
+        (
+            "wait = 'soon'",
+            "1:8: `wait = \"soon\"` is not a usable duration: it does not begin with a number; \
+             write a number and a unit (ms, s, min, h, days), for example \"5s\" or \"250ms\"",
         ),
         (
             "grace = '200years'",
             "1:9: `grace = \"200years\"` is not a usable duration: it is longer than 100 years; \
-             write for example \"5s\", \"250ms\" or \"5min\"",
+             write a number and a unit (ms, s, min, h, days), for example \"5s\" or \"250ms\"",
         ),
         (
             "[[rule]]\npaths = 'x'\nlease_max = '0s'",
             "3:13: `lease_max = \"0s\"` is not a usable duration: it must be longer than zero; \
-             write for example \"5s\", \"250ms\" or \"5min\"",
+             write a number and a unit (ms, s, min, h, days), for example \"5min\" or \"90s\"",
         ),
         (
             "max_bytes = '64M'",
-            "1:13: `max_bytes = \"64M\"` is not a size: its unit is none of B, KB, MB, GB, TB, KiB, MiB, GiB, TiB; \
-             write for example \"64MiB\", \"1GB\" or a number of bytes",
+            "1:13: `max_bytes = \"64M\"` is not a size: its unit is not told; \
+             write \"64MiB\" (of 1024) or \"64MB\" (of 1000)",
         ),
         (
             "keep = -1",
@@ -174,6 +212,14 @@ fn a_glob_that_cannot_work_is_told_with_the_reason() {
         (
             "[!]ä]",
             "[...] takes only ASCII, 'ä' is not; write {a,b} instead of [ab]",
+        ),
+        (
+            "!x",
+            "a ! excludes nothing here; put \"x\" into a [[rule]] with coordinate = false, below this one (a name that begins with ! is '\\!...')",
+        ),
+        (
+            "~/x",
+            "paths are relative to the project's root, and ~ is no home there; leave it out",
         ),
         ("[abc", "its [ has no ]; a plain bracket is \\[ (in TOML: '\\[')"),
         ("[z-a]", "the range 'z' to 'a' is backwards; swap its ends"),
