@@ -72,6 +72,8 @@ mount_source() {
         printf -v point '%b' "$point"
         [ "$point" = "$wanted" ] && read -r _ source _ <<<"$fields"
     done <"${MOUNTINFO:-/proc/self/mountinfo}"
+    # concordfs(pid4711):/srv/project
+    [[ $source =~ ^concordfs\(pid[0-9]+\):(.*)$ ]] && source=${BASH_REMATCH[1]}
     printf '%b\n' "$source"
 }
 

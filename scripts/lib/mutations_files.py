@@ -587,7 +587,7 @@ FILES = [
         "F5", "f5-an-unmount-does-not-wait", "src/cli/mount/service.rs",
         """        while !self.coordination.drain() {
             if self.forced""",
-        """        while !self.coordination.drain() && force {
+        """        while !self.coordination.drain() && how == Unmounting::Force {
             if self.forced""",
         ["unmount::f5_an_unmount_waits_for_an_open_session"],
     ),
@@ -617,15 +617,63 @@ FILES = [
     ),
     (
         "F5", "f5-a-dead-mount-is-left", "src/cli/unmount.rs",
-        "mountinfo::liveness(dir) == Liveness::Dead {",
-        "mountinfo::liveness(dir) != Liveness::Dead {",
+        "&& matches!(reach::liveness(mount), Liveness::Dead)",
+        "&& !matches!(reach::liveness(mount), Liveness::Dead)",
         ["unmount::f5_a_dead_mount_is_cleared_by_unmount_or_by_recover"],
     ),
     (
         "F5", "f5-two-daemons-share-a-tree", "src/store/real.rs",
         "Err(Errno::WOULDBLOCK) => Ok(false),",
         "Err(Errno::WOULDBLOCK) => Ok(true),",
-        ["unmount::f5_two_daemons_for_one_backing_tree_are_refused"],
+        ["lib::store::tests_garbage::two_daemons_cannot_own_one_tree"],
+    ),
+    (
+        "F5", "f5-trees-that-overlap-are-mounted", "src/cli/mount/overlap.rs",
+        "if one_filesystem && mount.backing.starts_with(backing) {",
+        "if one_filesystem && mount.backing == backing {",
+        ["unmount::f5_a_mount_that_would_share_files_with_another_is_refused_and_nothing_is_changed"],
+    ),
+    (
+        "F5", "f5-others-working-directories-are-left", "src/cli/holders.rs",
+        ".all(|holder| holder.idle && ancestors.contains(&holder.pid))",
+        ".all(|holder| holder.idle || ancestors.contains(&holder.pid))",
+        ["unmount::f5_an_unmount_that_is_refused_says_who_works_in_the_mount"],
+    ),
+    (
+        "F5", "f5-who-asks-from-within-is-refused", "src/cli/mount/service.rs",
+        "let leave = how == Unmounting::LeaveDirectories &&",
+        "let leave = how == Unmounting::Force &&",
+        ["unmount::f5_the_example_of_the_readme_works_as_it_is_written"],
+    ),
+    (
+        "cli", "cli-a-stopped-daemon-is-waited-for", "src/control/client.rs",
+        "if self.beacon.is_stopped() {\n            return",
+        "if false {\n            return",
+        ["lib::control::client::tests::a_daemon_that_a_signal_has_stopped_is_told_at_once"],
+    ),
+    (
+        "cli", "cli-a-failure-is-no-document", "src/cli/mod.rs",
+        "    if out.json {\n        let error",
+        "    if out.json && what == \"usage\" {\n        let error",
+        ["cli::with_json_a_failure_is_one_document_too"],
+    ),
+    (
+        "cli", "cli-a-newer-store-is-read", "src/store/history.rs",
+        "super::layout::refuse_newer(&disk, &store).map_err(io::Error::other)?;",
+        "",
+        ["cli::doctor_knows_what_is_mounted_and_what_a_newer_version_has_left"],
+    ),
+    (
+        "cli", "cli-an-ended-wait-is-an-error-in-the-log", "src/cli/mount/daemon.rs",
+        "target == \"fuser::reply\" && message",
+        "target == \"fuser::session\" && message",
+        ["cli::a_wait_that_a_signal_has_ended_is_no_error_in_the_log"],
+    ),
+    (
+        "cli", "cli-a-fifo-is-read", "src/cli/show.rs",
+        "if found != FileType::RegularFile {",
+        "if false {",
+        ["bad_input::r6_what_is_no_regular_file_is_not_compared_and_hangs_nobody"],
     ),
     (
         "Never", "never-trees-of-tools-are-coordinated", "src/rules/builtin.rs",

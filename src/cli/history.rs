@@ -23,9 +23,9 @@ pub fn run(file: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answ
         list(out, &versions)?;
     }
     if versions.is_empty() {
-        out.remark(&missing::file(&project, &relative, rooms, &*history));
+        out.remark("history", &missing::file(&project, &relative, rooms, &*history));
     } else if missing::is_coordinated(&project, &relative, rooms) == Some(false) {
-        out.remark(&missing::uncoordinated(&relative));
+        out.remark("history", &missing::uncoordinated(&relative));
     }
     Ok(if versions.is_empty() { Answer::No } else { Answer::Yes })
 }

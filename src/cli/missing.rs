@@ -3,9 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::failure::Failure;
+use super::failure::{At, Failure};
 use super::project::Project;
-use super::rooms::{HistorySource, Rooms};
+use super::rooms::{HistorySource, Rooms, Version};
+use super::versioned::Versioned;
 use crate::control::lossless::printable;
 use crate::rules::{FILE_NAME, distance};
 
@@ -21,15 +22,14 @@ pub fn is_coordinated(project: &Project, file: &Path, rooms: &dyn Rooms) -> Opti
     // Without --config it is the one in the project, by its name only.
     let config = config.map(|path| path.0).filter(|path| path.is_absolute());
     rooms
-        .is_coordinated(&project.tree().ok()?, &project.root, config.as_deref(), file)
+        .is_coordinated(&project.tree(), &project.root, config.as_deref(), file)
         .ok()
 }
 
 /// Why there is no version of a coordinated file, or of one that is none.
 pub fn file(project: &Project, file: &Path, rooms: &dyn Rooms, history: &dyn HistorySource) -> Failure {
     let root = printable(&project.root);
-    let looked = project.tree().map(|tree| tree.join(file).symlink_metadata());
-    let kind = match looked.unwrap_or_else(|_| Err(io::ErrorKind::PermissionDenied.into())) {
+    let kind = match project.tree().join(file).symlink_metadata() {
         Ok(meta) if meta.is_file() => Some("a file"),
         Ok(meta) if meta.is_dir() => Some("a directory"),
         Ok(_) => Some("no regular file"),
@@ -52,6 +52,51 @@ pub fn file(project: &Project, file: &Path, rooms: &dyn Rooms, history: &dyn His
         _ if kind.is_none() => failure.hint("check its path; it is taken from the working directory"),
         _ => failure,
     }
+}
+
+/// Why the version that is wanted has no content; nothing when it is there.
+pub fn version(
+    project: &Project,
+    wanted: &Versioned,
+    file: &Path,
+    rooms: &dyn Rooms,
+    history: &dyn HistorySource,
+) -> anyhow::Result<Option<Failure>> {
+    let versions = history.versions(file).at(file)?;
+    if versions.is_empty() {
+        return Ok(Some(self::file(project, file, rooms, history)));
+    }
+    let number = wanted.version.unwrap_or_default();
+    let why = match versions.iter().find(|entry| entry.version == number) {
+        Some(entry) if entry.gone => "the file was removed then, so there is no content".to_owned(),
+        Some(_) => return Ok(None),
+        None => format!("version {number} is not kept, there are {}", ranges(&versions)),
+    };
+    let hint = format!("see `concord history {}`", printable(&wanted.file));
+    Ok(Some(Failure::at(name_of(file, number), why).hint(hint)))
+}
+
+/// `FILE@N`.
+pub fn name_of(file: &Path, version: u64) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!("@{version}"));
+    name.into()
+}
+
+/// The numbers that there are, oldest first: `1, 4-7, 9`.
+fn ranges(newest_first: &[Version]) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for number in newest_first.iter().rev().map(|entry| entry.version) {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let one = |(first, last): &(u64, u64)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    ranges.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 const UNCOORDINATED: &str = "no rule coordinates it, so its saves are not kept";

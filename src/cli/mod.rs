@@ -43,7 +43,7 @@ use versioned::Versioned;
 
 /// Makes writes to shared files atomic, one after the other and reversible, for programs that know nothing about it.
 #[derive(Debug, Parser)]
-#[command(name = "concord", version, max_term_width = 100)]
+#[command(name = "concord", version, max_term_width = 80)]
 struct Arguments {
     /// Print one JSON document instead of text
     #[arg(long, global = true)]
@@ -185,10 +185,14 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>, rooms: &dyn Rooms) ->
             let _ = error.print();
             if error.use_stderr() {
                 let text = error.render().to_string();
-                let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                let said: Vec<_> = text
+                    .lines()
+                    .take_while(|line| !line.is_empty())
+                    .map(str::trim)
+                    .collect();
                 let failure = Failure {
                     path: None,
-                    why: why.to_owned(),
+                    why: said.join(" ").trim_start_matches("error: ").to_owned(),
                     hint: Some("`concord --help`".to_owned()),
                 };
                 report(&mut Out::stdout(wants_json), "usage", &failure);

@@ -4,6 +4,9 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 
 use serde::Serialize;
 
+/// Columns of a terminal.
+const WIDTH: usize = 80;
+
 /// The answer of a command that went through: its exit code is 0 or 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
@@ -47,10 +50,10 @@ impl<'a> Out<'a> {
     }
 
     /// A remark beside the answer, on standard error.
-    pub fn remark(&mut self, remark: &impl std::fmt::Display) {
+    pub fn remark(&mut self, command: &str, remark: &impl std::fmt::Display) {
         // After what it is about, where both go to a terminal.
         let _ = self.flush();
-        let _ = writeln!(io::stderr(), "concord: {remark}");
+        let _ = writeln!(io::stderr(), "concord: {command}: {remark}");
     }
 
     /// Prints the one JSON document of the command.
@@ -107,6 +110,21 @@ pub fn columns(out: &mut impl Write, right: &[usize], rows: &[Vec<String>]) -> i
     Ok(())
 }
 
+/// `text` in lines that fit a terminal of 80 columns behind so many blanks; a word is never broken.
+pub fn wrapped(text: &str, indent: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if indent + line.chars().count() + 1 + word.chars().count() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// Milliseconds for people: `250ms`, `1.5s`, `2m 5s`, `3h 4m`.
 pub fn duration(ms: u64) -> String {
     match ms {
@@ -119,7 +137,14 @@ pub fn duration(ms: u64) -> String {
 
 /// An error as the one line that the contract of the command line asks for.
 pub fn one_line(error: &anyhow::Error) -> String {
-    let text = format!("{error:#}");
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Many errors quote their cause.
+        if !text.contains(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
     text.lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
@@ -140,6 +165,18 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_broken_between_words_and_hold_80_columns() {
+        let text = "word ".repeat(40);
+        let lines = wrapped(text.trim_end(), 10);
+        assert!(
+            lines.iter().all(|line| line.len() <= 70) && lines.len() == 3,
+            "{lines:?}"
+        );
+        assert_eq!(lines.join(" "), text.trim_end());
+        assert_eq!(wrapped(&"x".repeat(90), 0).len(), 1);
+    }
+
+    #[test]
     fn durations_read_as_people_say_them() {
         assert_eq!(
             [0, 250, 1_500, 125_000, 11_045_000].map(duration),
@@ -154,6 +191,14 @@ mod tests {
             one_line(&error),
             "reading concord.toml: line 3:; | wait = x; write \"5s\""
         );
+    }
+
+    #[test]
+    fn a_cause_that_is_quoted_already_is_not_told_twice() {
+        let error = anyhow::anyhow!("no space")
+            .context("writing: no space; free some")
+            .context("a");
+        assert_eq!(one_line(&error), "a: writing: no space; free some");
     }
 
     #[test]

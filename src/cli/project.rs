@@ -69,23 +69,27 @@ impl Project {
 
     /// The versions of its files.
     pub fn history(&self, rooms: &dyn Rooms) -> anyhow::Result<Box<dyn HistorySource>> {
-        let opened = rooms.history(&self.tree()?);
-        let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
-        match opened {
-            Err(error) if error.downcast_ref().is_some_and(denied) => {
+        use std::io::ErrorKind::{NotFound, PermissionDenied};
+        let error = match rooms.history(&self.tree()) {
+            Ok(history) => return Ok(history),
+            Err(error) => error,
+        };
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        match (kind, self.mount(), self.daemon()) {
+            // Through the mount there is no store for others than root and the user who mounted.
+            (Some(NotFound | PermissionDenied), Some(_), Err(failure)) => Err(failure.into()),
+            (Some(PermissionDenied), ..) => {
                 let why = format!("its history cannot be read: {error}");
                 Err(Failure::at(&self.root, why).hint("ask as its owner, or as root").into())
             }
-            opened => opened.at(&self.root.join(STORE)),
+            _ => Err(error).at(&self.root.join(STORE)),
         }
     }
 
-    /// Where the plain tree can be read: past the mount, through its daemon, which must let us; without one the root itself.
-    pub fn tree(&self) -> Result<PathBuf, Failure> {
-        match self.mount() {
-            Some(_) => Ok(self.daemon()?.beacon().tree()),
-            None => Ok(self.root.clone()),
-        }
+    /// Where the plain tree can be read: past the mount where its daemon can be reached; else the root itself.
+    pub fn tree(&self) -> PathBuf {
+        let past = self.mount().and_then(|_| self.daemon().ok());
+        past.map_or_else(|| self.root.clone(), |client| client.beacon().tree())
     }
 }
 
@@ -145,9 +149,10 @@ impl Walk {
         let mut ahead: VecDeque<OsString> = VecDeque::new();
         let mut resolved = PathBuf::from("/");
         if path.is_relative() {
-            resolved = std::env::current_dir()
-                .context("the working directory is gone; cd to one that exists")
-                .at(path)?;
+            resolved = std::env::current_dir().map_err(|error| {
+                let why = format!("the working directory cannot be told: {error}");
+                Failure::at(path, why).hint("cd to a directory that is there")
+            })?;
         }
         push_front(&mut ahead, path);
         let (mut links, mut missing) = (0, false);
@@ -209,7 +214,12 @@ impl Walk {
                 });
             }
         }
-        let why = "it is in no concord project";
+        let why = match resolved.symlink_metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                "no such file or directory is there, and it is in no concord project"
+            }
+            _ => "it is in no concord project",
+        };
         Err(Failure::at(asked, why)
             .hint("make its directory one with `concord mount DIR`")
             .into())

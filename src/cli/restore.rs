@@ -24,9 +24,8 @@ pub fn run(wanted: &Versioned, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Resu
             why,
         })) => {
             let history = project.history(rooms)?;
-            let listed = history.versions(&relative).unwrap_or_default();
-            if listed.is_empty() {
-                return Err(missing::file(&project, &relative, rooms, &*history).into());
+            if let Some(failure) = missing::version(&project, wanted, &relative, rooms, &*history)? {
+                return Err(failure.into());
             }
             return Err(anyhow::Error::msg(why)).at(&relative);
         }

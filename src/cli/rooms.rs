@@ -77,6 +77,9 @@ pub struct Version {
     pub replaced: Option<u64>,
     /// It replaced a version that its writer had not seen.
     pub stale: bool,
+    /// The file went away at this point: there is no content.
+    #[serde(skip)]
+    pub gone: bool,
     /// The name that the file had then, where it is not the one that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<JsonPath>,

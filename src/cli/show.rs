@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -12,9 +12,8 @@ use super::failure::{At, Failure};
 use super::missing;
 use super::output::{Answer, Out};
 use super::project::Project;
-use super::rooms::{Rooms, Version};
+use super::rooms::Rooms;
 use super::versioned::Versioned;
-use crate::control::lossless::printable;
 use crate::control::{JsonBytes, JsonPath};
 
 /// A JSON document must be made in memory; without `--json` any size is printed.
@@ -60,49 +59,11 @@ pub fn open(wanted: &Versioned, rooms: &dyn Rooms) -> anyhow::Result<(std::path:
         Ok(content) => return Ok((relative, content)),
         Err(error) => error,
     };
-    let versions = history.versions(&relative).at(&relative)?;
-    if versions.is_empty() {
-        return Err(missing::file(&project, &relative, rooms, &*history).into());
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    match missing::version(&project, wanted, &relative, rooms, &*history)? {
+        Some(failure) if error.downcast_ref().is_some_and(gone) => Err(failure.into()),
+        _ => Err(error).at(&missing::name_of(&relative, version)),
     }
-    let gone = |error: &anyhow::Error| {
-        error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|e| e.kind() == io::ErrorKind::NotFound)
-    };
-    if !gone(&error) {
-        return Err(error).at(&name_of(&relative, version));
-    }
-    let why = match versions.iter().find(|entry| entry.version == version) {
-        Some(_) => "the file was removed then, so it has no content".to_owned(),
-        None => format!("version {version} is not kept; there are {}", ranges(&versions)),
-    };
-    let list = format!("`concord history {}` lists them", printable(&wanted.file));
-    Err(Failure::at(name_of(&relative, version), why).hint(list).into())
-}
-
-fn name_of(file: &Path, version: u64) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(format!("@{version}"));
-    name.into()
-}
-
-/// The numbers that there are, oldest first: `1, 4-7, 9`.
-fn ranges(newest_first: &[Version]) -> String {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    for number in newest_first.iter().rev().map(|entry| entry.version) {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => ranges.push((number, number)),
-        }
-    }
-    let one = |(first, last): &(u64, u64)| {
-        if first == last {
-            first.to_string()
-        } else {
-            format!("{first}-{last}")
-        }
-    };
-    ranges.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// What the file holds now; nothing where there is none. Never waits, as at a FIFO.

@@ -4,11 +4,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::failure::At;
-use super::output::{Answer, Out, columns, duration};
+use super::output::{Answer, Out, columns, duration, wrapped};
 use super::project::Project;
 use super::reach;
 use crate::control::lossless::printable;
 use crate::control::{Kept, LockStatus, SessionStatus, Status};
+
+const COUNTS: &str = "counts: ";
 
 pub fn run(dir: &Path, out: &mut Out) -> anyhow::Result<Answer> {
     let project = Project::containing(dir)?;
@@ -56,7 +58,8 @@ fn print(out: &mut impl Write, status: &Status) -> io::Result<()> {
         .iter()
         .map(|(name, count)| format!("{name} {count}"))
         .collect();
-    writeln!(out, "counts: {}", counts.join(", "))?;
+    let lines = wrapped(&counts.join(", "), COUNTS.len()).join(&format!("\n{:<1$}", "", COUNTS.len()));
+    writeln!(out, "{COUNTS}{lines}")?;
     sessions(out, &status.sessions)?;
     locks(out, &status.locks)?;
     kept(out, "refused", &status.refused)?;
@@ -153,7 +156,8 @@ mod tests {
             "/p: mounted since 2023-11-14T22:13:20Z, pid 40\n\
              rules: built in\n\
              kernel: passthrough yes, resend no\n\
-             counts: publishes 12, waits 3, busy 0, deadlocks 0, interrupted 0, discarded 0, failed 0, stale 0, late 0\n\
+             counts: publishes 12, waits 3, busy 0, deadlocks 0, interrupted 0, discarded 0,\n\
+             \x20       failed 0, stale 0, late 0\n\
              sessions open: 1\n\
              \x20 docs/plan.md  python3 (pid 41) of planner  open    1.5s\n\
              \x20               vim (pid 42)                 waits  250ms\n\

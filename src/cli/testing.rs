@@ -47,6 +47,7 @@ impl HistorySource for FakeHistory {
             uid: 0,
             replaced: None,
             stale: false,
+            gone: false,
             name: None,
             came_from: None,
             moved_to: None,

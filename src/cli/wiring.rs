@@ -86,7 +86,7 @@ impl HistorySource for History<RealDisk> {
 }
 
 fn version(entry: VersionEntry, asked: &Path) -> Version {
-    let VersionEntry { record, current, .. } = entry;
+    let VersionEntry { record, current, gone } = entry;
     let path = |text: &str| decode_path(text).map(JsonPath);
     Version {
         name: path(&record.path).filter(|name| name.0 != asked),
@@ -110,6 +110,7 @@ fn version(entry: VersionEntry, asked: &Path) -> Version {
         uid: record.who.uid,
         replaced: record.replaced,
         stale: record.stale,
+        gone,
     }
 }
 

@@ -359,6 +359,35 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_that_a_signal_has_stopped_is_told_at_once() {
+        let (dir, root) = project();
+        let _listener = beacon::bind(&root).unwrap();
+        let mut other = std::process::Command::new("sleep")
+            .arg("60")
+            .stdin(std::process::Stdio::from(root.try_clone().unwrap()))
+            .spawn()
+            .unwrap();
+        Beacon::of_this_process(&root, dir.path())
+            .unwrap()
+            .write(&root)
+            .unwrap();
+        let mut client = Client::connect(dir.path()).unwrap();
+        client.beacon.pid = other.id();
+        client.beacon.root_fd = 0;
+        let pid = rustix::process::Pid::from_child(&other);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        while !client.beacon.is_stopped() {
+            std::thread::yield_now();
+        }
+        let answer = client.status();
+        other.kill().unwrap();
+        other.wait().unwrap();
+        let error = answer.unwrap_err();
+        assert!(matches!(error, ClientError::Silent { stopped: true, .. }), "{error}");
+        assert!(error.to_string().contains("kill -CONT"), "{error}");
+    }
+
+    #[test]
     fn a_listener_that_is_not_the_process_in_the_beacon_is_not_trusted() {
         // As planted: a living process whose descriptor leads to a tree with our socket in it.
         let (dir, root, _service) = running();

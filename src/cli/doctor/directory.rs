@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, XattrFlags};
 
-use super::Finding;
+use super::{Finding, State};
 use crate::cli::project::STORE;
 
 /// f_type of statfs(2), where a person knows the name.
@@ -27,7 +27,11 @@ const TYPES: [(rustix::fs::FsWord, &str); 11] = [
 
 /// Everything about the tree at `dir`.
 pub fn look(dir: &Path) -> Vec<Finding> {
-    let mut findings = vec![filesystem(dir)];
+    let filesystem = filesystem(dir);
+    if filesystem.state == State::No {
+        return vec![filesystem];
+    }
+    let mut findings = vec![filesystem];
     // In the store where there is one: a mount hides it, and nobody watches it for changes.
     let store = dir.join(STORE);
     let within = if store.is_dir() { store } else { dir.to_path_buf() };
@@ -42,11 +46,18 @@ pub fn look(dir: &Path) -> Vec<Finding> {
 }
 
 fn unwritable(error: &std::io::Error) -> Finding {
+    // Without the name of what was tried there.
+    let error = error.raw_os_error().map_or(error.to_string(), |errno| {
+        std::io::Error::from_raw_os_error(errno).to_string()
+    });
     let remedy = "name an existing directory on a writable filesystem, as a user who may write there";
-    Finding::lacks("writable", error.to_string(), "nothing can be kept here", remedy).essential(true)
+    Finding::lacks("writable", error, "nothing can be kept here", remedy).essential(true)
 }
 
 fn filesystem(dir: &Path) -> Finding {
+    if dir.is_file() {
+        return unwritable(&rustix::io::Errno::NOTDIR.into());
+    }
     match (rustix::fs::statfs(dir), rustix::fs::statvfs(dir)) {
         (Ok(fs), Ok(vfs)) => {
             let name = TYPES.iter().find(|(number, _)| *number == fs.f_type);

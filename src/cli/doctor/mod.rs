@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::mountinfo::MountTable;
-use super::output::{Answer, Out};
+use super::output::{Answer, Out, wrapped};
 use super::project::{self, Project, STORE};
 use super::rooms::Rooms;
 use crate::control::JsonPath;
@@ -110,9 +110,9 @@ pub fn run(dir: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answe
 /// What is under a mount of ours counts, not the mount.
 fn tree(dir: &Path) -> std::path::PathBuf {
     match Project::containing(dir) {
-        Ok(project) if project.mount().is_some() => match (project.tree(), dir.strip_prefix(&project.root)) {
-            (Ok(tree), Ok(below)) => tree.join(below),
-            _ => dir.to_path_buf(),
+        Ok(project) if project.mount().is_some() => match dir.strip_prefix(&project.root) {
+            Ok(below) => project.tree().join(below),
+            Err(_) => dir.to_path_buf(),
         },
         _ => dir.to_path_buf(),
     }
@@ -153,15 +153,23 @@ fn print(out: &mut impl Write, dir: &Path, findings: &[Finding], verdict: String
             (State::No, false) => "no",
             (State::Unknown, _) => "?",
         };
-        writeln!(out, "{:<18}{state:<9}{}", finding.name, printable(&finding.detail))?;
+        write!(out, "{:<18}{state:<9}", finding.name)?;
+        let detail = printable(&finding.detail);
+        let lines = wrapped(&detail, INDENT).join(&format!("\n{:<INDENT$}", ""));
+        writeln!(out, "{lines}")?;
         for (label, text) in [("costs", finding.cost), ("do", finding.remedy)] {
             if !text.is_empty() {
-                writeln!(out, "{:<27}{label}: {text}", "")?;
+                for line in wrapped(&format!("{label}: {text}"), INDENT) {
+                    writeln!(out, "{:<INDENT$}{line}", "")?;
+                }
             }
         }
     }
     writeln!(out, "{}: {verdict}", printable(dir))
 }
+
+/// Where the third column begins.
+const INDENT: usize = 27;
 
 #[cfg(test)]
 mod tests {

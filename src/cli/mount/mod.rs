@@ -140,7 +140,11 @@ fn checked(dir: &Path) -> anyhow::Result<PathBuf> {
     let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
     rustix::fs::accessat(CWD, &dir, all, AtFlags::EACCESS).map_err(|errno| {
         let why = format!("you need to be able to read, write and search it: {errno}");
-        Failure::at(asked, why).hint("mount it as its owner, or as root")
+        let hint = match errno {
+            rustix::io::Errno::ROFS => "remount its filesystem writable",
+            _ => "mount it as its owner, or as root",
+        };
+        Failure::at(asked, why).hint(hint)
     })?;
     Ok(dir)
 }
@@ -162,7 +166,11 @@ fn readable(config: &Path) -> anyhow::Result<PathBuf> {
     if let Some(dir) = path.parent() {
         project::usable(&project::resolve(dir)?)?;
     }
-    match std::fs::metadata(config).and_then(|_| File::open(config)) {
+    let opened = std::fs::metadata(config).and_then(|meta| match meta.is_dir() {
+        true => Err(rustix::io::Errno::ISDIR.into()),
+        false => File::open(config),
+    });
+    match opened {
         Ok(_) => Ok(path),
         Err(error) => {
             let why = format!("the rules cannot be read: {error}");

@@ -204,8 +204,8 @@ impl Service for Shared {
                 .recv()
                 .unwrap_or(Err(Errno::IO))
                 .map_err(|errno| match self.coordination.in_the_way(file) {
-                    Some(kind) if errno == Errno::STALE => in_the_way(file, kind),
-                    _ => refusal(file, version, errno),
+                    Some(kind) if errno == Errno::STALE => in_the_way(kind),
+                    _ => refusal(version, errno),
                 })?;
         let bytes = self.coordination.store().history().open_version(file, restored);
         Ok(Restored {
@@ -356,42 +356,39 @@ fn lock(lock: crate::mount::coordinated::LockStatus) -> LockStatus {
 }
 
 /// Something else has the name of a file that is to be restored.
-fn in_the_way(file: &Path, kind: FileType) -> Refused {
+fn in_the_way(kind: FileType) -> Refused {
     let kind = match kind {
         FileType::Directory => "a directory",
         FileType::Fifo => "a FIFO",
         FileType::Socket => "a socket",
         _ => "something that is no regular file",
     };
-    let file = file.display();
-    Refused::new(
-        RefusedKind::Failed,
-        format!("{kind} is in the way at {file}: rename or remove it first, or copy with `concord show`"),
-    )
+    let why = format!("{kind} is in the way there; rename or remove it first, or copy with `concord show`");
+    Refused::new(RefusedKind::Failed, why)
 }
 
-fn refusal(file: &Path, version: u64, errno: Errno) -> Refused {
-    let file = file.display();
-    match errno {
-        Errno::NOENT => Refused::new(
+fn refusal(version: u64, errno: Errno) -> Refused {
+    let (kind, why) = match errno {
+        Errno::NOENT => (
             RefusedKind::NotFound,
             format!(
-                "version {version} of {file} is not kept, or its directory is gone; `concord history` lists what is kept"
+                "version {version} is not kept, or the file's directory is gone; make the directory, or copy with `concord show`"
             ),
         ),
-        Errno::INVAL => Refused::new(
+        Errno::INVAL => (
             RefusedKind::BadRequest,
-            format!("{file} is not coordinated by the rules in force; copy with `concord show`"),
+            "no rule coordinates it, so nothing is published there; copy with `concord show`".to_owned(),
         ),
-        Errno::BUSY => Refused::new(
+        Errno::BUSY => (
             RefusedKind::Busy,
-            format!("others hold {file}; `concord status` says who"),
+            "others hold it, for longer than `wait`; `concord status` says who".to_owned(),
         ),
-        errno => Refused::new(
+        errno => (
             RefusedKind::Failed,
-            format!("restoring version {version} of {file} failed: {errno}"),
+            format!("restoring version {version} failed: {errno}; the file is as it was, see .concord/log"),
         ),
-    }
+    };
+    Refused::new(kind, why)
 }
 
 fn millis(duration: Duration) -> u64 {
