@@ -105,7 +105,8 @@ pub enum Problem {
     },
     /// A string that is not a duration, or one that is out of range.
     #[error(
-        "`{key} = {value:?}` is not a usable duration: {why}; write a number and a unit (ms, s, min, h, days), for example {example}"
+        "`{key} = {value:?}` is not a usable duration: {why}; write a number and a unit (ms, s, min, h, days), for example {}",
+        example(key)
     )]
     Duration {
         /// The key.
@@ -114,20 +115,16 @@ pub enum Problem {
         value: String,
         /// Why not.
         why: String,
-        /// What is usual for that key, in quotes.
-        example: &'static str,
     },
     /// A string that is not a size.
-    #[error("`{key} = {value:?}` is not a size: {why}; write {instead}")]
+    #[error("`{key} = {value:?}` is not a size: {why}")]
     Size {
         /// The key.
         key: &'static str,
         /// As written.
         value: String,
-        /// Why not.
-        why: &'static str,
-        /// What would be right.
-        instead: String,
+        /// Why not, and what would be right.
+        why: String,
     },
     /// A number that the key does not take.
     #[error("`{key} = {value}` is out of range; it takes a whole number from 0 to {max}")]
@@ -171,6 +168,15 @@ pub enum Problem {
 fn of(key: &Option<String>) -> String {
     key.as_ref()
         .map_or(String::new(), |key| format!(", at `{}`", key.escape_debug()))
+}
+
+/// What is usual for a key that takes a duration, in quotes.
+fn example(key: &str) -> &'static str {
+    match key {
+        "max_age" => "\"30days\" or \"12h\"",
+        "lease_max" => "\"5min\" or \"90s\"",
+        _ => "\"5s\" or \"250ms\"",
+    }
 }
 
 fn then(remedy: &str) -> String {

@@ -43,11 +43,6 @@ fn not_a_duration(key: &'static str, value: &str, why: String) -> Problem {
         key,
         value: value.to_owned(),
         why,
-        example: match key {
-            "max_age" => "\"30days\" or \"12h\"",
-            "lease_max" => "\"5min\" or \"90s\"",
-            _ => "\"5s\" or \"250ms\"",
-        },
     }
 }
 
@@ -71,11 +66,10 @@ pub(super) fn unknown_word(key: &'static str, word: &str, known: &'static [&'sta
 
 /// "64MiB" (1024), "1GB" (1000): a whole number and a unit, in either case; in bytes.
 pub(super) fn size(key: &'static str, value: &str) -> Result<u64, Problem> {
-    let bad = |why, instead| Problem::Size {
+    let bad = |why: &str, instead: String| Problem::Size {
         key,
         value: value.to_owned(),
-        why,
-        instead,
+        why: format!("{why}; write {instead}"),
     };
     let any = || {
         let units = "KB, MB, GB, TB (of 1000) or KiB, MiB, GiB, TiB (of 1024)";
