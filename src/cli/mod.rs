@@ -8,7 +8,6 @@ mod doctor;
 mod history;
 mod init;
 mod mount;
-mod mountinfo;
 mod output;
 mod project;
 mod recover;

@@ -8,9 +8,9 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 
-use super::mountinfo;
 use crate::control::client::{Client, ClientError};
 use crate::control::lossless::printable;
+use crate::os::mountinfo;
 
 /// The store's directory in a project's root.
 pub const STORE: &str = ".concord";

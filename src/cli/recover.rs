@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use super::mountinfo;
 use super::output::{Answer, Out};
 use super::project::{self, STORE};
 use super::rooms::{Recovery, Rooms};
@@ -14,6 +13,7 @@ use super::{status, unmount};
 use crate::control::JsonPath;
 use crate::control::client::Client;
 use crate::control::lossless::printable;
+use crate::os::mountinfo;
 
 #[derive(Serialize)]
 struct Document<'a> {

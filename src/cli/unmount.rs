@@ -9,12 +9,12 @@ use anyhow::{Context, bail};
 use rustix::mount::UnmountFlags;
 use serde_json::json;
 
-use super::mountinfo::{self, Liveness};
 use super::output::{Answer, Out};
 use super::{project, status};
 use crate::control::client::ClientError;
 use crate::control::lossless::printable;
 use crate::control::{JsonPath, beacon::Beacon};
+use crate::os::mountinfo::{self, Liveness};
 
 /// After the daemon said that it has unmounted.
 const GONE_TIME_MAX: Duration = Duration::from_secs(10);

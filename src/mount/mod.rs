@@ -30,6 +30,7 @@ use std::sync::Arc;
 use coordinated::{Coordination, RealStore};
 use notices::Notices;
 
+use crate::os::mountinfo;
 use crate::rules::Rules;
 
 use rustix::fs::StatVfsMountFlags;
@@ -153,6 +154,9 @@ impl Mount {
         let fs = fs::Fs::new(Arc::clone(&tree), Arc::clone(&coordination), stacked);
         let session = fuser::Session::new(fs, &mountpoint, &config).map_err(wrap)?;
         tree.set_notifier(session.notifier());
+        if let Ok(Some(mount)) = mountinfo::mounted_at(&mountpoint) {
+            coordination.set_device(mount.device);
+        }
         Ok(Mount {
             session,
             coordination,

@@ -16,12 +16,12 @@ use clap::Args;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use serde_json::json;
 
-use super::mountinfo::{self, Liveness};
 use super::output::{Answer, Out};
 use super::project;
 use super::rooms::{MountOrder, Rooms};
 use crate::control::JsonPath;
 use crate::control::lossless::printable;
+use crate::os::mountinfo::{self, Liveness};
 use crate::os::proc;
 
 #[derive(Debug, Args)]

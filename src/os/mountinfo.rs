@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use super::table::Device;
+
 /// The type that the mount room gives to its mounts, as the kernel shows it.
 pub const FS_TYPE: &[u8] = b"fuse.concordfs";
 
@@ -13,6 +15,8 @@ pub const FS_TYPE: &[u8] = b"fuse.concordfs";
 pub struct ConcordMount {
     /// Where.
     pub mountpoint: PathBuf,
+    /// The device number of its files.
+    pub device: Device,
     /// Its source, which the mount room sets to the backing directory's path.
     pub source: PathBuf,
 }
@@ -54,15 +58,23 @@ fn parse(mountinfo: &[u8]) -> Vec<ConcordMount> {
 /// `36 35 98:0 /root /mountpoint options [fields] - type source options`
 fn parse_line(line: &[u8]) -> Option<ConcordMount> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let mountpoint = fields.nth(4)?;
+    let device = fields.nth(2).and_then(device_of)?;
+    let mountpoint = fields.nth(1)?;
     fields.find(|field| *field == b"-")?;
     if fields.next()? != FS_TYPE {
         return None;
     }
     Some(ConcordMount {
         mountpoint: unescape(mountpoint),
+        device,
         source: unescape(fields.next()?),
     })
+}
+
+/// `major:minor`
+fn device_of(field: &[u8]) -> Option<Device> {
+    let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Blanks, tabs, newlines, backslashes and (in sources) `#` stand as `\ooo`.
@@ -104,6 +116,7 @@ mod tests {
             parse(text),
             [ConcordMount {
                 mountpoint,
+                device: (0, 50),
                 source: "/data#x".into()
             }]
         );
