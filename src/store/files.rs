@@ -17,6 +17,9 @@ use super::prefix;
 use super::record::{Identity, VersionRecord, seal};
 use super::{HASH_BYTES_MAX, OPEN_HISTORIES_MAX, Place, Store};
 
+/// Records whose writing to the disk begins after the answer.
+const UNSTARTED_MAX: usize = 16;
+
 /// One file's history, as far as it lies on disk.
 pub(super) struct FileHistory<D: Disk> {
     pub key: Key,
@@ -439,7 +442,15 @@ impl<D: Disk> Store<D> {
             Some(file) => file,
             None => self.write_unstarted(&history.dir, &name, &bytes)?,
         };
-        self.written.lock().push(file);
+        let unstarted = {
+            let mut written = self.written.lock();
+            written.push(file);
+            written.len()
+        };
+        // Each is a descriptor.
+        if unstarted > UNSTARTED_MAX {
+            self.start_writing_records();
+        }
         match history.phantom.take() {
             Some(phantom) => if_there(self.disk().unlink(&history.dir, &record_name(phantom))).map(drop),
             None => Ok(()),
