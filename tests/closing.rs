@@ -65,6 +65,55 @@ fn w5_duplicates_forks_and_inherited_descriptors_are_one_session() {
     assert_eq!(project.history("STATE.md").len(), 2);
 }
 
+/// With many descriptors not all of them are looked at with each close.
+#[test]
+fn w5_of_many_open_files_each_is_published_by_its_own_last_close() {
+    let project = project();
+    let mut writer = Puppet::new(&project);
+    writer.does("opens = lambda i: os.open('f%d.md' % i, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)");
+    writer.does("fd = [opens(i) for i in range(40)]");
+    writer.does("written = [os.write(d, b'x') for d in fd]");
+    writer.does("other = os.open('/dev/null', os.O_RDONLY)");
+    writer.does("log = [os.open('STATE.md', os.O_WRONLY | os.O_APPEND) for i in range(2)]");
+    let is_published = |number: u32| project.path(&format!("f{number}.md")).exists();
+    assert_eq!(writer.does("os.close(fd[0])"), "None");
+    assert!(is_published(0));
+    // A descriptor that meant something else, that of another session, and one that appends and is not the only one.
+    for (number, session) in [("other", 1), ("fd[39]", 2), ("log[0]", 38)] {
+        writer.does(&format!("keeps = os.dup2(fd[{session}], {number})"));
+        assert_eq!(writer.does(&format!("os.close(fd[{session}])")), "None");
+        assert!(!is_published(session), "by {number}");
+        assert_eq!(writer.does("os.close(keeps)"), "None");
+        assert!(is_published(session), "by {number}");
+    }
+    assert!(is_published(39), "dup2(2) closed it");
+    // New ones: a duplicate, and one with the number of a session that was closed.
+    writer.does("keeps = os.dup(fd[3])");
+    assert_eq!(writer.does("os.close(fd[3])"), "None");
+    assert!(!is_published(3));
+    assert_eq!(writer.does("os.close(fd[4])"), "None");
+    assert!(is_published(4));
+    assert_eq!(
+        writer.does("os.dup2(keeps, fd[4]) == fd[4], os.close(keeps)"),
+        "(True, None)"
+    );
+    assert!(!is_published(3));
+    assert_eq!(writer.does("os.close(fd[4])"), "None");
+    assert!(is_published(3));
+    // As many closed as opened, which leaves the count as it was.
+    writer.does("new = opens(50), os.dup(fd[5])");
+    assert_eq!(writer.does("os.close(fd[6]), os.close(fd[5])"), "(None, None)");
+    assert!(is_published(6) && !is_published(5) && !is_published(50));
+    assert_eq!(writer.does("os.close(new[0]), os.close(new[1])"), "(None, None)");
+    assert!(is_published(5));
+    for number in 7..38 {
+        assert!(!is_published(number));
+        assert_eq!(writer.does(&format!("os.close(fd[{number}])")), "None");
+        assert!(is_published(number), "{number}");
+        assert_eq!(project.history(&format!("f{number}.md")).len(), 1);
+    }
+}
+
 /// While it closes its O_CLOEXEC descriptors, a task in execve(2) holds a lock that readers of its /proc entries wait for.
 #[test]
 fn w5_a_descriptor_that_execve_closes_hangs_nobody() {

@@ -150,7 +150,7 @@ fn f3_what_the_disk_says_to_a_new_shadow_is_said_to_the_writer() {
     let shadows = std::fs::canonicalize(&backing).unwrap().join(".concord/shadows");
     let mut writer = Puppet::new(&project);
     for errno in ["EROFS", "EDQUOT", "ENOSPC", "EIO"] {
-        let Some(tracer) = failing(&project, daemon, "openat", errno, Some(&shadows)) else {
+        let Some(tracer) = failing(&project, daemon, "openat,linkat", errno, Some(&shadows)) else {
             return;
         };
         assert_eq!(writer.does("os.open('a.md', os.O_RDWR)"), errno);

@@ -183,6 +183,24 @@ fn r4_the_time_after_close_is_that_of_the_last_write() {
 }
 
 #[test]
+fn r4_a_file_that_was_only_truncated_has_the_time_of_that() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let mut writer = Puppet::new(&project);
+    for _ in 0..3 {
+        // Its shadow may have been made when the one before was published.
+        writer.does("time.sleep(0.4)");
+        writer.does("begun = time.time_ns()");
+        writer.does("open('STATE.md', 'w').close()");
+        // The kernel's clock for files ticks every 10 ms at most.
+        assert_eq!(
+            writer.does("os.stat('STATE.md').st_mtime_ns > begun - 100_000_000"),
+            "True"
+        );
+    }
+}
+
+#[test]
 fn r4_in_place_writes_that_nobody_contends_keep_the_inode_number() {
     watchdog();
     let project = Project::with(&[("STATE.md", "v1\n")]);

@@ -741,4 +741,19 @@ FILES = [
     .union(OFlags::CLOEXEC)""",
         ["bad_input::r6_a_link_in_place_of_anything_in_the_store_is_not_followed"],
     ),
+    (
+        "F1", "f1-a-record-that-was-being-written-over-is-garbage", "src/store/history.rs",
+        "Ok((record.version == version).then_some(record))",
+        """match record.version == version {
+                true => Ok(Some(record)),
+                false => Err(io::Error::other("it belongs to another version")),
+            }""",
+        ["lib::store::tests_faults::a_record_that_was_being_written_over_is_removed"],
+    ),
+    (
+        "R4", "r4-a-truncated-file-is-as-old-as-its-inode", "src/store/shadow.rs",
+        "Some(file) => self.disk().touch(&file).map(|()| file),",
+        "Some(file) => Ok(file),",
+        ["readers::r4_a_file_that_was_only_truncated_has_the_time_of_that"],
+    ),
 ]

@@ -279,13 +279,37 @@ SESSIONS = [
     ),
     (
         "W5", "w5-every-flush-publishes", "src/mount/coordinated/close.rs",
-        "Holders::of(session.about.node.0, flusher, &processes);",
-        "Holders::of(0, flusher, &processes);",
+        "self.holders(session.about.node, flusher, &processes);",
+        "self.holders(crate::mount::nodes::NodeId(0), flusher, &processes);",
         [
             "closing::w5_redirections_publish_once_each",
             "closing::w5_duplicates_forks_and_inherited_descriptors_are_one_session",
             "sessions::w5_a_shell_group_is_one_version",
         ],
+    ),
+    (
+        "W5", "w5-a-descriptor-that-was-moved-is-not-looked-at", "src/mount/coordinated/tables.rs",
+        "self.look(table, &others, node, is_told);",
+        "self.look(table, &others[..0], node, is_told);",
+        [
+            "closing::w5_of_many_open_files_each_is_published_by_its_own_last_close",
+            "lib::mount::coordinated::tables::tests::w5_what_is_remembered_never_says_anything_but_what_is",
+        ],
+    ),
+    (
+        "W5", "w5-a-new-descriptor-is-not-looked-for", "src/mount/coordinated/tables.rs",
+        "if !held && table.count() != Some(self.told.len() + self.others.len()) {",
+        "if !held && self.told.is_empty() {",
+        [
+            "closing::w5_of_many_open_files_each_is_published_by_its_own_last_close",
+            "lib::mount::coordinated::tables::tests::w5_what_is_remembered_never_says_anything_but_what_is",
+        ],
+    ),
+    (
+        "W5", "w5-what-is-remembered-outlives-a-close", "src/mount/fs.rs",
+        "self.coordination.told_of_close(node(ino));",
+        "let _ = ino;",
+        ["closing::w5_of_many_open_files_each_is_published_by_its_own_last_close"],
     ),
     (
         "W3", "w3-a-session-dies-with-its-openers-kinship", "src/mount/coordinated/holders.rs",
@@ -384,9 +408,9 @@ SESSIONS = [
         ["closing::w6_close_returns_what_the_publish_failed_with"],
     ),
     (
-        "W6", "w6-a-descriptor-for-reading-puts-the-publish-off", "src/os/proc.rs",
-        "flags & O_PATH == 0 && flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32",
-        "flags & O_PATH == 0",
+        "W6", "w6-a-descriptor-for-reading-puts-the-publish-off", "src/os/table.rs",
+        "Mode::from_raw_mode(stat.st_mode).contains(Mode::WUSR)",
+        "Mode::from_raw_mode(stat.st_mode).intersects(Mode::RUSR | Mode::WUSR)",
         ["closing::w6_a_close_publishes_although_its_process_reads_the_file_too"],
     ),
     (

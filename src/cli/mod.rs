@@ -11,7 +11,6 @@ mod holders;
 mod init;
 mod missing;
 mod mount;
-mod mountinfo;
 mod output;
 mod project;
 mod reach;

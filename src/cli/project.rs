@@ -8,10 +8,10 @@ use anyhow::Context;
 use rustix::io::Errno;
 
 use super::failure::{At, Failure};
-use super::mountinfo::{ConcordMount, MountTable};
 use super::reach::{self, Liveness};
 use super::rooms::{HistorySource, Rooms};
 use crate::control::client::Client;
+use crate::os::mountinfo::{ConcordMount, MountTable};
 
 /// The store's directory in a project's root.
 pub const STORE: &str = ".concord";

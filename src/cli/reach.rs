@@ -7,10 +7,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::failure::Failure;
-use super::mountinfo::{ConcordMount, MountTable};
 use crate::control::beacon;
 use crate::control::client::{Client, ClientError};
 use crate::control::lossless::printable;
+use crate::os::mountinfo::{ConcordMount, MountTable};
 
 /// How long the kernel's question to a mount may take.
 const TOUCH_TIME_MAX: Duration = Duration::from_secs(10);

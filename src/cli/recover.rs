@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::failure::{At, Failure};
-use super::mountinfo::MountTable;
 use super::output::{Answer, Out};
 use super::project::{self, STORE};
 use super::reach::{self, Liveness};
@@ -15,6 +14,7 @@ use super::{status, unmount};
 use crate::control::JsonPath;
 use crate::control::client::Client;
 use crate::control::lossless::printable;
+use crate::os::mountinfo::MountTable;
 
 #[derive(Serialize)]
 struct Document<'a> {

@@ -10,13 +10,13 @@ use rustix::mount::UnmountFlags;
 use serde_json::json;
 
 use super::failure::{At, Failure};
-use super::mountinfo::{ConcordMount, MountTable};
 use super::output::{Answer, Out};
 use super::reach::{self, Liveness};
 use super::{holders, project, status};
 use crate::control::client::ClientError;
 use crate::control::lossless::printable;
 use crate::control::{JsonPath, RefusedKind, Unmounting, beacon::Beacon};
+use crate::os::mountinfo::{ConcordMount, MountTable};
 
 /// After the daemon said that it has unmounted.
 const GONE_TIME_MAX: Duration = Duration::from_secs(10);

@@ -426,7 +426,8 @@ impl fuser::Filesystem for Fs {
         }
     }
 
-    fn flush(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, request: &Request, ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        self.coordination.told_of_close(node(ino));
         match self.tree.handles.get(fh.0) {
             Ok(Handle::Writer(writer)) => {
                 let answer = Box::new(move |result| reply_empty(result, reply));

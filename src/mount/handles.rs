@@ -1,6 +1,6 @@
 //! Open files, by the number that the kernel has for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -73,6 +73,15 @@ impl Handles {
             _ => None,
         };
         self.table.read().values().filter_map(appender).collect()
+    }
+
+    /// The nodes that ordinary files are open by.
+    pub fn ordinary_nodes(&self) -> HashSet<NodeId> {
+        let node = |handle: &Handle| match handle {
+            Handle::Ordinary(file) => Some(file.node),
+            _ => None,
+        };
+        self.table.read().values().filter_map(node).collect()
     }
 
     /// All handles of sessions, with their numbers.

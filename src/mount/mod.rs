@@ -30,6 +30,7 @@ use std::sync::Arc;
 use coordinated::{Coordination, RealStore};
 use notices::Notices;
 
+use crate::os::mountinfo::MountTable;
 use crate::rules::Rules;
 
 use rustix::fs::StatVfsMountFlags;
@@ -153,6 +154,11 @@ impl Mount {
         let fs = fs::Fs::new(Arc::clone(&tree), Arc::clone(&coordination), stacked);
         let session = fuser::Session::new(fs, &mountpoint, &config).map_err(wrap)?;
         tree.set_notifier(session.notifier());
+        if let Ok(mounts) = MountTable::read()
+            && let Some(mount) = mounts.at(&mountpoint)
+        {
+            coordination.set_device(mount.device);
+        }
         Ok(Mount {
             session,
             coordination,

@@ -166,9 +166,15 @@ impl Fs {
         (at_offset, clears): (bool, bool),
         reply: ReplyWrite,
     ) {
+        let (coordination, node) = (Arc::clone(&self.coordination), writer.session().about.node);
         let answer = move |written: Result<u32>| match written {
             Ok(count) => reply.written(count),
-            Err(error) => reply.error(reply_errno(error)),
+            Err(error) => {
+                if at_offset {
+                    coordination.may_close_silently(node);
+                }
+                reply.error(reply_errno(error));
+            }
         };
         let written = move |writer: &Writer, coordination: &Coordination, offset, data: &[u8]| {
             let write = || writer.write(coordination, offset, data, at_offset);

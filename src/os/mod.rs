@@ -3,8 +3,10 @@
 pub mod boot;
 pub mod creds;
 pub mod handle;
+pub mod mountinfo;
 pub mod peer;
 pub mod pidfd;
 pub mod proc;
 pub mod syscall;
+pub mod table;
 pub mod writeback;

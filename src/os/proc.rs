@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, StatxFlags};
+use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
@@ -33,7 +33,6 @@ const DESCENDANTS_MAX: usize = 4096;
 const PF_EXITING: u64 = 0x4;
 /// Of an exit status as wait(2) has it: the signal that ended the process.
 const TERMINATING_SIGNAL: u64 = 0x7f;
-const O_PATH: u32 = libc::O_PATH as u32;
 
 /// A process, told apart from others that have or had its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,39 +182,6 @@ pub fn signal_waits(tid: u32) -> Option<bool> {
     Some((mask(b"SigPnd:") | mask(b"ShdPnd:")) & !mask(b"SigBlk:") != 0)
 }
 
-/// Whether a process has a descriptor, open for writing, of the inode number `ino` (as fstat(2) shows it). Waits for execve.
-///
-/// Inode numbers are compared without the filesystem, which fdinfo does not name in a way that holds across mount namespaces: a
-/// like-numbered file of another filesystem counts as well.
-pub fn holds_for_writing(pid: u32, ino: u64) -> bool {
-    let Ok(table) = rustix::fs::open(
-        path(pid, "fd"),
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) else {
-        return false;
-    };
-    let mut buffer = Vec::with_capacity(8192);
-    let mut entries = RawDir::new(&table, buffer.spare_capacity_mut());
-    while let Some(Ok(entry)) = entries.next() {
-        let name = entry.file_name();
-        if name.to_bytes().first().is_some_and(u8::is_ascii_digit)
-            && remembered_ino(&table, name) == Some(ino)
-            && names_a_file(&table, name)
-        {
-            let number = String::from_utf8_lossy(name.to_bytes());
-            let mut info = [0; 512];
-            if let Some(text) = read(&path(pid, &format!("fdinfo/{number}")), &mut info)
-                && status_field(text, b"ino:", 10) == Some(ino)
-                && status_field(text, b"flags:", 8).is_some_and(writes)
-            {
-                return true;
-            }
-        }
-    }
-    false
-}
-
 /// The value of a variable in the environment that a process was started with, proc_pid_environ(5). Waits for execve.
 pub fn environment(pid: u32, variable: &str) -> Option<Vec<u8>> {
     let mut buffer = vec![0; 64 << 10];
@@ -251,26 +217,10 @@ fn parse_creation(text: &[u8]) -> Option<u32> {
     (flags & libc::O_CREAT as u64 != 0).then_some(mode as u32 & 0o7777)
 }
 
-fn writes(flags: u64) -> bool {
-    let flags = flags as u32;
-    flags & O_PATH == 0 && flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32
-}
-
-/// The inode number of what a descriptor is open on, as the kernel remembers it: AT_STATX_DONT_SYNC asks no filesystem, and so never us, statx(2).
-fn remembered_ino(table: &OwnedFd, entry: &std::ffi::CStr) -> Option<u64> {
-    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let stat = rustix::fs::statx(table, entry, flags, StatxFlags::INO).ok()?;
-    Some(stat.stx_ino)
-}
-
-fn names_a_file(table: &OwnedFd, entry: &std::ffi::CStr) -> bool {
-    match rustix::fs::readlinkat(table, entry, Vec::with_capacity(256)) {
-        Ok(target) => target.as_bytes().first() == Some(&b'/') && !target.as_bytes().starts_with(b"/dev/"),
-        Err(_) => false,
-    }
-}
-
 fn children(pid: u32, found: &mut Vec<u32>) {
+    if is_single_threaded(pid) {
+        return children_of_thread(pid, &pid.to_string(), found);
+    }
     let Ok(tasks) = rustix::fs::open(
         path(pid, "task"),
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -283,17 +233,22 @@ fn children(pid: u32, found: &mut Vec<u32>) {
     while let Some(Ok(entry)) = entries.next() {
         let name = entry.file_name().to_bytes();
         if name.first().is_some_and(u8::is_ascii_digit) {
-            let list = path(pid, &format!("task/{}/children", String::from_utf8_lossy(name)));
-            let mut buffer = [0; CHILDREN_BYTES_MAX];
-            if let Some(text) = read_all(&list, &mut buffer) {
-                found.extend(
-                    text.split(|byte| *byte == b' ')
-                        .filter_map(|word| number(word, 10))
-                        .map(|pid| pid as u32),
-                );
-            }
+            children_of_thread(pid, &String::from_utf8_lossy(name), found);
         }
     }
+}
+
+fn children_of_thread(pid: u32, tid: &str, found: &mut Vec<u32>) {
+    let mut buffer = [0; CHILDREN_BYTES_MAX];
+    if let Some(text) = read_all(&path(pid, &format!("task/{tid}/children")), &mut buffer) {
+        let pids = text.split(|byte| *byte == b' ').filter_map(|word| number(word, 10));
+        found.extend(pids.map(|pid| pid as u32));
+    }
+}
+
+/// Whether a process has one thread only: besides `.` and `..`, its directory has no other directories.
+pub fn is_single_threaded(pid: u32) -> bool {
+    rustix::fs::stat(path(pid, "task")).is_ok_and(|stat| stat.st_nlink == 3)
 }
 
 /// `pid (comm) state ppid … flags …  starttime …`; the name may hold spaces and parentheses, so the fields count from its last `)`.
@@ -362,8 +317,6 @@ fn read_some(file: &OwnedFd, buffer: &mut [u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
-    use std::os::unix::fs::MetadataExt;
     use std::process::{Child, Command, Stdio};
 
     struct Reaped(Child);
@@ -472,22 +425,6 @@ mod tests {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
-    }
-
-    #[test]
-    fn only_descriptors_open_for_writing_count() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let ino = file.as_file().metadata().unwrap().ino();
-        let own = std::process::id();
-        assert!(holds_for_writing(own, ino));
-        let path = file.into_temp_path();
-        assert!(!holds_for_writing(own, ino));
-        let _read_only = File::open(&path).unwrap();
-        assert!(!holds_for_writing(own, ino));
-        let writable = File::options().append(true).open(&path).unwrap();
-        assert!(holds_for_writing(own, ino));
-        drop(writable);
-        assert!(!holds_for_writing(own, ino));
     }
 
     #[test]

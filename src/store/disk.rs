@@ -65,6 +65,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
 
     /// A new file, read and write, mode 0600; EEXIST when there is something.
     fn create(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Self::File>;
+    /// A new file without a name on the filesystem of `dir`, for [`Disk::link_file`] (open(2), O_TMPFILE).
+    fn create_unnamed(&self, dir: &Self::Dir) -> io::Result<Self::File>;
+    /// utimensat(2) of both times to now.
+    fn touch(&self, file: &Self::File) -> io::Result<()>;
     /// Opens a regular file for reading; InvalidInput when it is something else.
     fn open(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Self::File>;
     /// Opens a regular file for reading and writing, making it (mode 0600) where there is none.

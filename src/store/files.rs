@@ -17,6 +17,9 @@ use super::prefix;
 use super::record::{Identity, VersionRecord, seal};
 use super::{HASH_BYTES_MAX, OPEN_HISTORIES_MAX, Place, Store};
 
+/// Records whose writing to the disk begins after the answer.
+const UNSTARTED_MAX: usize = 16;
+
 /// One file's history, as far as it lies on disk.
 pub(super) struct FileHistory<D: Disk> {
     pub key: Key,
@@ -29,6 +32,8 @@ pub(super) struct FileHistory<D: Disk> {
     pub current: Option<u64>,
     /// A record that only carries its number, see [`Store::settle`]; goes when there is a newer one.
     pub phantom: Option<u64>,
+    /// A version that was pruned, whose record is there to be written over.
+    pub worn: Option<u64>,
     /// The directories down to `dir`, and the `path` file, are known to be on disk.
     pub rooted: bool,
 }
@@ -352,6 +357,7 @@ impl<D: Disk> Store<D> {
             contents,
             current,
             phantom,
+            worn: None,
             rooted: false,
         })
     }
@@ -398,17 +404,21 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// A new file with these bytes, whose writing to the disk has begun.
-    fn write_new(&self, dir: &D::Dir, name: &OsStr, bytes: &[u8]) -> io::Result<()> {
+    /// A new file with these bytes.
+    fn write_unstarted(&self, dir: &D::Dir, name: &OsStr, bytes: &[u8]) -> io::Result<D::File> {
         let file = self.disk().create(dir, name)?;
-        let written = self
-            .disk()
-            .write_at(&file, bytes, 0)
-            .and_then(|()| self.disk().start_writeback(&file));
+        let written = self.disk().write_at(&file, bytes, 0);
         if written.is_err() {
             let _ = self.disk().unlink(dir, name);
         }
-        written
+        written.map(|()| file)
+    }
+
+    /// A new file with these bytes, whose writing to the disk has begun.
+    fn write_new(&self, dir: &D::Dir, name: &OsStr, bytes: &[u8]) -> io::Result<()> {
+        let file = self.write_unstarted(dir, name, bytes)?;
+        self.start_writing(&file);
+        Ok(())
     }
 
     /// Writes a new record.
@@ -422,10 +432,58 @@ impl<D: Disk> Store<D> {
 
     /// Writes the record of a version to come; the one that carried its number so far goes.
     pub(super) fn announce(&self, history: &mut FileHistory<D>, record: &VersionRecord) -> io::Result<()> {
-        self.write_record(&history.dir, record)?;
+        let bytes = seal(record).map_err(io::Error::other)?;
+        let name = record_name(record.version);
+        let over = match history.worn.take() {
+            Some(worn) => self.write_over(&history.dir, &record_name(worn), &name, &bytes)?,
+            None => None,
+        };
+        let file = match over {
+            Some(file) => file,
+            None => self.write_unstarted(&history.dir, &name, &bytes)?,
+        };
+        let unstarted = {
+            let mut written = self.written.lock();
+            written.push(file);
+            written.len()
+        };
+        // Each is a descriptor.
+        if unstarted > UNSTARTED_MAX {
+            self.start_writing_records();
+        }
         match history.phantom.take() {
             Some(phantom) => if_there(self.disk().unlink(&history.dir, &record_name(phantom))).map(drop),
             None => Ok(()),
+        }
+    }
+
+    /// Writes a new record over that of a version which is not kept any more, and gives it its name then: to remove the one file and to make the other takes
+    /// longer than all else that a publish does besides its syncs. `None` when there is no such file.
+    fn write_over(&self, dir: &D::Dir, worn: &OsStr, name: &OsStr, bytes: &[u8]) -> io::Result<Option<D::File>> {
+        let disk = self.disk();
+        let Some(file) = if_there(disk.open_writable(dir, worn))? else {
+            return Ok(None);
+        };
+        let length = bytes.len() as u64;
+        let cut = || match disk.stat(&file)?.size > length {
+            true => disk.set_len(&file, length),
+            false => Ok(()),
+        };
+        let written = disk
+            .write_at(&file, bytes, 0)
+            .and_then(|()| cut())
+            .and_then(|()| disk.rename_noreplace((dir, worn), (dir, name)));
+        if written.is_err() {
+            let _ = disk.unlink(dir, worn);
+        }
+        written.map(|()| Some(file))
+    }
+
+    /// Has the disk begin to write the records of the changes so far. It promises nothing, and takes as long as all else about a record.
+    pub(super) fn start_writing_records(&self) {
+        let written = std::mem::take(&mut *self.written.lock());
+        for file in written {
+            self.start_writing(&file);
         }
     }
 

@@ -329,7 +329,11 @@ impl<D: Disk> History<D> {
                 None
             } else if let Some(version) = name.strip_suffix(".json").and_then(number) {
                 match self.read_record(dir, &entry.name, version, key) {
-                    Ok(record) => scan.records.insert(version, record).and(None),
+                    Ok(Some(record)) => scan.records.insert(version, record).and(None),
+                    Ok(None) => {
+                        scan.parts.push(entry.name);
+                        continue;
+                    }
                     // It says nothing of the record.
                     Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
                         return Err(error);
@@ -347,12 +351,12 @@ impl<D: Disk> History<D> {
         Ok(scan)
     }
 
-    /// An error without an errno is the record's fault.
-    fn read_record(&self, dir: &D::Dir, name: &OsStr, version: u64, key: &Key) -> io::Result<VersionRecord> {
+    /// An error without an errno is the record's fault. `None`: it is that of another version of this file. A pruned one was being written over.
+    fn read_record(&self, dir: &D::Dir, name: &OsStr, version: u64, key: &Key) -> io::Result<Option<VersionRecord>> {
         let bytes = read_small(&self.disk, dir, name, RECORD_BYTES_MAX)?;
-        let record = VersionRecord::parse(&bytes, version).map_err(io::Error::other)?;
+        let record = VersionRecord::parse(&bytes).map_err(io::Error::other)?;
         match decode_path(&record.path) {
-            Some(path) if Key::of(&path) == *key => Ok(record),
+            Some(path) if Key::of(&path) == *key => Ok((record.version == version).then_some(record)),
             _ => Err(io::Error::other("it belongs to another path")),
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! docs/FORMAT.md says what lies on disk, and for each place where a publish can stop, what the next start does.
 //!
-//! Locks, none of them held across a disk sync: `files` (what is known per file), `journal`, `recovered`, `pruned`, `images`, those of `room`; no two of
+//! Locks, none of them held across a disk sync: `files` (what is known per file), `journal`, `recovered`, `pruned`, `ready`, `written`, `images`, those of `room`; no two of
 //! them are ever held together. A file's entry in `files` is *taken out* while a change of it is under way; a second
 //! change of the same file waits for it (callers serialise anyway, this keeps a mistake from becoming a lost version).
 
@@ -155,8 +155,12 @@ pub struct Store<D: Disk> {
     home: D::Dir,
     images: Arc<Images<D>>,
     shadows: D::Dir,
+    /// For sessions to come: see [`Store::make_ready`].
+    ready: Mutex<Vec<D::File>>,
     journal: Mutex<journal::Journal<D>>,
     files: files::Files<D>,
+    /// Records whose writing to the disk has not begun: see [`Store::tidy`].
+    written: Mutex<Vec<D::File>>,
     recovered: Mutex<recovered::Tally>,
     /// What [`Store::sweep`] is to remove: names in history directories that no history knows any more.
     pruned: Mutex<Vec<(D::Dir, OsString)>>,

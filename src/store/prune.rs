@@ -145,9 +145,13 @@ impl<D: Disk> Store<D> {
         let Going { versions, stones } = going(&history.lies(), retain, now);
         let mut pruned = self.pruned.lock();
         for version in versions {
-            let names = [content_name(version), record_name(version)];
-            pruned.extend(names.map(|name| (history.dir.clone(), name)));
-            history.contents.remove(&version);
+            pruned.push((history.dir.clone(), content_name(version)));
+            // The record of a version that is a length says that it can be read.
+            let is_length = history.contents.remove(&version).is_none();
+            match history.worn {
+                None if !is_length => history.worn = Some(version),
+                _ => pruned.push((history.dir.clone(), record_name(version))),
+            }
             history.records.remove(&version);
         }
         for stone in stones {
@@ -169,6 +173,13 @@ impl<D: Disk> Store<D> {
         }
         self.complete_spare();
         removed
+    }
+
+    /// What is left to do after a change, when nobody waits for it any more.
+    pub fn tidy(&self) {
+        self.start_writing_records();
+        self.sweep();
+        self.make_ready();
     }
 
     /// Applies the rules in force ([`Store::set_retention`]) to all histories, and removes those of files that were deleted longer ago than
@@ -288,6 +299,9 @@ impl<D: Disk> Store<D> {
             advance(&mut history, stone);
         }
         self.prune(&mut history, retain, now);
+        if let Some(worn) = history.worn.take() {
+            self.pruned.lock().push((history.dir.clone(), record_name(worn)));
+        }
         held.keep(history);
         Ok(())
     }

@@ -111,6 +111,23 @@ impl Disk for RealDisk {
         Ok(File::from(fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?))
     }
 
+    fn create_unnamed(&self, dir: &Self::Dir) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        Ok(File::from(fs::openat(dir, ".", flags, Mode::RUSR | Mode::WUSR)?))
+    }
+
+    fn touch(&self, file: &File) -> io::Result<()> {
+        let now = fs::Timespec {
+            tv_sec: 0,
+            tv_nsec: fs::UTIME_NOW,
+        };
+        let times = fs::Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        Ok(fs::futimens(file, &times)?)
+    }
+
     fn open(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<File> {
         Self::open_regular(dir, name, OFlags::RDONLY)
     }

@@ -15,6 +15,9 @@ use super::history::Key;
 use super::record::{JournalLine, RecoveredKind, RecoveredRecord, Who, clip_who, encode_path};
 use crate::session::SessionId;
 
+/// How many empty files are kept ready. Two sessions in a row find one each while the next is made.
+const READY_MAX: usize = 2;
+
 /// A staged copy.
 pub struct Shadow<D: Disk> {
     /// The session's.
@@ -92,32 +95,39 @@ impl<D: Disk> Store<D> {
         now: u64,
     ) -> io::Result<Shadow<D>> {
         let disk = self.disk();
-        let temporary = OsString::from(format!("{:016x}.new", id.0));
-        let file = disk.create(&self.shadows, &temporary)?;
-        let named = self
-            .dress(id, target, &file, current, who.uid == 0)
-            .and_then(|(name, meta_from)| {
-                disk.rename_noreplace((&self.shadows, &temporary), (&self.shadows, &name.text()))?;
-                Ok((name, meta_from))
-            });
-        match named {
-            Ok((name, meta_from)) => {
-                let shadow = Shadow {
-                    id,
-                    file: Arc::new(file),
-                    target: target.to_owned(),
-                    who: clip_who(who),
-                    based_on,
-                    meta_touched: false,
-                    name,
-                    meta_from,
-                };
-                self.enter(shadow, now)
-            }
-            Err(error) => {
-                // What cannot be removed now, the next start removes.
-                let _ = disk.unlink(&self.shadows, &temporary);
-                Err(error)
+        let file = self.empty_file()?;
+        let (name, meta_from) = self.dress(id, target, &file, current, who.uid == 0)?;
+        disk.link_file(&file, (&self.shadows, &name.text()))?;
+        let shadow = Shadow {
+            id,
+            file: Arc::new(file),
+            target: target.to_owned(),
+            who: clip_who(who),
+            based_on,
+            meta_touched: false,
+            name,
+            meta_from,
+        };
+        self.enter(shadow, now)
+    }
+
+    /// An empty file without a name, as new as if it was made just now.
+    fn empty_file(&self) -> io::Result<D::File> {
+        let ready = self.ready.lock().pop();
+        match ready {
+            Some(file) => self.disk().touch(&file).map(|()| file),
+            None => self.disk().create_unnamed(&self.shadows),
+        }
+    }
+
+    /// Makes files for sessions to come: making an inode takes long, the longer the more were deleted lately (ext4), and here nobody waits for it. They have
+    /// no name, so nothing is left of them.
+    pub(super) fn make_ready(&self) {
+        while self.ready.lock().len() < READY_MAX && !self.is_short() {
+            match self.disk().create_unnamed(&self.shadows) {
+                Ok(file) => self.ready.lock().push(file),
+                // Who needs one is told.
+                Err(_) => return,
             }
         }
     }

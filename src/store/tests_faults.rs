@@ -12,6 +12,7 @@ use crate::session::SessionId;
 
 const OLD: &[u8] = b"the old content";
 const NEW: &[u8] = b"what was written, which is longer";
+const OVER_A_RECORD: &str = "publish over a record that is not kept";
 /// Random choices of what is kept, per place where the machine stops.
 const CRASHES_PER_STOP: u64 = 24;
 
@@ -81,6 +82,39 @@ fn write_and_publish(store: &Store<SimDisk>, current: bool, d: Durability) -> Ou
     let done = store.publish(shadow, &place("f"), &awaiting(d, 12));
     outcome.kept = done.as_ref().is_err_and(|e| e.kept.is_some());
     outcome.published = Some(done.map(drop).map_err(|e| e.published));
+    outcome
+}
+
+/// The same once more, with so little kept that the new record is written over one that is not.
+fn write_and_publish_over_a_record(store: &Store<SimDisk>, d: Durability) -> Outcome {
+    let kept_one = |now: u64| PublishInfo {
+        retain: Retain {
+            keep: 1,
+            max_age: None,
+            max_bytes: None,
+        },
+        ..awaiting(d, now)
+    };
+    let before = session(store, "f", true).and_then(|shadow| {
+        store.disk().write_at(&shadow.file, OLD, 0)?;
+        let done = store.publish(shadow, &place("f"), &kept_one(11));
+        done.map_err(|error| error.source)
+    });
+    let mut outcome = Outcome::default();
+    let Ok(_) = before else { return outcome };
+    store.tidy();
+    let Ok(shadow) = session(store, "f", true) else {
+        return outcome;
+    };
+    if store.disk().write_at(&shadow.file, NEW, 0).is_err() {
+        let _ = store.discard(shadow, RecoveredKind::Staged, "the write failed", 11);
+        return outcome;
+    }
+    outcome.staged = true;
+    let done = store.publish(shadow, &place("f"), &kept_one(12));
+    outcome.kept = done.as_ref().is_err_and(|e| e.kept.is_some());
+    outcome.published = Some(done.map(drop).map_err(|e| e.published));
+    store.tidy();
     outcome
 }
 
@@ -259,6 +293,12 @@ fn full_scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "publish over a published version",
+            setup: published_before,
+            ..base
+        },
+        Scenario {
+            name: OVER_A_RECORD,
+            run: write_and_publish_over_a_record,
             setup: published_before,
             ..base
         },
@@ -561,4 +601,33 @@ fn what_recovery_moved_stays_known_when_the_machine_stops_right_after() {
         assert_eq!(kept.len(), 1);
         assert_eq!(kept[0].record.path.as_deref(), Some("f"), "seed {seed}: {kept:?}");
     }
+}
+
+/// A record is written over before it has its new name. Found under the old one it is of no use, and nothing to look into either.
+#[test]
+fn a_record_that_was_being_written_over_is_removed() {
+    let is = |scenario: &Scenario| scenario.name == OVER_A_RECORD;
+    let scenario = full_scenarios().into_iter().find(is).unwrap();
+    let (opened, end) = length(&scenario);
+    let mut seen = 0;
+    for at in opened..end {
+        let disk = start(&scenario, Plan::From(at, libc::EIO));
+        run(&scenario, &disk);
+        let disk = disk.fork(Plan::Never);
+        let misplaced = |(name, bytes): (String, Vec<u8>)| {
+            let number = name.rsplit('/').next()?.strip_suffix(".json")?.parse::<u64>().ok()?;
+            let record = record::VersionRecord::parse(&bytes).ok()?;
+            (record.version != number).then_some(name)
+        };
+        let Some(name) = disk.tree().into_iter().find_map(misplaced) else {
+            continue;
+        };
+        seen += 1;
+        let store = open(&disk).unwrap();
+        let live = store.stat_place(&place("f")).unwrap();
+        drop(store.take(&place("f"), live.as_ref(), 20).unwrap());
+        assert_eq!(disk.tree().get(&name), None, "stopped at {at}");
+        assert_eq!(store.history().recovered().unwrap().len(), 1, "what was staged");
+    }
+    assert!(seen > 0, "no stop came between the writing and the renaming");
 }

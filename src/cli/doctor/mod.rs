@@ -8,12 +8,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::mountinfo::MountTable;
 use super::output::{Answer, Out, wrapped};
 use super::project::{self, Project, STORE};
 use super::rooms::Rooms;
 use crate::control::JsonPath;
 use crate::control::lossless::printable;
+use crate::os::mountinfo::MountTable;
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -17,13 +17,13 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use serde_json::json;
 
 use super::failure::{At, Failure};
-use super::mountinfo::MountTable;
 use super::output::{Answer, Out};
 use super::project;
 use super::reach::{self, Liveness};
 use super::rooms::{MountOrder, Rooms};
 use crate::control::JsonPath;
 use crate::control::lossless::printable;
+use crate::os::mountinfo::MountTable;
 use crate::os::proc;
 
 #[derive(Debug, Args)]

@@ -8,9 +8,9 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::cli::failure::Failure;
-use crate::cli::mountinfo::{ConcordMount, MountTable};
 use crate::control::beacon::Beacon;
 use crate::control::lossless::printable;
+use crate::os::mountinfo::{ConcordMount, MountTable};
 
 /// Whoever mounts meanwhile needs it only from its last look at the mounts to its own mount.
 const ALONE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -108,7 +108,7 @@ pub fn alone() -> Option<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::mountinfo::tests::table;
+    use crate::os::mountinfo::tests::table;
 
     fn said(lines: &[(u64, u64, &str, &str)], mountpoint: &str, backing: &str) -> String {
         let failure = conflict(&table(lines), Path::new(mountpoint), Path::new(backing));

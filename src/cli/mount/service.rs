@@ -14,7 +14,6 @@ use rustix::io::Errno;
 
 use super::config::{Config, LOOK_EVERY};
 use super::overlap;
-use crate::cli::mountinfo;
 use crate::cli::rooms::{Daemon, MountOrder};
 use crate::cli::wiring::{nanos_now, refused_or_kept};
 use crate::control::{
@@ -23,6 +22,7 @@ use crate::control::{
 };
 use crate::mount::coordinated::{Coordination, Counted, retention};
 use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
+use crate::os::mountinfo;
 use crate::os::proc;
 use crate::session::LockMode;
 use crate::store::{RealDisk, Store};

@@ -16,7 +16,6 @@ use super::begin::Beginning;
 use super::close::Ending;
 use super::creator::first_of;
 use super::files::{Granted, InHand};
-use super::holders::Holders;
 use super::permission::Right;
 use super::session::EndReply;
 use super::{Answer, Coordination, Counted, Target, Writer, caller, described, nanos_now};
@@ -147,8 +146,8 @@ impl Appender {
     }
 
     /// Whether one of these, or a descendant, still has it open. Waits for execve.
-    fn is_held(&self, flusher: ProcId, processes: &[u32]) -> bool {
-        let holders = Holders::of(self.file.node.0, flusher, processes);
+    fn is_held(&self, coordination: &Coordination, flusher: ProcId, processes: &[u32]) -> bool {
+        let holders = coordination.holders(self.file.node, flusher, processes);
         let heirs = holders.heirs.iter().map(|heir| heir.tgid);
         let mut held = self.held.lock();
         let unknown: Vec<u32> = heirs.filter(|heir| !held.processes.contains(heir)).collect();
@@ -267,12 +266,12 @@ impl Coordination {
         let process = caller::process(caller);
         self.tree.workers.run(move || {
             let processes = appender.closed_by(process, closing);
-            let goes_on = |processes: Vec<u32>| !process.is_known() || appender.is_held(process, &processes);
+            let goes_on = |processes: Vec<u32>| !process.is_known() || appender.is_held(&this, process, &processes);
             if processes.is_none_or(goes_on) {
                 reply(this.settle_on_disk(&appender));
             } else {
                 reply(this.finish_append(&appender, closing));
-                this.store.sweep();
+                this.store.tidy();
             }
         });
     }
@@ -284,7 +283,7 @@ impl Coordination {
             let closing = appender.held.lock().last_close;
             // How it ended nobody is left to be told; the log says it.
             let _ = this.finish_append(&appender, closing);
-            this.store.sweep();
+            this.store.tidy();
             this.tree.close(Arc::clone(&appender.file));
         };
         self.tree.workers.run(end);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::handles::Writer;
-use super::holders::Holders;
 use super::permission;
 use super::session::{EndReply, Outcome, Session};
 use super::staged::Staged;
@@ -67,7 +66,7 @@ impl Coordination {
             // Whether a process of another pid namespace has it open nobody can tell: RELEASE will.
             Ok(_) if !flusher.is_known() => reply(Ok(())),
             Ok((processes, _)) => {
-                let holders = Holders::of(session.about.node.0, flusher, &processes);
+                let holders = self.holders(session.about.node, flusher, &processes);
                 if holders.are_there {
                     // Before the answer, after which the flusher may be gone, and its children nobody's.
                     self.bequeath(&session, holders.heirs);
@@ -162,7 +161,7 @@ impl Coordination {
         drop(session);
         replies.into_iter().for_each(|reply| reply(result));
         self.carry_out(wakes);
-        self.store.sweep();
+        self.store.tidy();
     }
 
     /// What becomes of what was staged.

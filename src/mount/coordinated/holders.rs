@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::Coordination;
 use super::caller::{self, UNKNOWN};
 use super::session::Session;
+use crate::mount::nodes::NodeId;
 use crate::os::proc;
+use crate::os::table::holds_for_writing;
 use crate::session::ProcId;
 
 /// Who may still have a file open after one of its descriptors was closed.
@@ -18,30 +20,32 @@ pub(super) struct Holders {
     pub heirs: Vec<ProcId>,
 }
 
-impl Holders {
+impl Coordination {
     /// Looks among these processes, of which `flusher` has just closed a descriptor, and their descendants for some that have the node open for writing. An
     /// unknown one counts as having it.
-    pub fn of(node: u64, flusher: ProcId, processes: &[u32]) -> Holders {
-        if proc::holds_for_writing(flusher.tgid, node) {
+    pub(super) fn holders(&self, node: NodeId, flusher: ProcId, processes: &[u32]) -> Holders {
+        if self.closer_holds(flusher, node) {
             return Holders {
                 are_there: true,
                 heirs: Vec::new(),
             };
         }
+        let file = self.shown_as(node);
+        let has_it = |pid: u32| holds_for_writing(pid, file);
         let heirs = proc::descendants(flusher.tgid)
             .into_iter()
-            .filter(|child| proc::holds_for_writing(*child, node))
+            .filter(|child| has_it(*child))
             .filter_map(caller::process_of)
             .collect::<Vec<ProcId>>();
-        let others = || processes.iter().filter(|pid| **pid != flusher.tgid);
+        let is_held_by =
+            |pid: u32| pid == UNKNOWN.tgid || has_it(pid) || proc::descendants(pid).into_iter().any(has_it);
+        let mut others = processes.iter().filter(|pid| **pid != flusher.tgid);
         Holders {
-            are_there: !heirs.is_empty() || others().any(|pid| is_held_by(*pid, node)),
+            are_there: !heirs.is_empty() || others.any(|pid| is_held_by(*pid)),
             heirs,
         }
     }
-}
 
-impl Coordination {
     /// Some go on with a session. Whoever waits for it waits for them, and what waits among them need not wait.
     pub(super) fn bequeath(self: &Arc<Self>, session: &Session, heirs: Vec<ProcId>) {
         let new = session.inherit(heirs);
@@ -51,9 +55,4 @@ impl Coordination {
         let wakes = self.files.lock().queue.inherit(self.now(), session.about.id, &new);
         self.carry_out(wakes);
     }
-}
-
-fn is_held_by(pid: u32, node: u64) -> bool {
-    let has_it = |pid: u32| proc::holds_for_writing(pid, node);
-    pid == UNKNOWN.tgid || has_it(pid) || proc::descendants(pid).into_iter().any(has_it)
 }

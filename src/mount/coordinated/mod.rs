@@ -32,14 +32,15 @@ mod session;
 mod shown;
 mod staged;
 mod status;
+mod tables;
 mod turns;
 mod wait;
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
@@ -67,6 +68,7 @@ use reader::MovedOn;
 
 use super::nodes::{Name, NodeId, ROOT};
 use super::tree::Tree;
+use crate::os::table::Device;
 use crate::rules::{Policy, Rules};
 use crate::session::{Millis, SessionId};
 use crate::store::record::{How, Who};
@@ -99,6 +101,9 @@ pub struct Coordination {
     logs: append_log::Logs,
     descriptions: Descriptions,
     counts: Counts,
+    tables: tables::Tables,
+    /// Of the mount's files, as others see them.
+    device: OnceLock<Device>,
     wakeup: wait::Wakeup,
     epoch: Instant,
     /// No session begins any more: the mount is going away.
@@ -142,6 +147,8 @@ impl Coordination {
             logs: append_log::Logs::default(),
             descriptions: Descriptions::default(),
             counts: Counts::default(),
+            tables: tables::Tables::default(),
+            device: OnceLock::new(),
             wakeup: wait::Wakeup::default(),
             epoch: Instant::now(),
             closing: AtomicBool::new(false),

@@ -89,7 +89,7 @@ impl Coordination {
             let wakes = this.let_go(held);
             answer(result);
             this.carry_out(wakes);
-            this.store.sweep();
+            this.store.tidy();
         };
         self.take_next(caller, opener, targets, walk, Vec::new(), Box::new(then));
     }

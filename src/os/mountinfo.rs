@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use super::table::Device;
+
 /// The type that the mount room gives to its mounts, as the kernel shows it.
 pub const FS_TYPE: &[u8] = b"fuse.concordfs";
 /// How the source of a mount of ours begins, as that of an automount(8) does; then come the daemon's pid, [`SOURCE_MIDDLE`], and what it shows.
@@ -18,6 +20,8 @@ pub struct ConcordMount {
     pub id: u64,
     /// Where.
     pub mountpoint: PathBuf,
+    /// The device number of its files.
+    pub device: Device,
     /// What of it one sees there, relative to its root: nothing, or a directory's path where that was bound elsewhere.
     pub below: PathBuf,
     /// The backing directory's path.
@@ -121,7 +125,8 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
     let parent = number(fields.next()?)?;
-    let below = unescape(fields.nth(1)?);
+    let device = fields.next().and_then(device_of)?;
+    let below = unescape(fields.next()?);
     let mountpoint = unescape(fields.next()?);
     fields.find(|field| *field == b"-")?;
     let kind = fields.next()?;
@@ -130,6 +135,7 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     let ours = (kind == FS_TYPE).then(|| ConcordMount {
         id,
         mountpoint: mountpoint.clone(),
+        device,
         below: below.strip_prefix("/").unwrap_or(&below).to_owned(),
         backing,
         daemon,
@@ -141,6 +147,12 @@ fn parse_line(line: &[u8]) -> Option<Line> {
         mountpoint,
         ours,
     })
+}
+
+/// `major:minor`
+fn device_of(field: &[u8]) -> Option<Device> {
+    let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -220,6 +232,7 @@ pub mod tests {
         let first = ConcordMount {
             id: 40,
             mountpoint: mountpoint.clone(),
+            device: (0, 50),
             below: "".into(),
             backing: "/data#x".into(),
             daemon: Some(77),
@@ -228,6 +241,7 @@ pub mod tests {
         let bound = ConcordMount {
             id: 42,
             mountpoint: "/bound".into(),
+            device: (0, 50),
             below: "docs".into(),
             backing: "/old".into(),
             daemon: None,

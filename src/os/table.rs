@@ -1,0 +1,154 @@
+//! The descriptors of a process: proc_pid_fd(5). All of it waits for execve, see [`super::proc`].
+//!
+//! What a descriptor leads to is not asked of its filesystem, which may be us, but of what the kernel remembers (AT_STATX_DONT_SYNC, statx(2)).
+
+use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, StatxFlags};
+
+use super::proc;
+
+/// The numbers of a process's descriptors take 24 bytes each in a directory's entries.
+const ENTRIES_BYTES: usize = 32 << 10;
+
+/// A filesystem, by the device number that stat(2) shows of its files.
+pub type Device = (u32, u32);
+
+/// An inode, as stat(2) shows it. Without a device, that of any filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct File {
+    /// Its filesystem; `None` where that is not known.
+    pub device: Option<Device>,
+    /// Its inode number.
+    pub ino: u64,
+}
+
+impl File {
+    fn is(&self, other: File) -> bool {
+        self.ino == other.ino && (self.device.is_none() || self.device == other.device)
+    }
+}
+
+/// The table of descriptors of a process. Of a task that is ending it is empty.
+#[derive(Debug)]
+pub struct Table {
+    dir: OwnedFd,
+}
+
+impl Table {
+    /// That of this process; `None` when it is gone.
+    pub fn of(pid: u32) -> Option<Table> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(proc::path(pid, "fd"), flags, Mode::empty()).ok()?;
+        Some(Table { dir })
+    }
+
+    /// How many descriptors there are. `None` when there are none, and before Linux 6.2, which does not tell.
+    pub fn count(&self) -> Option<usize> {
+        let size = rustix::fs::fstat(&self.dir).ok()?.st_size;
+        usize::try_from(size).ok().filter(|count| *count > 0)
+    }
+
+    /// Their numbers. Can be asked once.
+    pub fn numbers(&self) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        let mut buffer = Vec::with_capacity(ENTRIES_BYTES);
+        let mut entries = RawDir::new(&self.dir, buffer.spare_capacity_mut());
+        while let Some(Ok(entry)) = entries.next() {
+            let number = proc::number(entry.file_name().to_bytes(), 10);
+            numbers.extend(number.and_then(|number| u32::try_from(number).ok()));
+        }
+        numbers
+    }
+
+    /// What a descriptor is open on; `None` when it is closed.
+    pub fn file(&self, number: u32) -> Option<File> {
+        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+        let stat = rustix::fs::statx(&self.dir, name(number), flags, StatxFlags::INO).ok()?;
+        Some(File {
+            device: Some((stat.stx_dev_major, stat.stx_dev_minor)),
+            ino: stat.stx_ino,
+        })
+    }
+
+    /// Whether a descriptor lets write: the mode of its link says so, and one by O_PATH has none.
+    pub fn writes(&self, number: u32) -> bool {
+        let stat = rustix::fs::statat(&self.dir, name(number), AtFlags::SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|stat| Mode::from_raw_mode(stat.st_mode).contains(Mode::WUSR))
+    }
+
+    /// Whether a descriptor is open on `file`, for writing.
+    pub fn holds(&self, number: u32, file: File) -> bool {
+        self.file(number).is_some_and(|open| file.is(open)) && self.writes(number)
+    }
+}
+
+/// Whether a process has `file` open for writing.
+pub fn holds_for_writing(pid: u32, file: File) -> bool {
+    Table::of(pid).is_some_and(|table| table.numbers().into_iter().any(|number| table.holds(number, file)))
+}
+
+fn name(number: u32) -> String {
+    let mut name = String::with_capacity(10);
+    // Writing to a String cannot fail.
+    let _ = write!(name, "{number}");
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    fn file_of(file: &std::fs::File) -> File {
+        let stat = file.metadata().unwrap();
+        let device = (rustix::fs::major(stat.dev()), rustix::fs::minor(stat.dev()));
+        File {
+            device: Some(device),
+            ino: stat.ino(),
+        }
+    }
+
+    #[test]
+    fn only_descriptors_open_for_writing_count() {
+        let open = tempfile::NamedTempFile::new().unwrap();
+        let file = file_of(open.as_file());
+        let own = std::process::id();
+        assert!(holds_for_writing(own, file));
+        let elsewhere = File {
+            device: Some((0, 0)),
+            ..file
+        };
+        assert!(!holds_for_writing(own, elsewhere));
+        assert!(holds_for_writing(own, File { device: None, ..file }));
+        let path = open.into_temp_path();
+        assert!(!holds_for_writing(own, file));
+        let readable = std::fs::File::open(&path).unwrap();
+        assert!(!holds_for_writing(own, file));
+        let by_path = rustix::fs::open(&*path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        assert!(!holds_for_writing(own, file));
+        let writable = std::fs::File::options().append(true).open(&path).unwrap();
+        assert!(holds_for_writing(own, file));
+        drop((writable, readable, by_path));
+        assert!(!holds_for_writing(own, file));
+    }
+
+    #[test]
+    fn a_sleeper_has_as_many_descriptors_as_numbers() {
+        let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
+        let known = (0..200).any(|_| {
+            let table = Table::of(child.id()).unwrap();
+            // Before Linux 6.2 the count is not told.
+            let equal = table.count().is_none_or(|count| count == table.numbers().len());
+            equal || {
+                std::thread::sleep(std::time::Duration::from_millis(25));
+                false
+            }
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(known);
+        assert!(Table::of(u32::MAX / 2).is_none());
+    }
+}
