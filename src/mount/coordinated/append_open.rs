@@ -1,14 +1,20 @@
 //! Opening a file in order to append to it (W10).
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::append::Appender;
+use super::append::{Appender, Held};
+use super::close::Ending;
 use super::files::{Finds, InHand};
+use super::permission::Right;
 use super::{Answer, Coordination, Target, Writer, caller};
-use crate::mount::handles::Handle;
+use crate::content::lines::{self, LINE_BYTES_MAX};
+use crate::mount::handles::{Handle, Ordinary};
 use crate::mount::nodes::NodeId;
 use crate::mount::tree::Caller;
 
@@ -75,4 +81,52 @@ impl Coordination {
         let who = self.descriptions.of(process, caller.uid);
         Ok(Appender::new(file, (caller, process), who, target, flags, log))
     }
+    /// A handle that creates its file has finished a line: the file appears, and the handle goes on as one that appends. Nothing happens to a
+    /// session that others share.
+    ///
+    /// # Errors
+    /// Those of a publish; what was written is in `recovered/` then.
+    pub fn promote(self: &Arc<Self>, number: u64, writer: &Writer) -> Result<(), Errno> {
+        let session = writer.session();
+        let ready = session.staged(|staged| {
+            let intact = !staged.unlinked && staged.failed.is_none() && staged.refused.is_none();
+            Ok((intact && staged.handles == 1).then(|| staged.processes.clone()))
+        });
+        let Ok(Some(processes)) = ready else { return Ok(()) };
+        let Some(staged) = session.take() else { return Ok(()) };
+        let tail = take_tail(&staged.shadow.file);
+        self.finish_taken(Arc::clone(&session), staged, Ending::Closed);
+        session.settle()?;
+        let (tail, log) = (tail?, self.attach(self.logs.of(&session.name()))?);
+        let appender = Appender {
+            file: Arc::new(Ordinary {
+                node: session.about.node,
+                pin: Arc::clone(&session.pin),
+            }),
+            right: Right::new(session.about.caller, session.about.process, session.pin.fd()),
+            who: session.about.who.clone(),
+            since: session.since,
+            name: session.name(),
+            policy: session.about.policy.clone(),
+            sync: false,
+            held: Mutex::new(Held::new(log, processes, false)),
+        };
+        {
+            let mut held = appender.held.lock();
+            self.keep(&mut held, &appender, &tail, 0)?;
+            held.tail = tail;
+        }
+        self.tree.handles.replace(number, Handle::Appender(Arc::new(appender)));
+        Ok(())
+    }
+}
+
+/// Cuts off what follows the last newline of a file.
+fn take_tail(file: &File) -> Result<Vec<u8>, Errno> {
+    let length = rustix::fs::fstat(file)?.st_size.max(0) as u64;
+    let from = length.saturating_sub(LINE_BYTES_MAX as u64);
+    let end = super::staged::read_at(file.as_fd(), from, LINE_BYTES_MAX)?;
+    let (_, tail) = lines::split(&end);
+    rustix::fs::ftruncate(file, length - tail.len() as u64)?;
+    Ok(tail.to_vec())
 }

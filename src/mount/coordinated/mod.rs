@@ -5,6 +5,9 @@
 //! game are in [`crate::session`], the disk is [`crate::store`]'s.
 
 mod append;
+mod append_bytes;
+mod append_close;
+mod append_grow;
 mod append_log;
 mod append_open;
 mod begin;
