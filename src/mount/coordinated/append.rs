@@ -2,30 +2,29 @@
 //! it is finished or the handle is closed.
 
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use rustix::fs::{OFlags, Stat};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::append_grow::Placed;
 use super::append_log::Log;
-use super::begin::Beginning;
-use super::creator::first_of;
-use super::files::{Granted, InHand};
 use super::holders::Holders;
 use super::permission::Right;
-use super::{Answer, Coordination, Target, nanos_now};
+use super::{Coordination, Target, nanos_now};
 use crate::content::lines::{self, LINE_BYTES_MAX};
 use crate::mount::errno::from_io;
 use crate::mount::handles::Ordinary;
-use crate::mount::nodes::{Name, ROOT};
+use crate::mount::nodes::Name;
 use crate::mount::tree::Caller;
 use crate::os::creds;
 use crate::os::proc::Closing;
 use crate::rules::{Append, Policy};
-use crate::session::{Intent, ProcId};
-use crate::store::record::{How, Who};
+use crate::session::ProcId;
+use crate::store::record::Who;
 use crate::store::{RealDisk, Shadow};
 
 /// An open file description that appends.
@@ -38,6 +37,8 @@ pub struct Appender {
     pub since: Instant,
     /// The name it was opened by.
     pub name: Name,
+    /// The path that it had then.
+    pub(super) path: PathBuf,
     /// To write there.
     pub(super) right: Right,
     pub(super) policy: Policy,
@@ -108,6 +109,7 @@ impl Appender {
             who,
             since: Instant::now(),
             name: target.name.clone(),
+            path: target.path.clone(),
             policy: target.policy.clone(),
             sync: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
             held: Mutex::new(Held::new(log, vec![process.tgid], whole)),
@@ -155,13 +157,16 @@ impl Coordination {
     /// ENOSPC, EDQUOT, EFBIG, EIO, and nothing was written; ESTALE after a forced unmount.
     pub fn append(&self, appender: &Appender, data: &[u8], clears: bool) -> Result<u32, Errno> {
         let mut held = appender.held.lock();
+        let held = &mut *held;
         if let Some(errno) = held.lost {
             return Err(errno);
         }
         if !held.attached {
             // A descriptor that nobody knew of has outlived the close of the last known one.
-            held.log = self.attach(self.followed(Arc::clone(&held.log)))?;
-            held.attached = true;
+            match self.attach(&mut held.log) {
+                Ok(()) | Err(Errno::NOENT) => held.attached = true,
+                Err(errno) => return Err(errno),
+            }
         }
         let (finished, rest) = if held.whole {
             (&[][..], data)
@@ -169,29 +174,25 @@ impl Coordination {
             lines::split(data)
         };
         if !finished.is_empty() {
-            held.log = self.followed(Arc::clone(&held.log));
-            let log = Arc::clone(&held.log);
             let parts: &[&[u8]] = &[&held.tail, finished];
             let parts = if held.tail.is_empty() { &parts[1..] } else { parts };
-            let commit = || self.commit((&log, &mut log.lock()), parts, appender);
-            match if clears {
-                creds::without_fsetid(commit)
+            let mut commit = || Log::with(&mut held.log, |log, state| self.commit((log, state), parts, appender));
+            let placed = if clears {
+                creds::without_fsetid(commit)?
             } else {
-                commit()
-            } {
-                Ok(()) => held.unsynced = true,
-                Err(Errno::NOENT) => return self.keep_all(&mut held, appender, data, true),
-                Err(errno) => return Err(errno),
+                commit()?
+            };
+            if placed == Placed::Nowhere {
+                return self.keep_all(held, appender, data, true);
             }
+            held.unsynced = true;
             held.tail.clear();
         }
         if held.whole || held.tail.len() + rest.len() > LINE_BYTES_MAX {
-            return self
-                .keep_all(&mut held, appender, rest, false)
-                .map(|_| data.len() as u32);
+            return self.keep_all(held, appender, rest, false).map(|_| data.len() as u32);
         }
         let at = held.tail.len();
-        if let Err(errno) = self.keep(&mut held, appender, rest, at as u64) {
+        if let Err(errno) = self.keep(held, appender, rest, at as u64) {
             return if finished.is_empty() {
                 Err(errno)
             } else {
@@ -200,7 +201,7 @@ impl Coordination {
         }
         held.tail.extend_from_slice(rest);
         if appender.sync && held.unsynced {
-            self.sync_log(&held.log)?;
+            self.sync_log(&mut held.log)?;
         }
         Ok(data.len() as u32)
     }
@@ -225,7 +226,7 @@ impl Coordination {
             return Ok(());
         }
         if held.kept.is_none() {
-            held.kept = Some(self.begin_kept(appender)?);
+            held.kept = Some(self.begin_kept(&mut held.log, appender)?);
         }
         let Some(kept) = &held.kept else { return Ok(()) };
         let end = at + data.len() as u64;
@@ -237,9 +238,11 @@ impl Coordination {
         Ok(())
     }
 
-    fn begin_kept(&self, appender: &Appender) -> Result<Shadow<RealDisk>, Errno> {
+    fn begin_kept(&self, log: &mut Arc<Log>, appender: &Appender) -> Result<Shadow<RealDisk>, Errno> {
         let id = self.files.lock().queue.number();
-        let path = self.path_of(&appender.name)?;
+        let name = Log::with(log, |_, state| state.name.clone());
+        // Its directory may be gone as well.
+        let path = self.path_of(&name).unwrap_or_else(|_| appender.path.clone());
         let begun = self
             .store
             .begin(id, &path, None, appender.who.clone(), None, nanos_now());
@@ -251,39 +254,7 @@ impl Coordination {
     /// # Errors
     /// EIO, ENOSPC, EDQUOT.
     pub fn sync_append(&self, appender: &Appender) -> Result<(), Errno> {
-        let log = Arc::clone(&appender.held.lock().log);
-        self.sync_log(&self.followed(log))
-    }
-    /// ftruncate(2) of a handle that appends: a version of its own, as truncate(2) makes.
-    pub fn truncate_appended(self: &Arc<Self>, caller: Caller, appender: &Appender, len: u64, answer: Answer<Stat>) {
-        let Some(target) = self.target(appender.name.parent, &appender.name.name) else {
-            return answer(Err(Errno::INVAL));
-        };
-        let in_hand = InHand::take(&self.files, &target.name);
-        let file = in_hand.key();
-        let claim = self.claim(caller, file, Intent::Truncate, false);
-        let process = claim.opener.proc;
-        let seen = appender.right.inode();
-        let (this, truncated) = (Arc::clone(self), target.clone());
-        let resume = move |granted: Result<Granted, Errno>| {
-            let that = Arc::clone(&this);
-            this.tree.workers.run(move || {
-                answer(granted.and_then(|granted| {
-                    let (Granted::New(id) | Granted::Join(id)) = granted;
-                    let beginning = Beginning {
-                        node: None,
-                        how: How::Truncate,
-                        truncate: len == 0,
-                        seen,
-                        ..first_of(id, file, ROOT, caller, process, None)
-                    };
-                    let session = that.begin(&truncated, beginning)?;
-                    let done = that.truncate_now(&session, len);
-                    that.tree.nodes.forget(session.about.node, 1);
-                    done
-                }));
-            });
-        };
-        self.acquire(&target, claim, Box::new(resume));
+        let mut log = Arc::clone(&appender.held.lock().log);
+        self.sync_log(&mut log)
     }
 }

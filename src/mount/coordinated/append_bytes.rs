@@ -1,44 +1,54 @@
-//! Bytes that go from one file to the end of another (W10).
+//! Bytes that go to the end of a file (W10).
 
 use std::fs::File;
+use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
+use rustix::io::{Errno, ReadWriteFlags};
+
 const COPY_CHUNK_BYTES: usize = 256 * 1024;
 
-/// Whether a file of this length ends in the middle of a line.
-fn ends_open(file: &File, length: u64) -> std::io::Result<bool> {
-    let mut last = [0];
-    if length > 0 {
-        file.read_exact_at(&mut last, length - 1)?;
-    }
-    Ok(length > 0 && last != *b"\n")
+/// How long a file is.
+pub(super) fn end_of(file: &File) -> Result<u64, Errno> {
+    Ok(rustix::fs::fstat(file)?.st_size.max(0) as u64)
 }
 
-/// Ends the last line of a file.
-pub(super) fn glue(file: &File) -> std::io::Result<()> {
-    let length = file.metadata()?.len();
-    if ends_open(file, length)? {
-        file.write_all_at(b"\n", length)?;
+/// Appends to a file to which others may append at the same time.
+pub(super) fn append(file: &File, data: &[u8]) -> std::io::Result<()> {
+    let mut rest = data;
+    while !rest.is_empty() {
+        match rustix::io::pwritev2(file, &[IoSlice::new(rest)], 0, ReadWriteFlags::APPEND) {
+            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(count) => rest = &rest[count..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
     Ok(())
 }
 
-/// Appends a part of a file to another.
-pub(super) fn copy(from: &File, part: (u64, u64), to: &File) -> std::io::Result<()> {
-    copy_to(from, part, to, to.metadata()?.len())
+/// Ends the last line of a file.
+pub(super) fn glue(file: &File) -> std::io::Result<()> {
+    let length = end_of(file)?;
+    let mut last = [b'\n'];
+    if length > 0 {
+        file.read_exact_at(&mut last, length - 1)?;
+    }
+    if last != *b"\n" { append(file, b"\n") } else { Ok(()) }
 }
 
-pub(super) fn copy_to(from: &File, (start, end): (u64, u64), to: &File, at: u64) -> std::io::Result<()> {
-    let mut done = 0;
-    while start + done < end {
-        let wanted = COPY_CHUNK_BYTES.min((end - start - done) as usize);
-        let chunk = super::staged::read_at(from.as_fd(), start + done, wanted)?;
+/// Appends a part of a file to another.
+pub(super) fn copy(from: &File, (start, end): (u64, u64), to: &File) -> std::io::Result<()> {
+    let mut at = start;
+    while at < end {
+        let wanted = COPY_CHUNK_BYTES.min((end - at) as usize);
+        let chunk = super::staged::read_at(from.as_fd(), at, wanted)?;
         if chunk.is_empty() {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
-        to.write_all_at(&chunk, at + done)?;
-        done += chunk.len() as u64;
+        append(to, &chunk)?;
+        at += chunk.len() as u64;
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::append::{Appender, Held};
+use super::append_grow::Placed;
+use super::append_log::Log;
 use super::session::EndReply;
 use super::{Coordination, Counted, caller, described, nanos_now};
 use crate::mount::tree::Caller;
@@ -58,7 +60,7 @@ impl Coordination {
         if !held.unsynced || appender.policy.durability != Durability::Full {
             return Ok(());
         }
-        self.sync_log(&held.log)?;
+        self.sync_log(&mut held.log)?;
         held.unsynced = false;
         Ok(())
     }
@@ -68,7 +70,6 @@ impl Coordination {
         if !held.attached {
             return held.lost.map_or(Ok(()), Err);
         }
-        held.log = self.followed(Arc::clone(&held.log));
         let result = if closing == Closing::Killed {
             self.counts.add(Counted::Killed);
             self.set_aside(&mut held, appender, RecoveredKind::Staged, KILLED);
@@ -80,7 +81,7 @@ impl Coordination {
             self.publish_rest(&mut held, appender)
         };
         let result = match held.unsynced && appender.policy.durability == Durability::Full {
-            true => result.and(self.sync_log(&held.log)),
+            true => result.and(self.sync_log(&mut held.log)),
             false => result,
         };
         held.unsynced = false;
@@ -91,30 +92,30 @@ impl Coordination {
     fn let_go_of_log(&self, held: &mut Held) {
         held.attached = false;
         held.whole = false;
-        self.detach(&held.log);
+        self.detach(&mut held.log);
     }
 
     /// What was held back is the last thing the handle has to say.
     fn publish_rest(&self, held: &mut Held, appender: &Appender) -> Result<(), Errno> {
-        let log = Arc::clone(&held.log);
+        let log = &mut held.log;
         let committed = match (&held.kept, held.whole, held.tail.is_empty()) {
             (Some(kept), true, _) if held.kept_bytes > 0 => {
-                self.commit_file((&log, &mut log.lock()), &kept.file, appender)
+                Log::with(log, |log, state| self.commit_file((log, state), &kept.file, appender))
             }
-            (_, false, false) => self.commit((&log, &mut log.lock()), &[&held.tail], appender),
+            (_, false, false) => Log::with(log, |log, state| self.commit((log, state), &[&held.tail], appender)),
             _ => {
                 self.drop_kept(held);
                 return Ok(());
             }
         };
         match committed {
-            Ok(()) => {
+            Ok(Placed::There) => {
                 held.unsynced = true;
                 held.tail.clear();
                 self.drop_kept(held);
                 Ok(())
             }
-            Err(Errno::NOENT) => {
+            Ok(Placed::Nowhere) => {
                 self.set_aside(held, appender, RecoveredKind::Staged, REMOVED);
                 Ok(())
             }
@@ -163,7 +164,6 @@ impl Coordination {
         for appender in self.tree.handles.appenders() {
             let mut held = appender.held.lock();
             if held.attached {
-                held.log = self.followed(Arc::clone(&held.log));
                 self.set_aside(&mut held, &appender, RecoveredKind::Staged, FORCED);
                 held.lost = Some(Errno::STALE);
                 self.let_go_of_log(&mut held);

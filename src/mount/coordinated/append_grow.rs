@@ -1,14 +1,13 @@
 //! Lines that are added to a file in place (W10), and the version that they are becoming.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
 use super::append::Appender;
-use super::append_bytes::copy_to;
+use super::append_bytes::{append, copy, end_of};
 use super::append_log::{Live, Log, State};
 use super::{Coordination, nanos_now, place, publish_info};
 use crate::mount::errno::from_io;
@@ -16,12 +15,26 @@ use crate::mount::nodes::Name;
 use crate::store::record::{How, Who};
 use crate::store::{Growth, RealDisk};
 
+/// Where what was to be appended is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placed {
+    /// In the file.
+    There,
+    /// The file was removed, or replaced by one that the author may not write to.
+    Nowhere,
+}
+
 impl Coordination {
     /// Appends `parts`, which together are whole lines, or the last thing that a handle has to say. `log` is locked by `state`.
     ///
     /// # Errors
-    /// ENOSPC, EDQUOT, EFBIG, EIO: the file is as it was. ENOENT: it was removed, or replaced by one that the author may not write to.
-    pub(super) fn commit(&self, (log, state): (&Log, &mut State), parts: &[&[u8]], by: &Appender) -> Result<(), Errno> {
+    /// ENOSPC, EDQUOT, EFBIG, EIO: the file is as it was.
+    pub(super) fn commit(
+        &self,
+        (log, state): (&Log, &mut State),
+        parts: &[&[u8]],
+        by: &Appender,
+    ) -> Result<Placed, Errno> {
         let bytes: Vec<u8>;
         let data = match parts {
             [one] => *one,
@@ -31,7 +44,7 @@ impl Coordination {
             }
         };
         let plain = !data.contains(&0) && data.ends_with(b"\n");
-        let write = |file: &File, at: u64| file.write_all_at(data, at).map(|()| data.len() as u64);
+        let write = |file: &File| append(file, data).map(|()| data.len() as u64);
         self.grow((log, state), by, plain, write)
     }
 
@@ -44,57 +57,66 @@ impl Coordination {
         (log, state): (&Log, &mut State),
         from: &File,
         by: &Appender,
-    ) -> Result<(), Errno> {
+    ) -> Result<Placed, Errno> {
         let length = rustix::fs::fstat(from)?.st_size.max(0) as u64;
-        let write = |file: &File, at: u64| copy_to(from, (0, length), file, at).map(|()| length);
+        let write = |file: &File| copy(from, (0, length), file).map(|()| length);
         self.grow((log, state), by, false, write)
     }
 
-    /// Writes behind the committed length, then moves that.
+    /// Writes at the end of the file, then moves the committed length. Those who have the file by a name that the rules do not coordinate write there as well, and
+    /// ask nobody: the kernel tells where the end is.
     fn grow(
         &self,
         (log, state): (&Log, &mut State),
         by: &Appender,
         plain: bool,
-        write: impl FnOnce(&File, u64) -> std::io::Result<u64>,
-    ) -> Result<(), Errno> {
-        if let Live::Open(current) = &state.live
-            && !by.right.covers(by.file.pin.fd(), &current.file, current.identity)
-        {
-            return Err(Errno::NOENT);
+        write: impl FnOnce(&File) -> std::io::Result<u64>,
+    ) -> Result<Placed, Errno> {
+        let file = match &state.live {
+            Live::Open(current) => Arc::clone(&current.file),
+            Live::Departed(file) => Arc::clone(file),
+            Live::Idle | Live::Moved(_) | Live::Gone => return Ok(Placed::Nowhere),
+        };
+        if !by.right.covers(by.file.pin.fd(), &file) {
+            return Ok(Placed::Nowhere);
         }
         self.begin_growth(state, &by.who)?;
         let Live::Open(current) = &mut state.live else {
-            return Err(Errno::NOENT);
+            // As anywhere: what of it was written stays.
+            return write(&file).map(|_| Placed::There).map_err(|error| from_io(&error));
         };
-        let file = Arc::clone(&current.file);
-        let before = current.committed.load(Ordering::Acquire);
-        let noted = write(&file, before).and_then(|written| {
-            let to = before + written;
-            let note = |growth| self.store.note_growth(growth, to, current.synced, false);
-            current
-                .growth
-                .as_ref()
-                .map_or(Ok(to), |growth| note(growth).map(|()| to))
+        let committed = current.committed.load(Ordering::Acquire);
+        if current.torn {
+            file.set_len(committed).map_err(|error| from_io(&error))?;
+            current.torn = false;
+        }
+        let before = end_of(&file)?;
+        let noted = write(&file).and_then(|written| {
+            let to = end_of(&file)?;
+            current.unusual |= !plain || to != before + written;
+            if let Some(growth) = &current.growth {
+                self.store.note_growth(growth, to, current.synced, false)?;
+            }
+            Ok(to)
         });
         let to = noted.map_err(|error| {
-            // Readers are kept to the committed length, and so is the next write; recovery knows it too.
+            // Readers are kept to the committed length, and recovery knows it too.
             if let Err(error) = file.set_len(before) {
+                current.torn = true;
                 log::error!("the end of a file cannot be taken back after a failed append: {error}");
             }
             from_io(&error)
         })?;
-        current.unusual |= !plain;
         current.committed.store(to, Ordering::Release);
-        state.remember(log, &file, before, to);
-        Ok(())
+        state.remember(log, &file, committed.min(before), to);
+        Ok(Placed::There)
     }
 
     /// Before the first line: the version that it will be is written down.
     fn begin_growth(&self, state: &mut State, who: &Who) -> Result<(), Errno> {
         let name = state.name.clone();
         let Live::Open(current) = &mut state.live else {
-            return Err(Errno::NOENT);
+            return Ok(());
         };
         if current.growth.is_some() {
             return Ok(());
@@ -118,39 +140,42 @@ impl Coordination {
     ///
     /// # Errors
     /// EIO, ENOSPC; later ones of this file fail likewise.
-    pub(super) fn sync_log(&self, log: &Log) -> Result<(), Errno> {
-        let (file, length) = {
-            let state = log.lock();
-            let Live::Open(current) = &state.live else {
-                return Ok(());
-            };
-            if let Some(errno) = current.failed {
-                return Err(errno);
-            }
-            (Arc::clone(&current.file), current.committed.load(Ordering::Acquire))
-        };
+    pub(super) fn sync_log(&self, log: &mut Arc<Log>) -> Result<(), Errno> {
+        let open = Log::with(log, |_, state| match &state.live {
+            Live::Open(current) => match current.failed {
+                Some(errno) => Err(errno),
+                None => Ok(Some((
+                    Arc::clone(&current.file),
+                    current.committed.load(Ordering::Acquire),
+                ))),
+            },
+            Live::Departed(file) => Ok(Some((Arc::clone(file), 0))),
+            Live::Idle | Live::Moved(_) | Live::Gone => Ok(None),
+        });
+        let Some((file, length)) = open? else { return Ok(()) };
         // Without the lock: the others go on.
         let synced = rustix::fs::fdatasync(&file);
-        let mut state = log.lock();
-        let Live::Open(current) = &mut state.live else {
-            return synced;
-        };
-        if !Arc::ptr_eq(&current.file, &file) {
-            return synced;
-        }
-        if let Err(errno) = synced {
-            current.failed = Some(errno);
-            return Err(errno);
-        }
-        current.synced = current.synced.max(length);
-        match (&current.growth, current.unusual) {
-            (Some(growth), true) => {
-                let committed = current.committed.load(Ordering::Acquire);
-                let noted = self.store.note_growth(growth, committed, current.synced, true);
-                noted.map_err(|error| from_io(&error))
+        Log::with(log, |_, state| {
+            let Live::Open(current) = &mut state.live else {
+                return synced;
+            };
+            if !Arc::ptr_eq(&current.file, &file) {
+                return synced;
             }
-            _ => Ok(()),
-        }
+            if let Err(errno) = synced {
+                current.failed = Some(errno);
+                return Err(errno);
+            }
+            current.synced = current.synced.max(length);
+            match (&current.growth, current.unusual) {
+                (Some(growth), true) => {
+                    let committed = current.committed.load(Ordering::Acquire);
+                    let noted = self.store.note_growth(growth, committed, current.synced, true);
+                    noted.map_err(|error| from_io(&error))
+                }
+                _ => Ok(()),
+            }
+        })
     }
 
     /// The file is about to be replaced or renamed, or to go: it holds what is committed and no more.

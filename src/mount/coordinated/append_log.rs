@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::append_bytes::{copy, glue};
@@ -48,6 +48,8 @@ pub(super) enum Live {
     Open(Box<Current>),
     /// The file was renamed, and this is the log of its new name.
     Moved(Arc<Log>),
+    /// The file has no coordinated name any more that is known: its appenders go on with it as with any file.
+    Departed(Arc<File>),
     /// The file was removed.
     Gone,
 }
@@ -58,6 +60,8 @@ pub(super) struct Current {
     pub identity: Identity,
     pub committed: Arc<AtomicU64>,
     pub growth: Option<Growth<RealDisk>>,
+    /// What a failed write left behind the committed length could not be taken away.
+    pub torn: bool,
     /// Something was committed that recovery could not tell from what a power failure leaves.
     pub unusual: bool,
     pub synced: u64,
@@ -116,6 +120,12 @@ impl Logs {
         log
     }
 
+    /// Whether nobody is busy with the log of a name.
+    pub(super) fn is_free(&self, name: &Name) -> bool {
+        let log = self.by_name.lock().get(name).and_then(Weak::upgrade);
+        log.is_none_or(|log| log.is_free())
+    }
+
     /// All of them, by the names that they are found by.
     pub(super) fn all(&self) -> Vec<(Name, Arc<Log>)> {
         let logs = self.by_name.lock();
@@ -129,6 +139,17 @@ impl Logs {
         self.by_name.lock().get(name).is_some_and(|log| log.strong_count() > 0)
     }
 
+    /// A file is not appended to any more.
+    fn shrunk(&self, current: &Current) {
+        let mut growing = self.growing.write();
+        if growing
+            .get(&current.identity)
+            .is_some_and(|known| Arc::ptr_eq(known, &current.committed))
+        {
+            growing.remove(&current.identity);
+        }
+    }
+
     /// Who opens the name from now on means another file.
     fn forget(&self, name: &Name) {
         self.by_name.lock().remove(name);
@@ -136,6 +157,30 @@ impl Logs {
 }
 
 impl Log {
+    /// Runs `act` on what `log` has become, while nothing is appended and its file is not renamed.
+    pub(super) fn with<T>(log: &mut Arc<Log>, act: impl FnOnce(&Arc<Log>, &mut State) -> T) -> T {
+        loop {
+            let found = Arc::clone(log);
+            let mut state = found.lock();
+            match &state.live {
+                Live::Moved(next) => *log = Arc::clone(next),
+                _ => return act(&found, &mut state),
+            }
+        }
+    }
+
+    /// What is appended to, if nobody is busy with it.
+    pub(super) fn current_file(&self) -> Option<Arc<File>> {
+        match &self.state.try_lock()?.live {
+            Live::Open(current) => Some(Arc::clone(&current.file)),
+            _ => None,
+        }
+    }
+
+    fn is_free(&self) -> bool {
+        self.state.try_lock().is_some()
+    }
+
     /// Nothing is appended meanwhile.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
@@ -242,60 +287,55 @@ impl Coordination {
         Some(committed.load(Ordering::Acquire))
     }
 
-    /// One more handle appends to the file. Returns the log that is its own by now.
-    pub(super) fn attach(&self, log: Arc<Log>) -> Result<Arc<Log>, Errno> {
-        let mut log = log;
-        loop {
-            let mut state = log.lock();
-            let next = match &state.live {
-                Live::Moved(next) => Arc::clone(next),
-                Live::Gone => return Err(Errno::NOENT),
-                Live::Idle => {
-                    let file = self.open_to_append(&state.name)?;
-                    self.continue_on(&mut state, file)?;
-                    state.appenders = 1;
-                    drop(state);
-                    return Ok(log);
+    /// One more handle appends to the file.
+    ///
+    /// # Errors
+    /// ENOENT: it was removed, or is an ordinary one by now.
+    pub(super) fn attach(&self, log: &mut Arc<Log>) -> Result<(), Errno> {
+        Log::with(log, |_, state| {
+            if matches!(state.live, Live::Idle) {
+                let found = self
+                    .open_to_append(&state.name)
+                    .and_then(|file| self.continue_on(state, file));
+                if let Err(errno) = found {
+                    if errno == Errno::NOENT && state.appenders == 0 {
+                        self.removed(state);
+                    }
+                    return Err(errno);
                 }
-                Live::Open(_) => {
-                    state.appenders += 1;
-                    drop(state);
-                    return Ok(log);
-                }
-            };
-            drop(state);
-            log = next;
-        }
+            }
+            if !matches!(state.live, Live::Open(_)) {
+                return Err(Errno::NOENT);
+            }
+            state.appenders += 1;
+            Ok(())
+        })
     }
 
-    /// The log that a handle's lines go to: its file may have been renamed.
-    pub(super) fn followed(&self, log: Arc<Log>) -> Arc<Log> {
-        let mut log = log;
-        loop {
-            let next = match &log.lock().live {
-                Live::Moved(next) => Arc::clone(next),
-                _ => break,
-            };
-            log = next;
-        }
-        log
+    /// A handle will append to the file that is about to be published under the log's name, unless [`Coordination::detach`] takes that back.
+    pub(super) fn await_file(&self, log: &mut Arc<Log>) {
+        Log::with(log, |_, state| state.appenders += 1);
     }
 
     /// A handle is closed. The last one ends the stay: what the file holds is a version.
-    pub(super) fn detach(&self, log: &Log) {
-        let mut state = log.lock();
-        state.appenders = state.appenders.saturating_sub(1);
-        if state.appenders > 0 {
-            return;
-        }
-        let name = state.name.clone();
-        let Live::Open(mut current) = std::mem::replace(&mut state.live, Live::Idle) else {
-            return;
+    pub(super) fn detach(&self, log: &mut Arc<Log>) {
+        Log::with(log, |_, state| {
+            state.appenders = state.appenders.saturating_sub(1);
+            if state.appenders > 0 || !matches!(state.live, Live::Open(_)) {
+                return;
+            }
+            self.end_stay(state);
+            self.stop(state, Live::Idle);
+        });
+    }
+
+    /// The log's file is no longer appended to.
+    fn stop(&self, state: &mut State, live: Live) -> Option<Box<Current>> {
+        let Live::Open(current) = std::mem::replace(&mut state.live, live) else {
+            return None;
         };
-        if let Some(growth) = current.growth.take() {
-            self.end_growth(&name, growth);
-        }
-        self.logs.growing.write().remove(&current.identity);
+        self.logs.shrunk(&current);
+        Some(current)
     }
 
     /// What was appended so far is a version; the next line begins another.
@@ -326,6 +366,7 @@ impl Coordination {
             identity,
             committed: Arc::new(AtomicU64::new(length)),
             growth: None,
+            torn: false,
             unusual: false,
             synced: length,
             failed: None,
@@ -338,11 +379,7 @@ impl Coordination {
         if let Some(node) = self.tree.nodes.find(identity) {
             self.tree.attributes_changed(node);
         }
-        if let Live::Open(before) = std::mem::replace(&mut state.live, Live::Open(Box::new(current)))
-            && before.identity != identity
-        {
-            self.logs.growing.write().remove(&before.identity);
-        }
+        self.stop(state, Live::Open(Box::new(current)));
         Ok(())
     }
 
@@ -373,7 +410,7 @@ impl Coordination {
 
     /// The name leads to another file now; whoever appends goes on there.
     pub(super) fn replaced(&self, state: &mut State) {
-        if !matches!(state.live, Live::Open(_)) {
+        if state.appenders == 0 || !matches!(state.live, Live::Open(_) | Live::Idle) {
             return;
         }
         let name = state.name.clone();
@@ -392,28 +429,69 @@ impl Coordination {
     /// The file was removed: what its appenders still write has no place to go.
     pub(super) fn removed(&self, state: &mut State) {
         self.logs.forget(&state.name);
-        if let Live::Open(current) = std::mem::replace(&mut state.live, Live::Gone) {
-            self.logs.growing.write().remove(&current.identity);
+        self.stop(state, Live::Gone);
+    }
+
+    /// The file has an ordinary name now: its appenders follow it.
+    pub(super) fn departed(&self, state: &mut State) {
+        self.logs.forget(&state.name);
+        if let Some(current) = self.stop(state, Live::Gone) {
+            state.live = Live::Departed(current.file);
         }
     }
 
     /// The file has another name now, whose log `to` is; its appenders follow it. What had that name before was replaced.
     pub(super) fn renamed_log(&self, state: &mut State, (to, target): (&Arc<Log>, &mut State)) {
         self.logs.forget(&state.name);
-        let (moving, staying) = (
-            matches!(state.live, Live::Open(_)),
-            matches!(target.live, Live::Open(_)),
-        );
-        if let Live::Open(current) = std::mem::replace(&mut state.live, Live::Moved(Arc::clone(to)))
-            && !staying
-        {
-            target.live = Live::Open(current);
-        } else if staying {
-            self.replaced(target);
+        let appenders = std::mem::take(&mut state.appenders);
+        let before = std::mem::replace(&mut state.live, Live::Moved(Arc::clone(to)));
+        match (before, &target.live) {
+            (before, Live::Open(_)) => {
+                if let Live::Open(current) = before {
+                    self.logs.shrunk(&current);
+                }
+                self.replaced(target);
+            }
+            (Live::Open(current), _) => target.live = Live::Open(current),
+            (_, _) => {}
         }
-        if moving {
-            target.appenders += state.appenders;
-            state.appenders = 0;
+        target.appenders += appenders;
+    }
+
+    /// A name may lead elsewhere now, without the store: its file, whose stat this was, has other names. Who appends goes on with what the name leads to, else with
+    /// the file.
+    pub(super) fn name_changed(&self, name: &Name, before: &Stat) {
+        let was = attr::identity(before, false);
+        let now = self.stat_backing(name).ok().map(|stat| attr::identity(&stat, false));
+        if now == Some(was) || !self.logs.is_used(name) {
+            return;
+        }
+        let log = self.logs.of(name);
+        let names = self.tree.nodes.find(was).and_then(|node| self.tree.nodes.info(node));
+        let leads_there = |other: &Name| {
+            other != name
+                && self.target(other.parent, &other.name).is_some()
+                && self
+                    .stat_backing(other)
+                    .is_ok_and(|stat| attr::identity(&stat, false) == was)
+        };
+        let other = names.and_then(|info| info.names.into_iter().find(leads_there));
+        match other.filter(|_| now.is_none()) {
+            Some(other) => {
+                let to = self.logs.of(&self.canonical(&other));
+                let mut locked = lock_both(&log, &to);
+                self.settle_growth(&mut locked.0);
+                self.settle_growth(&mut locked.1);
+                self.renamed_log(&mut locked.0, (&to, &mut locked.1));
+            }
+            None => {
+                let mut state = log.lock();
+                self.settle_growth(&mut state);
+                match now {
+                    Some(_) => self.replaced(&mut state),
+                    None => self.departed(&mut state),
+                }
+            }
         }
     }
 }

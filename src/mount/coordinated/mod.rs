@@ -10,6 +10,7 @@ mod append_close;
 mod append_grow;
 mod append_log;
 mod append_open;
+mod append_size;
 mod begin;
 mod caller;
 mod close;
