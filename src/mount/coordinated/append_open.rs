@@ -11,13 +11,16 @@ use rustix::io::Errno;
 use super::append::{Appender, Held};
 use super::close::Ending;
 use super::files::{Finds, InHand};
+use super::open::NOT_BEGUN;
 use super::permission::{self, Right};
+use super::session::{Life, Session};
 use super::{Answer, Coordination, Target, Writer, caller};
 use crate::content::lines::{self, LINE_BYTES_MAX};
 use crate::mount::file::Register;
 use crate::mount::handles::{Handle, Ordinary};
 use crate::mount::nodes::NodeId;
 use crate::mount::tree::Caller;
+use crate::session::FileKey;
 
 /// How often an open is tried anew when its file is renamed meanwhile.
 const OVERTAKEN_MAX: u32 = 8;
@@ -26,6 +29,14 @@ const OVERTAKEN_MAX: u32 = 8;
 enum GoesOn {
     Coordinated(Target),
     Ordinary,
+}
+
+/// What the caller's own lineage is creating.
+enum Created {
+    /// By this session, which may be just ending.
+    Session(Arc<Session>),
+    /// By one that was admitted and has not begun.
+    Coming,
 }
 
 impl Coordination {
@@ -70,8 +81,10 @@ impl Coordination {
             let is_back = self.files.lock().is_back_on_own(caller.tid, key, node);
             let is_own = || self.nearest_of(key, &caller::opener(caller)).is_some();
             let is_there = match self.stat(&target.name) {
-                Err(Errno::NOENT) if !self.files.lock().queue.is_idle(key) && is_own() => return by_session(answer),
-                Err(Errno::NOENT) => false,
+                Err(Errno::NOENT) => match self.created_by_own(caller, key) {
+                    Some(created) => return self.open_created(caller, node, target, flags, created, answer),
+                    None => false,
+                },
                 Err(_) => return by_session(answer),
                 Ok(_) if self.is_closing() => return answer(Err(Errno::BUSY)),
                 Ok(_) => true,
@@ -107,11 +120,76 @@ impl Coordination {
                 (_, _) => break,
             }
         }
+        self.append_or_create(caller, node, target, flags, answer);
+    }
+
+    /// Has the file to itself for a moment, after whoever creates it: either it is there then, or this is the one that creates it.
+    fn append_or_create(
+        self: &Arc<Self>,
+        caller: Caller,
+        node: NodeId,
+        target: Target,
+        flags: OFlags,
+        answer: Answer<Handle>,
+    ) {
         let start = move |this: &Arc<Self>, found: &Target| {
             let appender = this.start_appender(caller, (node, true), found, flags)?;
             Ok(Handle::Appender(Arc::new(appender)))
         };
         self.await_creator(caller, node, target, flags, Box::new(start), answer);
+    }
+
+    /// The session by which the caller's own lineage is creating a file that is not there.
+    fn created_by_own(&self, caller: Caller, key: FileKey) -> Option<Created> {
+        if self.files.lock().queue.is_idle(key) {
+            return None;
+        }
+        let opener = caller::opener(caller);
+        if let Some(session) = self.nearest_shown(key, &opener) {
+            return Some(Created::Session(session));
+        }
+        let files = self.files.lock();
+        let is_coming = |session: &crate::session::Session| {
+            let is_own = session.proc == opener.proc || opener.ancestors.contains(&session.proc);
+            is_own && session.proc.is_known() && !session.is_instant() && files.session(session.id).is_none()
+        };
+        files.queue.sessions(key).any(is_coming).then_some(Created::Coming)
+    }
+
+    /// What its lineage is creating, who appends joins. When that is over the file is there, and is appended to like any other.
+    fn open_created(
+        self: &Arc<Self>,
+        caller: Caller,
+        node: NodeId,
+        target: Target,
+        flags: OFlags,
+        created: Created,
+        answer: Answer<Handle>,
+    ) {
+        let in_hand = InHand::take(&self.files, &target.name);
+        let key = in_hand.key();
+        if let Created::Session(session) = &created {
+            // Its node is what a walk leads its lineage to.
+            if session.is_open() && session.about.node != node && self.files.lock().send_round_once(caller.tid, key) {
+                return answer(Err(Errno::STALE));
+            }
+            if session.join(caller::process(caller)).is_ok() {
+                self.arrived(caller, key, node);
+                return answer(Ok(Handle::Writer(Arc::new(Writer::new(Arc::clone(session), true)))));
+            }
+        }
+        let this = Arc::clone(self);
+        self.tree.workers.run(move || match created {
+            Created::Session(session) if matches!(session.settle(), Ok(Life::Open)) => {
+                // Its name was removed, and means another file now.
+                this.append_or_create(caller, node, target, flags, answer);
+            }
+            Created::Session(_) => this.open_append_now(caller, node, target, flags, answer),
+            Created::Coming => {
+                std::thread::sleep(NOT_BEGUN);
+                this.open_append_now(caller, node, target, flags, answer);
+            }
+        });
     }
 
     /// What a node's file is called by now, where that is not `target`.

@@ -7,6 +7,7 @@ use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::begin::Beginning;
+use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
 use super::permission;
 use super::reader::Reader;
@@ -152,8 +153,19 @@ impl Coordination {
                 seen,
                 ..first_of(id, file, node, caller, process, reroute.creates)
             };
-            let session = this.begin(&awaited, beginning);
-            answer(session.map(|session| Handle::Writer(Arc::new(Writer::creating(session, flags)))));
+            let session = match this.begin(&awaited, beginning) {
+                Ok(session) if !session.creates => session,
+                begun => {
+                    return answer(begun.map(|session| Handle::Writer(Arc::new(Writer::creating(session, flags)))));
+                }
+            };
+            // The caller's own lineage, for which it does not wait (W3), has published it just now.
+            let that = Arc::clone(&this);
+            this.tree.workers.run(move || {
+                let ended = that.end_now(&session, Ending::Closed);
+                drop(session);
+                answer(ended.and_then(|()| found(&that, &awaited)));
+            });
         };
         self.acquire(&target, claim, Box::new(resume));
     }

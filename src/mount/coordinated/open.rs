@@ -22,7 +22,7 @@ use crate::session::{FileKey, Intent, Opener, SessionId};
 use crate::store::record::How;
 
 /// How soon it is worth asking again for a session that another thread of its lineage is just beginning.
-const NOT_BEGUN: Duration = Duration::from_millis(1);
+pub(super) const NOT_BEGUN: Duration = Duration::from_millis(1);
 
 impl Coordination {
     /// Whether [`Coordination::open_reader`] copies and waits for nothing.
