@@ -34,7 +34,7 @@ pub struct Log {
 /// What changes, under the log's lock.
 pub(super) struct State {
     pub(super) name: Name,
-    appenders: usize,
+    pub(super) appenders: usize,
     pub(super) live: Live,
     /// What was appended while there were marks, in order.
     trail: Vec<Piece>,
@@ -140,7 +140,7 @@ impl Logs {
     }
 
     /// A file is not appended to any more.
-    fn shrunk(&self, current: &Current) {
+    pub(super) fn shrunk(&self, current: &Current) {
         let mut growing = self.growing.write();
         if growing
             .get(&current.identity)
@@ -151,7 +151,7 @@ impl Logs {
     }
 
     /// Who opens the name from now on means another file.
-    fn forget(&self, name: &Name) {
+    pub(super) fn forget(&self, name: &Name) {
         self.by_name.lock().remove(name);
     }
 }
@@ -169,12 +169,13 @@ impl Log {
         }
     }
 
-    /// What is appended to, if nobody is busy with it.
-    pub(super) fn current_file(&self) -> Option<Arc<File>> {
-        match &self.state.try_lock()?.live {
-            Live::Open(current) => Some(Arc::clone(&current.file)),
-            _ => None,
-        }
+    /// stat(2) of what is appended to, if nobody is busy with it.
+    pub(super) fn stat(&self) -> Option<Stat> {
+        let state = self.state.try_lock()?;
+        let Live::Open(current) = &state.live else { return None };
+        let mut stat = rustix::fs::fstat(&current.file).ok()?;
+        stat.st_size = current.committed.load(Ordering::Acquire) as i64;
+        Some(stat)
     }
 
     fn is_free(&self) -> bool {
@@ -330,7 +331,7 @@ impl Coordination {
     }
 
     /// The log's file is no longer appended to.
-    fn stop(&self, state: &mut State, live: Live) -> Option<Box<Current>> {
+    pub(super) fn stop(&self, state: &mut State, live: Live) -> Option<Box<Current>> {
         let Live::Open(current) = std::mem::replace(&mut state.live, live) else {
             return None;
         };
@@ -348,7 +349,7 @@ impl Coordination {
         }
     }
 
-    fn open_to_append(&self, name: &Name) -> Result<File, Errno> {
+    pub(super) fn open_to_append(&self, name: &Name) -> Result<File, Errno> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.directory(name.parent)?, &*name.name, flags, Mode::empty())?;
         if !is_file(&rustix::fs::fstat(&fd)?) {
@@ -358,7 +359,7 @@ impl Coordination {
     }
 
     /// The lines go to this file from now on.
-    fn continue_on(&self, state: &mut State, file: File) -> Result<(), Errno> {
+    pub(super) fn continue_on(&self, state: &mut State, file: File) -> Result<(), Errno> {
         let stat = rustix::fs::fstat(&file)?;
         let identity = attr::identity(&stat, false);
         let length = stat.st_size.max(0) as u64;
@@ -406,93 +407,6 @@ impl Coordination {
             staged.shadow.based_on = version.map_err(|error| from_io(&error))?;
         }
         Ok(())
-    }
-
-    /// The name leads to another file now; whoever appends goes on there.
-    pub(super) fn replaced(&self, state: &mut State) {
-        if state.appenders == 0 || !matches!(state.live, Live::Open(_) | Live::Idle) {
-            return;
-        }
-        let name = state.name.clone();
-        let continued = self
-            .open_to_append(&name)
-            .and_then(|file| self.continue_on(state, file));
-        if let Err(errno) = continued {
-            log::error!(
-                "what is appended to {} is kept in recovered/ from now on: {errno}",
-                name.name.to_string_lossy()
-            );
-            self.removed(state);
-        }
-    }
-
-    /// The file was removed: what its appenders still write has no place to go.
-    pub(super) fn removed(&self, state: &mut State) {
-        self.logs.forget(&state.name);
-        self.stop(state, Live::Gone);
-    }
-
-    /// The file has an ordinary name now: its appenders follow it.
-    pub(super) fn departed(&self, state: &mut State) {
-        self.logs.forget(&state.name);
-        if let Some(current) = self.stop(state, Live::Gone) {
-            state.live = Live::Departed(current.file);
-        }
-    }
-
-    /// The file has another name now, whose log `to` is; its appenders follow it. What had that name before was replaced.
-    pub(super) fn renamed_log(&self, state: &mut State, (to, target): (&Arc<Log>, &mut State)) {
-        self.logs.forget(&state.name);
-        let appenders = std::mem::take(&mut state.appenders);
-        let before = std::mem::replace(&mut state.live, Live::Moved(Arc::clone(to)));
-        match (before, &target.live) {
-            (before, Live::Open(_)) => {
-                if let Live::Open(current) = before {
-                    self.logs.shrunk(&current);
-                }
-                self.replaced(target);
-            }
-            (Live::Open(current), _) => target.live = Live::Open(current),
-            (_, _) => {}
-        }
-        target.appenders += appenders;
-    }
-
-    /// A name may lead elsewhere now, without the store: its file, whose stat this was, has other names. Who appends goes on with what the name leads to, else with
-    /// the file.
-    pub(super) fn name_changed(&self, name: &Name, before: &Stat) {
-        let was = attr::identity(before, false);
-        let now = self.stat_backing(name).ok().map(|stat| attr::identity(&stat, false));
-        if now == Some(was) || !self.logs.is_used(name) {
-            return;
-        }
-        let log = self.logs.of(name);
-        let names = self.tree.nodes.find(was).and_then(|node| self.tree.nodes.info(node));
-        let leads_there = |other: &Name| {
-            other != name
-                && self.target(other.parent, &other.name).is_some()
-                && self
-                    .stat_backing(other)
-                    .is_ok_and(|stat| attr::identity(&stat, false) == was)
-        };
-        let other = names.and_then(|info| info.names.into_iter().find(leads_there));
-        match other.filter(|_| now.is_none()) {
-            Some(other) => {
-                let to = self.logs.of(&self.canonical(&other));
-                let mut locked = lock_both(&log, &to);
-                self.settle_growth(&mut locked.0);
-                self.settle_growth(&mut locked.1);
-                self.renamed_log(&mut locked.0, (&to, &mut locked.1));
-            }
-            None => {
-                let mut state = log.lock();
-                self.settle_growth(&mut state);
-                match now {
-                    Some(_) => self.replaced(&mut state),
-                    None => self.departed(&mut state),
-                }
-            }
-        }
     }
 }
 

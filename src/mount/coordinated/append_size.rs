@@ -150,9 +150,7 @@ impl Coordination {
             return None;
         }
         let held = first.held.try_lock()?;
-        let file = held.log.current_file()?;
-        drop(held);
-        let mut stat = rustix::fs::fstat(&file).ok()?;
+        let mut stat = held.log.stat()?;
         // It is the node's link count to the kernel, which tells watchers by it that the node is gone.
         stat.st_nlink = 0;
         Some(stat)

@@ -9,6 +9,7 @@ mod append_bytes;
 mod append_close;
 mod append_grow;
 mod append_log;
+mod append_moves;
 mod append_open;
 mod append_size;
 mod begin;
