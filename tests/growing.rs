@@ -128,3 +128,36 @@ fn w3_a_child_that_appends_to_what_its_parent_is_creating_writes_to_that() {
     assert_eq!(parent.does("os.close(fd)"), "None");
     assert_eq!(project.read("new.jsonl"), "parent\nchild\n");
 }
+
+#[test]
+fn w5_handles_that_outlive_their_session_do_not_write_over_each_other() {
+    const CHILD: &str = "import os, sys
+log = os.open('new.jsonl', os.O_WRONLY | os.O_APPEND)
+for step in ['', 'os.write(log, sys.argv[1].encode())', 'os.close(log)']:
+    eval(step or '0')
+    print('done', flush=True)
+    sys.stdin.readline()";
+    watchdog();
+    let project = Project::with(&[]);
+    let mut parent = Puppet::new(&project);
+    parent.does(&format!("program = {CHILD:?}"));
+    parent.does("fd = os.open('new.jsonl', os.O_WRONLY | os.O_CREAT)");
+    parent.does("start = lambda who: subprocess.Popen([sys.executable, '-c', program, who + '\\n'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)");
+    parent.does("children = [start('one'), start('two'), start('three')]");
+    parent
+        .does("step = lambda child: (child.stdin.write('\\n'), child.stdin.flush(), child.stdout.readline()) and None");
+    parent.does("[child.stdout.readline() for child in children]");
+    // It ends their session by renaming the file.
+    assert_eq!(parent.does("os.close(fd)"), "None");
+    assert_eq!(parent.does("os.rename('new.jsonl', 'old.jsonl')"), "None");
+    parent.does("[step(child) for child in children[:2]]");
+    parent.does("[step(child) for child in children[:2]]");
+    // One that comes to write when the others have closed it.
+    parent.does("step(children[2])");
+    parent.does("step(children[2])");
+    assert_eq!(
+        parent.does("[child.stdin.close() for child in children] and [child.wait() for child in children]"),
+        "[0, 0, 0]"
+    );
+    assert_eq!(project.read("old.jsonl"), "one\ntwo\nthree\n");
+}

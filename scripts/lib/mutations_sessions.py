@@ -611,12 +611,81 @@ SESSIONS = [
     ),
     (
         "W10", "w10-a-child-appends-to-its-parents-shadow", "src/mount/coordinated/append_open.rs",
-        "if self.files.lock().session_on(node).is_some() {",
-        "if let Some(_) = busy.and_then(|key| self.nearest_of(key, &caller::opener(caller))) { return by_session(answer); } if false {",
+        "if is_there && self.files.lock().session_on(node).is_some() {",
+        "if is_there && is_own() { return by_session(answer); } if false {",
         [
             "growing::w10_children_tear_no_line_beside_a_parent_that_rewrites_the_file",
             "growing::w10_a_childs_lines_come_after_what_its_parent_writes_and_all_others_see_them_at_once",
         ],
+    ),
+    (
+        "W10", "w10-a-rename-between-two-looks-at-a-log-loses-it", "src/mount/coordinated/append_log.rs",
+        "_ => return act(&found, &mut state),",
+        "_ => { drop(state); std::thread::sleep(std::time::Duration::from_micros(200)); return act(&found, &mut found.lock()); }",
+        [
+            "rotating::w10_a_log_that_is_renamed_away_loses_no_line_and_refuses_nobody",
+            "rotating::w10_a_log_that_is_renamed_away_and_made_anew_loses_no_line_and_refuses_nobody",
+        ],
+    ),
+    (
+        "W10", "w10-who-opens-a-log-that-is-just-removed-is-refused", "src/mount/coordinated/append_open.rs",
+        "Err(Errno::NOENT | Errno::STALE) => {}",
+        "Err(Errno::NOENT | Errno::STALE) if false => {}",
+        [
+            "rotating::w10_no_line_goes_to_a_file_that_was_removed_before_it_was_opened",
+            "rotating::w10_a_log_that_is_renamed_away_loses_no_line_and_refuses_nobody",
+        ],
+    ),
+    (
+        "W10", "w10-who-creates-is-sent-round-twice", "src/mount/coordinated/lookup.rs",
+        "None => match self.promised_to(caller, key) {",
+        "None => match self.promised_to(caller, key).filter(|_| false) {",
+        [
+            "rotating::w10_no_line_goes_to_a_file_that_was_removed_before_it_was_opened",
+            "rotating::w10_a_log_that_is_renamed_away_loses_no_line_and_refuses_nobody",
+        ],
+    ),
+    (
+        "W10", "w10-lines-go-where-the-log-thinks-that-the-file-ends", "src/mount/coordinated/append_grow.rs",
+        "let write = |file: &File| append(file, data).map(|()| data.len() as u64);",
+        """let at = match &state.live {
+            Live::Open(current) => current.committed.load(Ordering::Acquire),
+            _ => 0,
+        };
+        let write = |file: &File| std::os::unix::fs::FileExt::write_all_at(file, data, at).map(|()| data.len() as u64);""",
+        ["rotating::w10_what_others_write_by_an_ordinary_name_is_not_written_over"],
+    ),
+    (
+        "W10", "w10-a-name-that-a-file-lost-keeps-its-appenders", "src/mount/coordinated/names.rs",
+        """            self.name_changed(name, &before);
+            return Ok(());""",
+        """            let _ = before;
+            return Ok(());""",
+        ["rotating::w10_w11_a_name_of_several_that_goes_leaves_its_appenders_to_the_others"],
+    ),
+    (
+        "W10", "w10-nothing-is-appended-when-the-directory-is-gone", "src/mount/coordinated/append.rs",
+        "let path = self.path_of(&name).unwrap_or_else(|_| appender.path.clone());",
+        "let path = self.path_of(&name)?;",
+        ["rotating::w10_what_is_appended_when_file_and_directory_are_gone_is_taken_and_kept"],
+    ),
+    (
+        "W10", "w10-an-appender-truncates-what-has-the-name-that-it-opened", "src/mount/coordinated/append_size.rs",
+        "Live::Open(current) => Appended::Named(state.name.clone(),",
+        "Live::Open(current) => Appended::Named(appender.name.clone(),",
+        ["rotating::w10_an_appender_truncates_and_makes_room_in_the_file_that_it_appends_to"],
+    ),
+    (
+        "W10", "w10-an-appender-is-shown-the-version-that-it-opened", "src/mount/getattr.rs",
+        "reader.or_else(|| coordination.stat_of_appender(caller, id))",
+        "reader",
+        ["rotating::w10_an_appender_is_shown_the_size_of_the_file_that_its_lines_go_to"],
+    ),
+    (
+        "W5", "w5-handles-that-outlive-their-session-go-on-alone", "src/mount/coordinated/begin.rs",
+        "if let Some(session) = &*continued {",
+        "if let Some(session) = (*continued).as_ref().filter(|_| false) {",
+        ["growing::w5_handles_that_outlive_their_session_do_not_write_over_each_other"],
     ),
     (
         "W6", "w6-who-joins-a-session-that-just-ended-begins-one-beside-others", "src/mount/coordinated/open.rs",

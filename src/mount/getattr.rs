@@ -83,11 +83,19 @@ fn shown(
             Shown::Anothers => coordination.stat_of_session(caller, id),
             Shown::Version => None,
         };
-        if let Some(stat) = session.or_else(|| coordination.stat_of_reader(caller, id)) {
+        let elsewhere = || {
+            let reader = coordination.stat_of_reader(caller, id);
+            reader.or_else(|| coordination.stat_of_appender(caller, id))
+        };
+        if let Some(stat) = session.or_else(elsewhere) {
             return Ok(Some((Duration::ZERO, stat)));
         }
         let mut stat = match tree.stat(id) {
-            Err(Errno::STALE) => return Ok(Some((Duration::ZERO, coordination.stat_of_name(id)?))),
+            Err(Errno::STALE) => {
+                let found = coordination.stat_of_name(id);
+                let found = found.or_else(|_| coordination.stat_of_promised(caller, id));
+                return Ok(Some((Duration::ZERO, found?)));
+            }
             found => found?,
         };
         if tree.nodes.identity(id) != Some(before) {
@@ -101,6 +109,7 @@ fn shown(
         let uncertain = growing(coordination, id, &mut stat)
             || coordination.is_passing(id)
             || coordination.has_readers_elsewhere(id)
+            || coordination.has_appenders_elsewhere(id)
             || coordination.is_shadow(id)
             || tree.is_image(id)
             // The kernel takes what this one is told for good even where it has changed the file meanwhile: it is an answer to a change.

@@ -261,8 +261,11 @@ impl Fs {
                     reply_empty(ready.and_then(|()| creds::writing_as(caller.uid, allocate)), reply);
                 });
             }
-            // There is nothing to make room in but the lines that others see.
-            Ok(Handle::Appender(_)) => reply.error(reply_errno(Errno::OPNOTSUPP)),
+            Ok(Handle::Appender(appender)) => {
+                let answer = move |result: Result<()>| reply_empty(result, reply);
+                self.coordination
+                    .allocate_appended(caller, appender, (offset, length), mode, Box::new(answer));
+            }
             Err(error) => reply.error(reply_errno(error)),
         }
     }
@@ -328,7 +331,7 @@ impl Fs {
             }
             (Some(size), Some(Ok(Handle::Appender(appender)))) => {
                 self.coordination
-                    .truncate_appended(caller, &appender, size, Box::new(answer));
+                    .truncate_appended(caller, appender, size, Box::new(answer));
             }
             (Some(size), None)
                 if let Some(target) = self.coordination.target_of(node)
@@ -382,8 +385,10 @@ fn reply_opened(tree: &Tree, handle: Handle, flags: FopenFlags, reply: ReplyOpen
     let node = match &handle {
         Handle::Reader(reader) => Some(reader.opened.node),
         Handle::Appender(appender) => Some(appender.file.node),
+        // Renamed since it was looked up.
+        Handle::Ordinary(file) => Some(file.node),
         // A session's node is nobody else's when it begins.
-        Handle::Writer(_) | Handle::Ordinary(_) => None,
+        Handle::Writer(_) => None,
     };
     let pin = node.and_then(|node| tree.nodes.open_pin(node));
     let flags = flags | FopenFlags::FOPEN_DIRECT_IO;

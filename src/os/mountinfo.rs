@@ -201,7 +201,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A table of `(id, parent, mountpoint, backing)`; without a backing it is not ours.

@@ -34,6 +34,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// Whether it is no open, but a rename(2), unlink(2) or the like: it has no shadow, and is over with the call.
+    pub fn is_instant(&self) -> bool {
+        self.intent == Intent::Instant
+    }
+
     /// All processes that hold it, as far as they are known.
     pub(super) fn holders(&self) -> impl Iterator<Item = ProcId> {
         let known = std::iter::once(&self.proc).filter(|proc| proc.is_known());

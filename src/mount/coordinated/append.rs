@@ -1,40 +1,30 @@
 //! O_APPEND handles (W10): they ask no queue. Whole lines go to the current version at once; the beginning of a line is held back until
 //! it is finished or the handle is closed.
 
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use rustix::fs::{OFlags, Stat};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::append_grow::Placed;
 use super::append_log::Log;
-use super::begin::Beginning;
-use super::close::Ending;
-use super::creator::first_of;
-use super::files::{Granted, InHand};
 use super::permission::Right;
-use super::session::EndReply;
-use super::{Answer, Coordination, Counted, Target, Writer, caller, described, nanos_now};
+use super::{Coordination, Target, nanos_now};
 use crate::content::lines::{self, LINE_BYTES_MAX};
 use crate::mount::errno::from_io;
-use crate::mount::handles::{Handle, Ordinary};
-use crate::mount::nodes::{Name, ROOT};
+use crate::mount::handles::Ordinary;
+use crate::mount::nodes::Name;
 use crate::mount::tree::Caller;
 use crate::os::creds;
-use crate::os::proc::{self, Closing};
-use crate::rules::{Append, Durability, Policy};
-use crate::session::{Intent, ProcId};
-use crate::store::record::{How, RecoveredKind, Who};
+use crate::os::proc::Closing;
+use crate::rules::{Append, Policy};
+use crate::session::ProcId;
+use crate::store::record::Who;
 use crate::store::{RealDisk, Shadow};
-
-const KILLED: &str = "its writer was killed before it finished the line";
-const REMOVED: &str =
-    "its file was removed while it was appended to, or replaced by one that its writer may not write to";
-const FORCED: &str = "the mount was taken away by force before the line was finished";
 
 /// An open file description that appends.
 pub struct Appender {
@@ -46,12 +36,14 @@ pub struct Appender {
     pub since: Instant,
     /// The name it was opened by.
     pub name: Name,
+    /// The path that it had then.
+    pub(super) path: PathBuf,
     /// To write there.
     pub(super) right: Right,
-    policy: Policy,
+    pub(super) policy: Policy,
     /// O_SYNC or O_DSYNC.
-    sync: bool,
-    held: Mutex<Held>,
+    pub(super) sync: bool,
+    pub(super) held: Mutex<Held>,
 }
 
 impl std::fmt::Debug for Appender {
@@ -61,28 +53,28 @@ impl std::fmt::Debug for Appender {
 }
 
 /// What a handle has not given to its log yet.
-struct Held {
-    log: Arc<Log>,
+pub(super) struct Held {
+    pub log: Arc<Log>,
     /// The log counts it.
-    attached: bool,
+    pub attached: bool,
     /// The beginning of a line.
-    tail: Vec<u8>,
+    pub tail: Vec<u8>,
     /// Holds the tail too, so that a crash does not take it away; or all that was written, with `whole`.
-    kept: Option<Shadow<RealDisk>>,
+    pub kept: Option<Shadow<RealDisk>>,
     /// Bytes in it.
-    kept_bytes: u64,
+    pub kept_bytes: u64,
     /// Nothing is seen before the close.
-    whole: bool,
-    removed: bool,
+    pub whole: bool,
+    pub removed: bool,
     /// Something of it may not be on disk.
-    unsynced: bool,
-    lost: Option<Errno>,
-    processes: Vec<u32>,
-    last_close: Closing,
+    pub unsynced: bool,
+    pub lost: Option<Errno>,
+    pub processes: Vec<u32>,
+    pub last_close: Closing,
 }
 
 impl Held {
-    fn new(log: Arc<Log>, processes: Vec<u32>, whole: bool) -> Held {
+    pub fn new(log: Arc<Log>, processes: Vec<u32>, whole: bool) -> Held {
         Held {
             log,
             attached: true,
@@ -116,6 +108,7 @@ impl Appender {
             who,
             since: Instant::now(),
             name: target.name.clone(),
+            path: target.path.clone(),
             policy: target.policy.clone(),
             sync: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
             held: Mutex::new(Held::new(log, vec![process.tgid], whole)),
@@ -135,7 +128,7 @@ impl Appender {
 
     /// A descriptor was closed. Returns the processes that may have another, where it matters whether it was the last: RELEASE comes soon,
     /// and is early enough for who has held nothing back and is not the only one that appends.
-    fn closed_by(&self, flusher: ProcId, closing: Closing) -> Option<Vec<u32>> {
+    pub(super) fn closed_by(&self, flusher: ProcId, closing: Closing) -> Option<Vec<u32>> {
         let mut held = self.held.lock();
         held.last_close = closing;
         if flusher.is_known() && !held.processes.contains(&flusher.tgid) {
@@ -146,7 +139,7 @@ impl Appender {
     }
 
     /// Whether one of these, or a descendant, still has it open. Waits for execve.
-    fn is_held(&self, coordination: &Coordination, flusher: ProcId, processes: &[u32]) -> bool {
+    pub(super) fn is_held(&self, coordination: &Coordination, flusher: ProcId, processes: &[u32]) -> bool {
         let holders = coordination.holders(self.file.node, flusher, processes);
         let heirs = holders.heirs.iter().map(|heir| heir.tgid);
         let mut held = self.held.lock();
@@ -163,13 +156,16 @@ impl Coordination {
     /// ENOSPC, EDQUOT, EFBIG, EIO, and nothing was written; ESTALE after a forced unmount.
     pub fn append(&self, appender: &Appender, data: &[u8], clears: bool) -> Result<u32, Errno> {
         let mut held = appender.held.lock();
+        let held = &mut *held;
         if let Some(errno) = held.lost {
             return Err(errno);
         }
         if !held.attached {
             // A descriptor that nobody knew of has outlived the close of the last known one.
-            held.log = self.attach(self.followed(Arc::clone(&held.log)))?;
-            held.attached = true;
+            match self.attach(&mut held.log) {
+                Ok(()) | Err(Errno::NOENT) => held.attached = true,
+                Err(errno) => return Err(errno),
+            }
         }
         let (finished, rest) = if held.whole {
             (&[][..], data)
@@ -177,29 +173,25 @@ impl Coordination {
             lines::split(data)
         };
         if !finished.is_empty() {
-            held.log = self.followed(Arc::clone(&held.log));
-            let log = Arc::clone(&held.log);
             let parts: &[&[u8]] = &[&held.tail, finished];
             let parts = if held.tail.is_empty() { &parts[1..] } else { parts };
-            let commit = || self.commit((&log, &mut log.lock()), parts, appender);
-            match if clears {
-                creds::without_fsetid(commit)
+            let mut commit = || Log::with(&mut held.log, |log, state| self.commit((log, state), parts, appender));
+            let placed = if clears {
+                creds::without_fsetid(commit)?
             } else {
-                commit()
-            } {
-                Ok(()) => held.unsynced = true,
-                Err(Errno::NOENT) => return self.keep_all(&mut held, appender, data, true),
-                Err(errno) => return Err(errno),
+                commit()?
+            };
+            if placed == Placed::Nowhere {
+                return self.keep_all(held, appender, data, true);
             }
+            held.unsynced = true;
             held.tail.clear();
         }
         if held.whole || held.tail.len() + rest.len() > LINE_BYTES_MAX {
-            return self
-                .keep_all(&mut held, appender, rest, false)
-                .map(|_| data.len() as u32);
+            return self.keep_all(held, appender, rest, false).map(|_| data.len() as u32);
         }
         let at = held.tail.len();
-        if let Err(errno) = self.keep(&mut held, appender, rest, at as u64) {
+        if let Err(errno) = self.keep(held, appender, rest, at as u64) {
             return if finished.is_empty() {
                 Err(errno)
             } else {
@@ -208,7 +200,7 @@ impl Coordination {
         }
         held.tail.extend_from_slice(rest);
         if appender.sync && held.unsynced {
-            self.sync_log(&held.log)?;
+            self.sync_log(&mut held.log)?;
         }
         Ok(data.len() as u32)
     }
@@ -228,12 +220,12 @@ impl Coordination {
     }
 
     /// Makes `data`, from offset `at` on, the end of what is kept.
-    fn keep(&self, held: &mut Held, appender: &Appender, data: &[u8], at: u64) -> Result<(), Errno> {
+    pub(super) fn keep(&self, held: &mut Held, appender: &Appender, data: &[u8], at: u64) -> Result<(), Errno> {
         if held.kept.is_none() && data.is_empty() {
             return Ok(());
         }
         if held.kept.is_none() {
-            held.kept = Some(self.begin_kept(appender)?);
+            held.kept = Some(self.begin_kept(&mut held.log, appender)?);
         }
         let Some(kept) = &held.kept else { return Ok(()) };
         let end = at + data.len() as u64;
@@ -245,58 +237,15 @@ impl Coordination {
         Ok(())
     }
 
-    fn begin_kept(&self, appender: &Appender) -> Result<Shadow<RealDisk>, Errno> {
+    fn begin_kept(&self, log: &mut Arc<Log>, appender: &Appender) -> Result<Shadow<RealDisk>, Errno> {
         let id = self.files.lock().queue.number();
-        let path = self.path_of(&appender.name)?;
+        let name = Log::with(log, |_, state| state.name.clone());
+        // Its directory may be gone as well.
+        let path = self.path_of(&name).unwrap_or_else(|_| appender.path.clone());
         let begun = self
             .store
             .begin(id, &path, None, appender.who.clone(), None, nanos_now());
         begun.map_err(|error| from_io(&error))
-    }
-
-    /// A descriptor of the handle was closed. When it was the last, what is held back is published first; with full durability what the
-    /// handle wrote is on disk then.
-    pub fn flush_append(self: &Arc<Self>, caller: Caller, appender: Arc<Appender>, reply: EndReply) {
-        let closing = proc::closing(caller.tid);
-        if closing == Closing::Exec {
-            // As for a session, see [`Coordination::flush`].
-            return reply(Ok(()));
-        }
-        let this = Arc::clone(self);
-        let process = caller::process(caller);
-        self.tree.workers.run(move || {
-            let processes = appender.closed_by(process, closing);
-            let goes_on = |processes: Vec<u32>| !process.is_known() || appender.is_held(&this, process, &processes);
-            if processes.is_none_or(goes_on) {
-                reply(this.settle_on_disk(&appender));
-            } else {
-                reply(this.finish_append(&appender, closing));
-                this.store.tidy();
-            }
-        });
-    }
-
-    /// The handle is gone.
-    pub fn close_append(self: &Arc<Self>, appender: Arc<Appender>) {
-        let this = Arc::clone(self);
-        let end = move || {
-            let closing = appender.held.lock().last_close;
-            // How it ended nobody is left to be told; the log says it.
-            let _ = this.finish_append(&appender, closing);
-            this.store.tidy();
-            this.tree.close(Arc::clone(&appender.file));
-        };
-        self.tree.workers.run(end);
-    }
-
-    fn settle_on_disk(&self, appender: &Appender) -> Result<(), Errno> {
-        let mut held = appender.held.lock();
-        if !held.unsynced || appender.policy.durability != Durability::Full {
-            return Ok(());
-        }
-        self.sync_log(&held.log)?;
-        held.unsynced = false;
-        Ok(())
     }
 
     /// fsync(2): what others can see is on disk.
@@ -304,197 +253,7 @@ impl Coordination {
     /// # Errors
     /// EIO, ENOSPC, EDQUOT.
     pub fn sync_append(&self, appender: &Appender) -> Result<(), Errno> {
-        let log = Arc::clone(&appender.held.lock().log);
-        self.sync_log(&self.followed(log))
+        let mut log = Arc::clone(&appender.held.lock().log);
+        self.sync_log(&mut log)
     }
-
-    fn finish_append(&self, appender: &Appender, closing: Closing) -> Result<(), Errno> {
-        let mut held = appender.held.lock();
-        if !held.attached {
-            return held.lost.map_or(Ok(()), Err);
-        }
-        held.log = self.followed(Arc::clone(&held.log));
-        let result = if closing == Closing::Killed {
-            self.counts.add(Counted::Killed);
-            self.set_aside(&mut held, appender, RecoveredKind::Staged, KILLED);
-            Ok(())
-        } else if held.removed {
-            self.set_aside(&mut held, appender, RecoveredKind::Staged, REMOVED);
-            Ok(())
-        } else {
-            self.publish_rest(&mut held, appender)
-        };
-        let result = match held.unsynced && appender.policy.durability == Durability::Full {
-            true => result.and(self.sync_log(&held.log)),
-            false => result,
-        };
-        held.unsynced = false;
-        self.let_go_of_log(&mut held);
-        result
-    }
-
-    /// A handle that creates its file has finished a line: the file appears, and the handle goes on as one that appends. Nothing happens to a
-    /// session that others share.
-    ///
-    /// # Errors
-    /// Those of a publish; what was written is in `recovered/` then.
-    pub fn promote(self: &Arc<Self>, number: u64, writer: &Writer) -> Result<(), Errno> {
-        let session = writer.session();
-        let ready = session.staged(|staged| {
-            let intact = !staged.unlinked && staged.failed.is_none() && staged.refused.is_none();
-            Ok((intact && staged.handles == 1).then(|| staged.processes.clone()))
-        });
-        let Ok(Some(processes)) = ready else { return Ok(()) };
-        let Some(staged) = session.take() else { return Ok(()) };
-        let tail = take_tail(&staged.shadow.file);
-        self.finish_taken(Arc::clone(&session), staged, Ending::Closed);
-        session.settle()?;
-        let (tail, log) = (tail?, self.attach(self.logs.of(&session.name()))?);
-        let appender = Appender {
-            file: Arc::new(Ordinary {
-                node: session.about.node,
-                pin: Arc::clone(&session.pin),
-            }),
-            right: Right::new(session.about.caller, session.about.process, session.pin.fd()),
-            who: session.about.who.clone(),
-            since: session.since,
-            name: session.name(),
-            policy: session.about.policy.clone(),
-            sync: false,
-            held: Mutex::new(Held::new(log, processes, false)),
-        };
-        {
-            let mut held = appender.held.lock();
-            self.keep(&mut held, &appender, &tail, 0)?;
-            held.tail = tail;
-        }
-        self.tree.handles.replace(number, Handle::Appender(Arc::new(appender)));
-        Ok(())
-    }
-
-    /// ftruncate(2) of a handle that appends: a version of its own, as truncate(2) makes.
-    pub fn truncate_appended(self: &Arc<Self>, caller: Caller, appender: &Appender, len: u64, answer: Answer<Stat>) {
-        let Some(target) = self.target(appender.name.parent, &appender.name.name) else {
-            return answer(Err(Errno::INVAL));
-        };
-        let in_hand = InHand::take(&self.files, &target.name);
-        let file = in_hand.key();
-        let claim = self.claim(caller, file, Intent::Truncate, false);
-        let process = claim.opener.proc;
-        let seen = appender.right.inode();
-        let (this, truncated) = (Arc::clone(self), target.clone());
-        let resume = move |granted: Result<Granted, Errno>| {
-            let that = Arc::clone(&this);
-            this.tree.workers.run(move || {
-                answer(granted.and_then(|granted| {
-                    let (Granted::New(id) | Granted::Join(id)) = granted;
-                    let beginning = Beginning {
-                        node: None,
-                        how: How::Truncate,
-                        truncate: len == 0,
-                        seen,
-                        ..first_of(id, file, ROOT, caller, process, None)
-                    };
-                    let session = that.begin(&truncated, beginning)?;
-                    let done = that.truncate_now(&session, len);
-                    that.tree.nodes.forget(session.about.node, 1);
-                    done
-                }));
-            });
-        };
-        self.acquire(&target, claim, Box::new(resume));
-    }
-
-    fn let_go_of_log(&self, held: &mut Held) {
-        held.attached = false;
-        held.whole = false;
-        self.detach(&held.log);
-    }
-
-    /// What was held back is the last thing the handle has to say.
-    fn publish_rest(&self, held: &mut Held, appender: &Appender) -> Result<(), Errno> {
-        let log = Arc::clone(&held.log);
-        let committed = match (&held.kept, held.whole, held.tail.is_empty()) {
-            (Some(kept), true, _) if held.kept_bytes > 0 => {
-                self.commit_file((&log, &mut log.lock()), &kept.file, appender)
-            }
-            (_, false, false) => self.commit((&log, &mut log.lock()), &[&held.tail], appender),
-            _ => {
-                self.drop_kept(held);
-                return Ok(());
-            }
-        };
-        match committed {
-            Ok(()) => {
-                held.unsynced = true;
-                held.tail.clear();
-                self.drop_kept(held);
-                Ok(())
-            }
-            Err(Errno::NOENT) => {
-                self.set_aside(held, appender, RecoveredKind::Staged, REMOVED);
-                Ok(())
-            }
-            Err(errno) => {
-                self.counts.add(Counted::Failed);
-                self.set_aside(
-                    held,
-                    appender,
-                    RecoveredKind::Refused,
-                    &format!("appending it failed: {errno}"),
-                );
-                Err(errno)
-            }
-        }
-    }
-
-    fn drop_kept(&self, held: &mut Held) {
-        held.kept_bytes = 0;
-        if let Some(kept) = held.kept.take()
-            && let Err(error) = self.store.drop_unwritten(kept)
-        {
-            log::warn!("a shadow stays in .concord/shadows until the next start: {error}");
-        }
-    }
-
-    /// What was held back goes to `recovered/`.
-    fn set_aside(&self, held: &mut Held, appender: &Appender, kind: RecoveredKind, reason: &str) {
-        held.tail.clear();
-        held.kept_bytes = 0;
-        let Some(kept) = held.kept.take() else { return };
-        let name = appender.name.name.to_string_lossy();
-        match self.store.discard(kept, kind, reason, nanos_now()) {
-            Ok(Some(kept)) => log::warn!(
-                "what {} began to append to {name} was not published: {reason}; it is kept in .concord/recovered/{kept}",
-                described(&appender.who)
-            ),
-            Ok(None) => {}
-            Err(error) => {
-                log::error!("what was appended to {name} stays in .concord/shadows until the next start: {error}")
-            }
-        }
-    }
-
-    /// The mount goes away and does not wait: what is finished stays, the rest is set aside.
-    pub(super) fn end_appenders(&self) {
-        for appender in self.tree.handles.appenders() {
-            let mut held = appender.held.lock();
-            if held.attached {
-                held.log = self.followed(Arc::clone(&held.log));
-                self.set_aside(&mut held, &appender, RecoveredKind::Staged, FORCED);
-                held.lost = Some(Errno::STALE);
-                self.let_go_of_log(&mut held);
-            }
-        }
-    }
-}
-
-/// Cuts off what follows the last newline of a file.
-fn take_tail(file: &File) -> Result<Vec<u8>, Errno> {
-    let length = rustix::fs::fstat(file)?.st_size.max(0) as u64;
-    let from = length.saturating_sub(LINE_BYTES_MAX as u64);
-    let end = super::staged::read_at(file.as_fd(), from, LINE_BYTES_MAX)?;
-    let (_, tail) = lines::split(&end);
-    rustix::fs::ftruncate(file, length - tail.len() as u64)?;
-    Ok(tail.to_vec())
 }

@@ -188,8 +188,29 @@ impl Coordination {
         rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(creation.mode & 0o7777))
     }
 
+    /// The session in which a handle goes on that has outlived its own: one for all handles of that, which else would write over each other's. It may have ended as
+    /// well by now.
+    pub(super) fn continued(
+        &self,
+        ended: &Session,
+        content: Arc<std::fs::File>,
+        version: Option<u64>,
+    ) -> Result<Arc<Session>, Errno> {
+        let mut continued = ended.continued.lock();
+        if let Some(session) = &*continued {
+            let _ = session.staged(|staged| {
+                staged.handles += 1;
+                Ok(())
+            });
+            return Ok(Arc::clone(session));
+        }
+        let session = self.continue_late(ended, content, version)?;
+        *continued = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
     /// A continuation of a session that was published while a descriptor lived on unseen: nothing that is written is lost.
-    pub(super) fn continue_late(
+    fn continue_late(
         &self,
         ended: &Session,
         content: Arc<std::fs::File>,

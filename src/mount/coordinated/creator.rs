@@ -1,11 +1,13 @@
 //! Who opens a file that somebody else is just creating, and does not mean to write a version of it: it waits for that (W9).
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::begin::Beginning;
+use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
 use super::permission;
 use super::reader::Reader;
@@ -33,6 +35,32 @@ impl Coordination {
         sent_round && matches!(self.stat(&target.name), Err(Errno::NOENT))
     }
 
+    /// What a thread is shown of a file that is not there, but may be when it opens the node that was made for it: one that it may open.
+    ///
+    /// # Errors
+    /// Those of stat(2) of the directory.
+    pub(super) fn stat_of_promise(
+        &self,
+        caller: Caller,
+        parent: NodeId,
+        creates: Option<Creation>,
+    ) -> Result<Stat, Errno> {
+        let mode = creates.map_or(0, |creation| creation.mode & !creation.umask & 0o777);
+        let mut stat = self.tree.stat(parent)?;
+        stat.st_mode = FileType::RegularFile.as_raw_mode() | mode | 0o600;
+        (stat.st_uid, stat.st_gid) = (caller.uid, caller.gid);
+        (stat.st_nlink, stat.st_size, stat.st_blocks) = (1, 0, 0);
+        Ok(stat)
+    }
+
+    /// [`Coordination::stat_of_promise`] of a node; ESTALE when it was made for nobody who is still on the way.
+    pub fn stat_of_promised(&self, caller: Caller, node: NodeId) -> Result<Stat, Errno> {
+        let creates = self.files.lock().creation_by(node).ok_or(Errno::STALE)?;
+        let info = self.tree.nodes.info(node).ok_or(Errno::STALE)?;
+        let name = info.names.first().ok_or(Errno::STALE)?;
+        self.stat_of_promise(caller, name.parent, creates)
+    }
+
     /// open(2) with O_RDONLY and O_CREAT, as flock(1) does it, of a name that another process is creating.
     pub fn open_awaited(
         self: &Arc<Self>,
@@ -43,7 +71,7 @@ impl Coordination {
         answer: Answer<Handle>,
     ) {
         let found = move |this: &Arc<Self>, found: &Target| {
-            let opened = Arc::new(this.open_current(caller, node, found)?);
+            let opened = Arc::new(this.open_current(caller, node, found, rustix::fs::Access::READ_OK)?);
             let reader = Reader::new(opened, found.name.clone(), caller.uid);
             Ok(Handle::Reader(Arc::new(reader)))
         };
@@ -51,9 +79,21 @@ impl Coordination {
     }
 
     /// Opens the current version by a node that was made for one thread, when nobody knew which version that would be.
-    fn open_current(&self, caller: Caller, node: NodeId, target: &Target) -> Result<Ordinary, Errno> {
+    pub(super) fn open_current(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        target: &Target,
+        wanted: rustix::fs::Access,
+    ) -> Result<Ordinary, Errno> {
         let pin = self.current_pin(&target.name)?;
-        permission::check(caller, pin.fd(), None, rustix::fs::Access::READ_OK)?;
+        // An image has the content of the file, and not its permissions.
+        let live = match self.image_at(&target.name) {
+            Some(_) if caller.uid != 0 => Some(self.live_of(&target.name)?),
+            _ => None,
+        };
+        let asked = live.as_ref().map_or(pin.fd(), |live| live.as_fd());
+        permission::check(caller, asked, None, wanted)?;
         let file = Ordinary { node, pin };
         if self.tree.nodes.open_pin(node).is_none() {
             self.tree.nodes.set_open_pin(node, &file.pin);
@@ -113,8 +153,19 @@ impl Coordination {
                 seen,
                 ..first_of(id, file, node, caller, process, reroute.creates)
             };
-            let session = this.begin(&awaited, beginning);
-            answer(session.map(|session| Handle::Writer(Arc::new(Writer::creating(session, flags)))));
+            let session = match this.begin(&awaited, beginning) {
+                Ok(session) if !session.creates => session,
+                begun => {
+                    return answer(begun.map(|session| Handle::Writer(Arc::new(Writer::creating(session, flags)))));
+                }
+            };
+            // The caller's own lineage, for which it does not wait (W3), has published it just now.
+            let that = Arc::clone(&this);
+            this.tree.workers.run(move || {
+                let ended = that.end_now(&session, Ending::Closed);
+                drop(session);
+                answer(ended.and_then(|()| found(&that, &awaited)));
+            });
         };
         self.acquire(&target, claim, Box::new(resume));
     }

@@ -336,6 +336,13 @@ impl Files {
         reroute.is_some_and(|reroute| !matches!(reroute.finds, Finds::Own(Some(own)) if own != node))
     }
 
+    /// Whether the thread comes with the node that was made for it from the way that it was sent on.
+    pub fn is_back_on_own(&self, tid: u32, file: FileKey, node: NodeId) -> bool {
+        let way = if tid == 0 { Way::Node(node) } else { Way::Thread(tid) };
+        let reroute = self.reroutes.get(&way).filter(|reroute| reroute.file == file);
+        reroute.is_some_and(|reroute| reroute.finds == Finds::Own(Some(node)))
+    }
+
     /// Since when the thread is on its way to the current version of this file, if it is.
     pub fn way_to_current(&mut self, tid: u32, file: FileKey) -> Option<Instant> {
         let reroute = self.reroute(tid, file)?;
@@ -389,8 +396,14 @@ impl Files {
 
     /// Whether a node was made for a thread that has not opened it yet.
     pub fn is_passing(&self, node: NodeId) -> bool {
+        self.creation_by(node).is_some()
+    }
+
+    /// What a thread may create there that has not opened the node yet which was made for it.
+    pub fn creation_by(&self, node: NodeId) -> Option<Option<Creation>> {
         let own = Finds::Own(Some(node));
-        self.reroutes.values().any(|reroute| reroute.finds == own)
+        let mut passing = self.reroutes.values().filter(|reroute| reroute.finds == own);
+        passing.next().map(|reroute| reroute.creates)
     }
 
     /// The thread has arrived, or gave up.

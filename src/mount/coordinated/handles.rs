@@ -112,7 +112,7 @@ impl Writer {
         let mut session = self.session.lock();
         loop {
             if let Life::Done(content, version) = session.settle()? {
-                *session = coordination.continue_late(&session, content, version)?;
+                *session = coordination.continued(&session, content, version)?;
             }
             match act(&session) {
                 // It ended just now, before `act` could begin.

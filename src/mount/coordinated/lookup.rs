@@ -4,7 +4,7 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::files::{Finds, Reroute};
-use super::{Coordination, Target, caller};
+use super::{Coordination, Creation, Target, caller, creator};
 use crate::mount::attr;
 use crate::mount::entry::Entry;
 use crate::mount::nodes::{NodeId, ROOT};
@@ -80,10 +80,15 @@ impl Coordination {
         let stat = match self.stat(&target.name) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => {
-                let Some(session) = self.files.lock().sessions(key).last().cloned() else {
-                    return Ok(None);
-                };
-                rustix::fs::fstat(session.pin.fd())?
+                let session = self.files.lock().sessions(key).last().cloned();
+                match session {
+                    Some(session) => rustix::fs::fstat(session.pin.fd())?,
+                    // By the CREATE that would come next it could not be sent round any more: whatever it finds then, it finds it by this node.
+                    None => match self.promised_to(caller, key) {
+                        Some(creation) => self.stat_of_promise(caller, target.name.parent, Some(creation))?,
+                        None => return Ok(None),
+                    },
+                }
             }
             Err(errno) => return Err(errno),
         };
@@ -117,6 +122,14 @@ impl Coordination {
             stat,
             private: false,
         }))
+    }
+
+    /// What the thread creates if it finds nothing; it was sent round.
+    fn promised_to(&self, caller: Caller, key: FileKey) -> Option<Creation> {
+        let known = self.files.lock().reroute(caller.tid, key)?.creates;
+        let creates = known.or_else(|| creator::asked(caller))?;
+        self.files.lock().reroute(caller.tid, key)?.creates = Some(creates);
+        Some(creates)
     }
 
     /// Whether a node was made for a thread that waits or is on its way: its session may start from a later version than it shows now.

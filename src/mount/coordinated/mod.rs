@@ -5,8 +5,13 @@
 //! game are in [`crate::session`], the disk is [`crate::store`]'s.
 
 mod append;
+mod append_bytes;
+mod append_close;
+mod append_grow;
 mod append_log;
+mod append_moves;
 mod append_open;
+mod append_size;
 mod begin;
 mod caller;
 mod close;

@@ -183,8 +183,10 @@ impl Coordination {
         if !is_file(&stat) || stat.st_nlink > 1 {
             // What it holds is there under its other names.
             let image = self.image_at(name);
+            let before = self.stat_backing(name)?;
             self.tree.remove(name.parent, &name.name, AtFlags::empty())?;
             self.name_left_image(image, name);
+            self.name_changed(name, &before);
             return Ok(());
         }
         let who = self.descriptions.of(process, caller.uid);
@@ -319,10 +321,14 @@ impl Coordination {
         let unusual = moving.flags - RenameFlags::NOREPLACE - RenameFlags::EXCHANGE;
         if !by_store || !unusual.is_empty() || (source.is_none() && target.is_none()) {
             let images = (self.image_at(old), self.image_at(new));
+            let before = [old, new].map(|name| (name, self.stat_backing(name)));
             self.carry_out_uncoordinated(old, new, moving.flags)?;
             if !same {
                 self.name_left_image(images.0, old);
                 self.name_left_image(images.1, new);
+            }
+            for (name, before) in before {
+                before.iter().for_each(|before| self.name_changed(name, before));
             }
             return Ok(());
         }
@@ -369,7 +375,10 @@ impl Coordination {
             self.replaced(&mut locked.0);
             self.replaced(&mut locked.1);
         } else {
-            self.renamed_log(&mut locked.0, (&to_log, &mut locked.1));
+            match moving.target {
+                Some(_) => self.renamed_log(&mut locked.0, (&to_log, &mut locked.1)),
+                None => self.departed(&mut locked.0),
+            }
         }
         drop(locked);
         if moving.flags.contains(RenameFlags::EXCHANGE) {

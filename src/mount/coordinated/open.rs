@@ -22,7 +22,7 @@ use crate::session::{FileKey, Intent, Opener, SessionId};
 use crate::store::record::How;
 
 /// How soon it is worth asking again for a session that another thread of its lineage is just beginning.
-const NOT_BEGUN: Duration = Duration::from_millis(1);
+pub(super) const NOT_BEGUN: Duration = Duration::from_millis(1);
 
 impl Coordination {
     /// Whether [`Coordination::open_reader`] copies and waits for nothing.
@@ -309,6 +309,16 @@ impl Coordination {
             Box::new(move |granted| {
                 answer(granted.and_then(|granted| {
                     let (Granted::New(id) | Granted::Join(id)) = granted;
+                    if this.stat(&created.name).is_ok() {
+                        // Another creator came and went since it was looked at.
+                        let exclusive = flags.contains(OFlags::EXCL);
+                        if !exclusive {
+                            let mut files = this.files.lock();
+                            files.send_round(caller.tid, key, Finds::Own(None), Some(creation));
+                        }
+                        this.release(id, key);
+                        return Err(if exclusive { Errno::EXIST } else { Errno::STALE });
+                    }
                     let (how, creates) = (How::Close, Some(creation));
                     let beginning = Beginning {
                         id,

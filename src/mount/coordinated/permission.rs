@@ -99,7 +99,8 @@ impl Right {
     }
 
     /// Whether it may write to what its name leads to by now; `opened` is what it was opened on.
-    pub fn covers(&self, opened: impl AsFd, file: impl AsFd, identity: Identity) -> bool {
+    pub fn covers(&self, opened: impl AsFd, file: impl AsFd) -> bool {
+        let Ok(identity) = identity(&file) else { return false };
         let mut inode = self.inode.lock();
         let covers = *inode == Some(identity) || may_write(self.caller, opened, file);
         if covers {

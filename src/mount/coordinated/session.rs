@@ -54,6 +54,8 @@ pub struct Session {
     pub creates: bool,
     /// Holds the shadow's inode; the handles of its node share it.
     pub pin: Arc<Pin>,
+    /// In what the handles go on that have outlived it.
+    pub(super) continued: Mutex<Option<Arc<Session>>>,
     name: Mutex<Name>,
     /// They go on with its descriptor, and who opened it may be gone: see [`Session::inherit`].
     heirs: Mutex<Vec<ProcId>>,
@@ -123,6 +125,7 @@ impl Session {
             since: Instant::now(),
             creates: staged.base.is_none(),
             pin,
+            continued: Mutex::default(),
             name: Mutex::new(name),
             heirs: Mutex::default(),
             resumable: AtomicBool::new(false),

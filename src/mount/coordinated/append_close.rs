@@ -1,0 +1,173 @@
+//! The end of a handle that appends (W10): which close was the last, and what becomes of what it has held back.
+
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::append::{Appender, Held};
+use super::append_grow::Placed;
+use super::append_log::Log;
+use super::session::EndReply;
+use super::{Coordination, Counted, caller, described, nanos_now};
+use crate::mount::tree::Caller;
+use crate::os::proc::{self, Closing};
+use crate::rules::Durability;
+use crate::store::record::RecoveredKind;
+
+const KILLED: &str = "its writer was killed before it finished the line";
+const REMOVED: &str =
+    "its file was removed while it was appended to, or replaced by one that its writer may not write to";
+const FORCED: &str = "the mount was taken away by force before the line was finished";
+
+impl Coordination {
+    /// A descriptor of the handle was closed. When it was the last, what is held back is published first; with full durability what the
+    /// handle wrote is on disk then.
+    pub fn flush_append(self: &Arc<Self>, caller: Caller, appender: Arc<Appender>, reply: EndReply) {
+        let closing = proc::closing(caller.tid);
+        if closing == Closing::Exec {
+            // As for a session, see [`Coordination::flush`].
+            return reply(Ok(()));
+        }
+        let this = Arc::clone(self);
+        let process = caller::process(caller);
+        self.tree.workers.run(move || {
+            let processes = appender.closed_by(process, closing);
+            let goes_on = |processes: Vec<u32>| !process.is_known() || appender.is_held(&this, process, &processes);
+            if processes.is_none_or(goes_on) {
+                reply(this.settle_on_disk(&appender));
+            } else {
+                reply(this.finish_append(&appender, closing));
+                this.store.tidy();
+            }
+        });
+    }
+
+    /// The handle is gone.
+    pub fn close_append(self: &Arc<Self>, appender: Arc<Appender>) {
+        let this = Arc::clone(self);
+        let end = move || {
+            let closing = appender.held.lock().last_close;
+            // How it ended nobody is left to be told; the log says it.
+            let _ = this.finish_append(&appender, closing);
+            this.store.tidy();
+            this.tree.close(Arc::clone(&appender.file));
+        };
+        self.tree.workers.run(end);
+    }
+
+    fn settle_on_disk(&self, appender: &Appender) -> Result<(), Errno> {
+        let mut held = appender.held.lock();
+        if !held.unsynced || appender.policy.durability != Durability::Full {
+            return Ok(());
+        }
+        self.sync_log(&mut held.log)?;
+        held.unsynced = false;
+        Ok(())
+    }
+
+    fn finish_append(&self, appender: &Appender, closing: Closing) -> Result<(), Errno> {
+        let mut held = appender.held.lock();
+        if !held.attached {
+            return held.lost.map_or(Ok(()), Err);
+        }
+        let result = if closing == Closing::Killed {
+            self.counts.add(Counted::Killed);
+            self.set_aside(&mut held, appender, RecoveredKind::Staged, KILLED);
+            Ok(())
+        } else if held.removed {
+            self.set_aside(&mut held, appender, RecoveredKind::Staged, REMOVED);
+            Ok(())
+        } else {
+            self.publish_rest(&mut held, appender)
+        };
+        let result = match held.unsynced && appender.policy.durability == Durability::Full {
+            true => result.and(self.sync_log(&mut held.log)),
+            false => result,
+        };
+        held.unsynced = false;
+        self.let_go_of_log(&mut held);
+        result
+    }
+
+    fn let_go_of_log(&self, held: &mut Held) {
+        held.attached = false;
+        held.whole = false;
+        self.detach(&mut held.log);
+    }
+
+    /// What was held back is the last thing the handle has to say.
+    fn publish_rest(&self, held: &mut Held, appender: &Appender) -> Result<(), Errno> {
+        let log = &mut held.log;
+        let committed = match (&held.kept, held.whole, held.tail.is_empty()) {
+            (Some(kept), true, _) if held.kept_bytes > 0 => {
+                Log::with(log, |log, state| self.commit_file((log, state), &kept.file, appender))
+            }
+            (_, false, false) => Log::with(log, |log, state| self.commit((log, state), &[&held.tail], appender)),
+            _ => {
+                self.drop_kept(held);
+                return Ok(());
+            }
+        };
+        match committed {
+            Ok(Placed::There) => {
+                held.unsynced = true;
+                held.tail.clear();
+                self.drop_kept(held);
+                Ok(())
+            }
+            Ok(Placed::Nowhere) => {
+                self.set_aside(held, appender, RecoveredKind::Staged, REMOVED);
+                Ok(())
+            }
+            Err(errno) => {
+                self.counts.add(Counted::Failed);
+                self.set_aside(
+                    held,
+                    appender,
+                    RecoveredKind::Refused,
+                    &format!("appending it failed: {errno}"),
+                );
+                Err(errno)
+            }
+        }
+    }
+
+    fn drop_kept(&self, held: &mut Held) {
+        held.kept_bytes = 0;
+        if let Some(kept) = held.kept.take()
+            && let Err(error) = self.store.drop_unwritten(kept)
+        {
+            log::warn!("a shadow stays in .concord/shadows until the next start: {error}");
+        }
+    }
+
+    /// What was held back goes to `recovered/`.
+    fn set_aside(&self, held: &mut Held, appender: &Appender, kind: RecoveredKind, reason: &str) {
+        held.tail.clear();
+        held.kept_bytes = 0;
+        let Some(kept) = held.kept.take() else { return };
+        let name = appender.name.name.to_string_lossy();
+        match self.store.discard(kept, kind, reason, nanos_now()) {
+            Ok(Some(kept)) => log::warn!(
+                "what {} began to append to {name} was not published: {reason}; it is kept in .concord/recovered/{kept}",
+                described(&appender.who)
+            ),
+            Ok(None) => {}
+            Err(error) => {
+                log::error!("what was appended to {name} stays in .concord/shadows until the next start: {error}")
+            }
+        }
+    }
+
+    /// The mount goes away and does not wait: what is finished stays, the rest is set aside.
+    pub(super) fn end_appenders(&self) {
+        for appender in self.tree.handles.appenders() {
+            let mut held = appender.held.lock();
+            if held.attached {
+                self.set_aside(&mut held, &appender, RecoveredKind::Staged, FORCED);
+                held.lost = Some(Errno::STALE);
+                self.let_go_of_log(&mut held);
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! How long the file of a handle that appends is: fstat(2), ftruncate(2), fallocate(2).
+
+use std::fs::File;
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, Stat};
+use rustix::io::Errno;
+
+use super::append::Appender;
+use super::append_bytes::end_of;
+use super::append_log::{Live, Log};
+use super::begin::Beginning;
+use super::creator::first_of;
+use super::files::{Granted, InHand};
+use super::{Answer, Coordination, Target, caller};
+use crate::mount::nodes::{Name, NodeId, ROOT};
+use crate::mount::tree::Caller;
+use crate::os::creds;
+use crate::session::Intent;
+use crate::store::record::How;
+
+/// Which file a handle appends to now.
+enum Appended {
+    /// The current version of a name.
+    Named(Name, Option<Arc<File>>),
+    /// One that has no coordinated name any more.
+    Departed(Arc<File>),
+    /// One that was removed.
+    Gone,
+}
+
+impl Coordination {
+    fn appended(&self, appender: &Appender) -> Appended {
+        let mut held = appender.held.lock();
+        Log::with(&mut held.log, |_, state| match &state.live {
+            Live::Open(current) => Appended::Named(state.name.clone(), Some(Arc::clone(&current.file))),
+            Live::Idle | Live::Moved(_) => Appended::Named(state.name.clone(), None),
+            Live::Departed(file) => Appended::Departed(Arc::clone(file)),
+            Live::Gone => Appended::Gone,
+        })
+    }
+
+    /// ftruncate(2) of a handle that appends: a version of its own, as truncate(2) makes.
+    pub fn truncate_appended(
+        self: &Arc<Self>,
+        caller: Caller,
+        appender: Arc<Appender>,
+        len: u64,
+        answer: Answer<Stat>,
+    ) {
+        let this = Arc::clone(self);
+        self.tree.workers.run(move || match this.appended(&appender) {
+            Appended::Named(name, _) => match this.target(name.parent, &name.name) {
+                Some(target) => this.truncate_to(caller, &appender, target, len, answer),
+                None => answer(Err(Errno::INVAL)),
+            },
+            Appended::Departed(file) => {
+                answer(rustix::fs::ftruncate(&file, len).and_then(|()| rustix::fs::fstat(&file)))
+            }
+            // What is written to it is kept, and nobody reads it.
+            Appended::Gone => answer(rustix::fs::fstat(appender.file.pin.fd())),
+        });
+    }
+
+    fn truncate_to(
+        self: &Arc<Self>,
+        caller: Caller,
+        appender: &Appender,
+        target: Target,
+        len: u64,
+        answer: Answer<Stat>,
+    ) {
+        let in_hand = InHand::take(&self.files, &target.name);
+        let file = in_hand.key();
+        let claim = self.claim(caller, file, Intent::Truncate, false);
+        let process = claim.opener.proc;
+        let seen = appender.right.inode();
+        let (this, truncated) = (Arc::clone(self), target.clone());
+        let resume = move |granted: Result<Granted, Errno>| {
+            let that = Arc::clone(&this);
+            this.tree.workers.run(move || {
+                answer(granted.and_then(|granted| {
+                    let (Granted::New(id) | Granted::Join(id)) = granted;
+                    let beginning = Beginning {
+                        node: None,
+                        how: How::Truncate,
+                        truncate: len == 0,
+                        seen,
+                        ..first_of(id, file, ROOT, caller, process, None)
+                    };
+                    let session = that.begin(&truncated, beginning)?;
+                    let done = that.truncate_now(&session, len);
+                    that.tree.nodes.forget(session.about.node, 1);
+                    done
+                }));
+            });
+        };
+        self.acquire(&target, claim, Box::new(resume));
+    }
+
+    /// fallocate(2) of (offset, length) of a handle that appends. What is in the file is others' lines, and stays as it is: EOPNOTSUPP for the modes that change it.
+    pub fn allocate_appended(
+        self: &Arc<Self>,
+        caller: Caller,
+        appender: Arc<Appender>,
+        (offset, length): (u64, u64),
+        mode: i32,
+        answer: Answer<()>,
+    ) {
+        let mode = FallocateFlags::from_bits_retain(mode as u32);
+        if !(mode - FallocateFlags::KEEP_SIZE).is_empty() {
+            return answer(Err(Errno::OPNOTSUPP));
+        }
+        let this = Arc::clone(self);
+        self.tree.workers.run(move || {
+            let reserve = move |file: &File, mode| {
+                creds::writing_as(caller.uid, || rustix::fs::fallocate(file, mode, offset, length))
+            };
+            let file = match this.appended(&appender) {
+                Appended::Named(_, Some(file)) => file,
+                Appended::Departed(file) => return answer(reserve(&file, mode)),
+                Appended::Named(_, None) | Appended::Gone => return answer(Ok(())),
+            };
+            let end = offset.saturating_add(length);
+            if mode.contains(FallocateFlags::KEEP_SIZE) || end_of(&file).is_ok_and(|size| end <= size) {
+                return answer(reserve(&file, FallocateFlags::KEEP_SIZE));
+            }
+            // It grows, and that is a version.
+            let (that, grown) = (Arc::clone(&this), Arc::clone(&appender));
+            let reserved = move |truncated: Result<Stat, Errno>| {
+                answer(truncated.and_then(|_| match that.appended(&grown) {
+                    Appended::Named(_, Some(file)) => reserve(&file, FallocateFlags::KEEP_SIZE),
+                    _ => Ok(()),
+                }));
+            };
+            this.truncate_appended(caller, appender, end, Box::new(reserved));
+        });
+    }
+
+    /// fstat(2) by who appends by a node whose file was replaced: the file that its lines go to, where no other handle goes by that node. As for a reader that has
+    /// moved on.
+    pub fn stat_of_appender(&self, caller: Caller, node: NodeId) -> Option<Stat> {
+        let appenders = self.appenders_elsewhere(node);
+        let first = appenders.first()?;
+        let opener = caller::opener(caller);
+        let mut lineage = std::iter::once(&opener.proc).chain(&opener.ancestors);
+        lineage.find(|process| first.who.pid == process.tgid)?;
+        // Each of them holds the node's inode, and so would a reader.
+        if Arc::strong_count(&first.file.pin) > appenders.len() {
+            return None;
+        }
+        let held = first.held.try_lock()?;
+        let mut stat = held.log.stat()?;
+        // It is the node's link count to the kernel, which tells watchers by it that the node is gone.
+        stat.st_nlink = 0;
+        Some(stat)
+    }
+
+    /// Whether a node stands for a version that was replaced, and somebody appends by it to what has its name now.
+    pub fn has_appenders_elsewhere(&self, node: NodeId) -> bool {
+        !self.appenders_elsewhere(node).is_empty()
+    }
+
+    fn appenders_elsewhere(&self, node: NodeId) -> Vec<Arc<Appender>> {
+        if !self.tree.nodes.is_unlinked(node) || !self.tree.nodes.is_regular(node) {
+            return Vec::new();
+        }
+        let mut appenders = self.tree.handles.appenders();
+        appenders.retain(|appender| appender.file.node == node);
+        appenders
+    }
+}
