@@ -2,7 +2,6 @@
 
 pub mod boot;
 pub mod creds;
-pub mod handle;
 pub mod peer;
 pub mod pidfd;
 pub mod proc;

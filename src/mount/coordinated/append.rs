@@ -24,6 +24,7 @@ use crate::content::lines::{self, LINE_BYTES_MAX};
 use crate::mount::errno::from_io;
 use crate::mount::handles::{Handle, Ordinary};
 use crate::mount::nodes::{Name, ROOT};
+use crate::mount::notices::News;
 use crate::mount::tree::Caller;
 use crate::os::creds;
 use crate::os::proc::{self, Closing};
@@ -323,7 +324,9 @@ impl Coordination {
             self.set_aside(&mut held, appender, RecoveredKind::Staged, REMOVED);
             Ok(())
         } else {
-            self.publish_rest(&mut held, appender)
+            let published = self.publish_rest(&mut held, appender);
+            self.tell_formers(&held.log.name(), News::Saved);
+            published
         };
         let result = match held.unsynced && appender.policy.durability == Durability::Full {
             true => result.and(self.sync_log(&held.log)),
@@ -430,6 +433,10 @@ impl Coordination {
                 held.unsynced = true;
                 held.tail.clear();
                 self.drop_kept(held);
+                // What the kernel told of was told when it was held back.
+                if let Ok(path) = self.path_of(&log.name()) {
+                    self.tree.tell_watchers(path, News::Modified);
+                }
                 Ok(())
             }
             Err(Errno::NOENT) => {

@@ -20,6 +20,7 @@ use super::{Coordination, is_file, nanos_now, place, publish_info};
 use crate::mount::attr;
 use crate::mount::errno::from_io;
 use crate::mount::nodes::{Identity, Name, NodeId};
+use crate::mount::notices::News;
 use crate::mount::pin::Pin;
 use crate::store::record::{How, Who};
 use crate::store::{Growth, RealDisk};
@@ -143,6 +144,11 @@ impl Log {
     /// Nothing is appended meanwhile.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// The name that the file has now.
+    pub(super) fn name(&self) -> Name {
+        self.state.lock().name.clone()
     }
 
     /// Whether a line can be written at once.
@@ -440,6 +446,7 @@ impl Coordination {
         current.unusual |= !plain;
         current.committed.store(to, Ordering::Release);
         state.remember(log, &file, before, to);
+        self.tell_formers(&state.name, News::Modified);
         Ok(())
     }
 
