@@ -188,3 +188,36 @@ fn h4_a_users_own_mount_is_closed_to_everybody_else() {
     }
     home.says("\"$concord\" unmount project");
 }
+
+#[test]
+fn watchers_on_a_users_own_mount_are_told_of_each_version() {
+    let Some(home) = Home::with(&[("STATE.md", "0")]) else {
+        return;
+    };
+    home.says("\"$concord\" mount project");
+    // The file itself, which others have open, and the directory.
+    let watcher = "import ctypes, os, select, struct, subprocess
+libc = ctypes.CDLL(None)
+MODIFY, CLOSE_WRITE, DELETE_SELF = 2, 8, 1024
+held = open('STATE.md')
+fd = libc.inotify_init()
+on_file, on_directory = (libc.inotify_add_watch(fd, name, MODIFY | CLOSE_WRITE | DELETE_SELF) for name in (b'STATE.md', b'.'))
+def hear(number, kind):
+    while select.select([fd], [], [], 60)[0]:
+        events, at = os.read(fd, 65536), 0
+        while at < len(events):
+            watch, mask, _, length = struct.unpack_from('iIII', events, at)
+            at += 16 + length
+            assert not mask & DELETE_SELF
+            seen.add((watch, mask, open('STATE.md').read()))
+        if {(on_file, kind, number), (on_directory, MODIFY, number)} <= seen: return
+    raise SystemExit(f'not told of {number}: {seen}')
+for number in ('1', '2', '3'):
+    seen = set()
+    subprocess.run(['sh', '-c', f'printf {number} > STATE.md'], check=True)
+    hear(number, CLOSE_WRITE)
+print('all')";
+    std::fs::write(home.project.outside().join("watcher.py"), watcher).unwrap();
+    assert_eq!(home.says("cd project; timeout 200 python3 ../watcher.py"), "all\n");
+    home.says("\"$concord\" unmount project");
+}

@@ -35,26 +35,83 @@ FILES = [
     ),
     (
         "Notices", "notices-a-publish-is-not-told-of", "src/mount/coordinated/close.rs",
-        "self.tree.tell_watchers(session.about.node, News::Modified);",
-        "",
+        "self.tree.tell_watchers(path, News::Modified);",
+        "drop(path);",
         ["notices::who_listens_to_changes_only_is_told_once_more_when_the_version_is_there"],
     ),
     (
         "Notices", "notices-the-watch-on-what-was-replaced-goes-silent", "src/mount/coordinated/close.rs",
-        "self.tree.tell_watchers(old, News::Replaced);",
+        "self.tell_formers(name, news);",
         "",
-        ["notices::a_watch_on_the_file_itself_is_told_of_a_publish_while_others_have_it_open"],
+        [
+            "notices::a_watch_on_the_file_itself_hears_of_all_that_comes_after_a_save_while_others_had_it_open",
+            "unprivileged::watchers_on_a_users_own_mount_are_told_of_each_version",
+        ],
+    ),
+    (
+        "Notices", "notices-the-watch-on-what-was-replaced-hears-of-no-appended-line", "src/mount/coordinated/append.rs",
+        "self.tell_formers(&held.log.name(), News::Saved);",
+        "",
+        ["notices::a_watch_on_the_file_itself_hears_of_all_that_comes_after_a_save_while_others_had_it_open"],
+    ),
+    (
+        "Notices", "notices-a-former-node-is-taken-for-an-unlinked-file", "src/mount/nodes.rs",
+        "Some(node) if node.former => 1,",
+        "Some(node) if node.former => 0,",
+        [
+            "notices::a_watch_on_the_file_itself_hears_of_all_that_comes_after_a_save_while_others_had_it_open",
+            "notices::a_reader_that_has_an_older_version_open_sees_a_link_until_another_file_has_the_name",
+        ],
+    ),
+    (
+        "Notices", "notices-a-former-node-outlives-the-name", "src/mount/entry.rs",
+        "self.end(self.nodes.end_formers(name));",
+        "let _ = name;",
+        [
+            "notices::a_watch_on_the_file_itself_hears_of_all_that_comes_after_a_save_while_others_had_it_open",
+            "notices::a_reader_that_has_an_older_version_open_sees_a_link_until_another_file_has_the_name",
+        ],
+    ),
+    (
+        "Notices", "notices-the-link-in-the-history-is-seen", "src/mount/nodes.rs",
+        "if self.kept_aside && counted > 1 {",
+        "if self.kept_aside && counted > 2 {",
+        ["notices::a_watch_on_the_file_itself_ends_with_each_rename_over_it_whoever_looks_meanwhile"],
+    ),
+    (
+        "Notices", "notices-what-is-told-of-is-never-forgotten", "src/cli/tell.rs",
+        "let _ = rustix::fs::unlink(path);",
+        "",
+        [
+            "notices::a_watch_on_the_file_itself_hears_of_all_that_comes_after_a_save_while_others_had_it_open",
+            "notices::what_nobody_watches_or_has_open_any_more_is_forgotten",
+        ],
+    ),
+    (
+        "Notices", "notices-the-plain-tree-is-touched", "src/cli/tell.rs",
+        ".err() != Some(notices::MOUNTED)",
+        ".is_ok()",
+        ["notices::a_file_of_the_plain_tree_is_not_touched"],
+    ),
+    (
+        "Notices", "notices-a-publish-is-told-of-with-the-one-before", "src/mount/notices.rs",
+        "self.0.partition_point(|(published, _)| *published + TOLD_AFTER <= now)",
+        "if self.for_how_long(now).is_zero() { self.0.len() } else { 0 }",
+        ["lib::mount::notices::tests::each_publish_is_told_of_at_its_own_time_and_together_with_others_of_that_time_once"],
     ),
     (
         "Notices", "notices-who-tells-is-not-started-again", "src/mount/notices.rs",
-        "&& status.signal().is_none()",
-        "&& !status.success()",
+        """        self.end();
+        self.try_send(notices)""",
+        "        self.try_send(notices)",
         ["notices::a_publish_is_told_of_after_the_process_that_tells_was_killed"],
     ),
     (
         "Notices", "notices-who-tells-makes-a-change", "src/mount/fs.rs",
-        "if self.tree.is_teller(request.pid()) {",
-        "if self.tree.is_teller(request.pid()) && false {",
+        """        if self.tree.is_teller(request.pid()) {
+            return self.attributes""",
+        """        if self.tree.is_teller(request.pid()) && false {
+            return self.attributes""",
         ["notices::what_is_told_changes_no_time_and_makes_no_version"],
     ),
     (

@@ -34,8 +34,8 @@ SESSIONS = [
     ),
     (
         "R1", "r1-what-a-rename-or-unlink-replaced-is-reached-by-its-name", "src/mount/entry.rs",
-        ".supersede(id, Some(Arc::new(Pin::new(victim.fd, Access::Path, None))));",
-        ".supersede(id, None);",
+        ".supersede(id, Arc::new(Pin::new(victim.fd, Access::Path, None)));",
+        ".overtake(id, None);",
         ["readers::r1_a_path_descriptor_keeps_its_version"],
     ),
     (

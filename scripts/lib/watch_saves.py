@@ -10,6 +10,7 @@ many saves were seen, of how many.
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -105,7 +106,8 @@ def try_way(command, way, held, saves):
     """How many saves were seen, each before the next was made."""
     with open(FILE, "w") as file:
         file.write("line 0\n")
-    watcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # A group of its own: it may be several processes.
+    watcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         lines = queue.Queue()
         threading.Thread(target=listen, args=(watcher.stdout, lines), daemon=True).start()
@@ -121,7 +123,7 @@ def try_way(command, way, held, saves):
                 reader.close()
         return seen
     finally:
-        watcher.kill()
+        os.killpg(watcher.pid, signal.SIGKILL)
         watcher.wait()
 
 

@@ -1,49 +1,64 @@
 //! The process that tells watchers of publishes: see `mount::notices`. It works inside the mount, and is not the daemon, which never may.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::io::Errno;
 
 use super::output::Answer;
-use crate::mount::notices::{self, Message, News};
-use crate::os::handle;
+use crate::mount::notices::{self, News};
 
-/// Touches each node that it is told of on standard input, until that ends, and answers each with a byte. "No" without the right to do so.
+/// Tells each notice that comes on standard input, until that ends, and answers each with a byte.
 pub fn run(mountpoint: &Path) -> anyhow::Result<Answer> {
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
-    let mut message = Message::default();
-    while input.read_exact(&mut message).is_ok() {
-        let (node, news) = notices::read_message(message);
-        let told = touch(mountpoint, node, news);
-        // Otherwise nobody has it open or watches it, or the mount is gone, which ends the input too.
-        if told.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
-            return Ok(Answer::No);
-        }
+    while let Ok((news, path)) = notices::read(&mut input) {
+        // It fails where nobody has the node open or watches it, it may not be touched, or the mount is gone, which ends the input too.
+        let _ = tell(mountpoint, news, &path);
         output.write_all(&[0])?;
         output.flush()?;
     }
     Ok(Answer::Yes)
 }
 
-fn touch(mountpoint: &Path, node: u64, news: News) -> io::Result<()> {
+fn tell(mountpoint: &Path, news: News, path: &Path) -> rustix::io::Result<()> {
     // Not for longer than it takes: the mount is in use meanwhile.
-    rustix::process::chdir(mountpoint)?;
-    let opened = handle::open_fuse_node(node);
-    rustix::process::chdir("/")?;
-    let opened = opened?;
-    let set = |last_access| {
-        let times = Timestamps {
-            last_access: special(last_access),
-            last_modification: special(UTIME_NOW),
-        };
-        rustix::fs::utimensat(&opened, "", &times, AtFlags::EMPTY_PATH)
-    };
-    set(UTIME_OMIT)?;
-    if news == News::Replaced {
-        set(UTIME_NOW)?;
+    let root = rustix::fs::open(
+        mountpoint,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    // A path leads to the plain tree when the mount is gone, where to touch a file is to change it.
+    if rustix::fs::statat(&root, notices::probe(), AtFlags::SYMLINK_NOFOLLOW).err() != Some(notices::MOUNTED) {
+        return Err(Errno::NOTCONN);
     }
-    Ok(())
+    let told = open(&root, news, path).and_then(|opened| touch(&opened, news));
+    if notices::is_of_node(path) {
+        // The kernel forgets the name, and with it a node that nobody needs. It is never removed, and so this fails.
+        let _ = rustix::fs::unlinkat(&root, path, AtFlags::empty());
+    }
+    told
+}
+
+fn open(root: &OwnedFd, news: News, path: &Path) -> rustix::io::Result<OwnedFd> {
+    // Nor may a path lead out of the mount that has been changed meanwhile.
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let open = |flags| rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), within);
+    match news {
+        // A file that may not be written to, or runs, is touched all the same.
+        News::Saved => open(OFlags::WRONLY | OFlags::NONBLOCK).or_else(|_| open(OFlags::PATH)),
+        News::Modified | News::Gone => open(OFlags::PATH),
+    }
+}
+
+fn touch(opened: &OwnedFd, news: News) -> rustix::io::Result<()> {
+    let last_access = if news == News::Gone { UTIME_NOW } else { UTIME_OMIT };
+    let times = Timestamps {
+        last_access: special(last_access),
+        last_modification: special(UTIME_NOW),
+    };
+    rustix::fs::utimensat(opened, "", &times, AtFlags::EMPTY_PATH)
 }
 
 fn special(nanoseconds: rustix::fs::Nsecs) -> Timespec {

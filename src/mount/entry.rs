@@ -10,6 +10,7 @@ use rustix::io::{Errno, Result};
 
 use super::attr;
 use super::nodes::{Name, NodeId};
+use super::notices::{self, News};
 use super::pin::{Access, Pin};
 use super::tree::{Caller, Tree};
 
@@ -58,11 +59,12 @@ impl Tree {
 
     /// Makes the entry of a name that is in the directory `dir`.
     pub fn enter(&self, dir: &OwnedFd, parent: NodeId, name: &OsStr, private: bool) -> Result<Entry> {
-        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let mut stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let identity = attr::identity(&stat, private);
         let id = self
             .nodes
             .intern(Name::new(parent, name), identity, attr::kind(stat.st_mode));
+        stat.st_nlink = self.nodes.links_by_name(id, stat.st_nlink);
         Ok(Entry { id, stat, private })
     }
 
@@ -166,6 +168,7 @@ impl Tree {
     /// A rename happened on disk: so it does in the table. `moved` is what had the old name, `replaced` what had the new one.
     pub fn renamed(&self, old: &Name, new: &Name, moved: &Stat, replaced: Option<Victim>, flags: RenameFlags) {
         let source = attr::identity(moved, false);
+        [old, new].into_iter().for_each(|name| self.leads_elsewhere(name));
         if let Some(victim) = replaced {
             let target = attr::identity(&victim.stat, false);
             if target == source {
@@ -185,17 +188,36 @@ impl Tree {
         }
     }
 
-    /// A name leads to another inode, or to none; the one that it led to lives on where no node leads to.
-    pub fn superseded(&self, victim: Victim) {
+    /// A name leads to another file, or to none; the one that it led to lives on where no node leads to.
+    pub fn superseded(&self, victim: Victim, name: &Name) {
+        self.leads_elsewhere(name);
         if let Some(id) = self.nodes.find(attr::identity(&victim.stat, false)) {
             self.nodes
-                .supersede(id, Some(Arc::new(Pin::new(victim.fd, Access::Path, None))));
+                .supersede(id, Arc::new(Pin::new(victim.fd, Access::Path, None)));
             self.attributes_changed(id);
+        }
+    }
+
+    /// A name leads to another version of its file: who watches the node of the one before hears of what comes after it too.
+    pub fn overtaken(&self, id: NodeId, held: Option<Arc<Pin>>) {
+        self.end(self.nodes.overtake(id, held));
+    }
+
+    fn leads_elsewhere(&self, name: &Name) {
+        self.end(self.nodes.end_formers(name));
+    }
+
+    /// These nodes are nobody's file any more.
+    fn end(&self, formers: Vec<NodeId>) {
+        for former in formers {
+            self.attributes_changed(former);
+            self.tell_watchers(notices::path_of(former), News::Gone);
         }
     }
 
     /// A name was removed on disk: so it is in the table.
     pub fn gone(&self, victim: Victim, name: &Name) {
+        self.leads_elsewhere(name);
         if let Some(id) = self.nodes.find(attr::identity(&victim.stat, false)) {
             let last_link = victim.stat.st_nlink <= 1 || attr::kind(victim.stat.st_mode) == fuser::FileType::Directory;
             self.nodes

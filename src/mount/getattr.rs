@@ -1,5 +1,6 @@
 //! stat(2) and its kin: the attributes of a node, as the caller is to see them.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,11 @@ use rustix::io::{Errno, Result};
 
 use super::attr;
 use super::coordinated::{Coordination, Shown};
+use super::entry::Entry;
 use super::errno::reply_errno;
 use super::fs::Fs;
 use super::nodes::NodeId;
+use super::notices;
 use super::tree::{Caller, Tree};
 
 /// A node that changes its inode while it is asked about is asked about again, at most so often.
@@ -32,6 +35,22 @@ impl Fs {
             }
             Err(error) => reply.error(reply_errno(error)),
         }
+    }
+
+    /// LOOKUP of a node by the name that it has for the process which tells watchers: see [`super::notices`]. `None`: it is another name.
+    pub fn node_told_of(&self, caller: Caller, parent: NodeId, name: &OsStr) -> Option<Result<Entry>> {
+        let private = self.tree.identity(parent).is_ok_and(|identity| identity.private);
+        if private && Some(name) == notices::probe().file_name() {
+            return Some(Err(notices::MOUNTED));
+        }
+        let id = notices::node_named(name).filter(|_| private)?;
+        let found = shown(&self.tree, &self.coordination, caller, (id, true)).and_then(|found| {
+            let (_, stat) = found.ok_or(Errno::STALE)?;
+            let known = self.tree.nodes.look_up_again(id);
+            let private = false;
+            known.then_some(Entry { id, stat, private }).ok_or(Errno::NOENT)
+        });
+        Some(found)
     }
 
     /// The attributes of a file that grows are those of its whole lines, and change without the kernel.
@@ -102,10 +121,7 @@ fn shown(
             // A session has taken the node, and this may be its shadow.
             continue;
         }
-        if tree.nodes.is_unlinked(id) {
-            // A version that was replaced has its links in the history only.
-            stat.st_nlink = 0;
-        }
+        stat.st_nlink = tree.nodes.links(id, stat.st_nlink);
         let uncertain = growing(coordination, id, &mut stat)
             || coordination.is_passing(id)
             || coordination.has_readers_elsewhere(id)

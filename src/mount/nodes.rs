@@ -26,6 +26,9 @@ const NAMES_MAX: usize = 8;
 /// Descriptors kept for nodes that lost their last known name though the inode has others.
 const SURVIVORS_MAX: usize = 256;
 
+/// Former nodes of one name that are remembered as such.
+const FORMERS_MAX: usize = 64;
+
 /// Which inode of the backing tree a node stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
@@ -67,6 +70,10 @@ struct Node {
     kind: fuser::FileType,
     /// The inode's last link is gone: its number may come back for another inode.
     detached: bool,
+    /// Detached, and in [`Inner::formers`] under its names.
+    former: bool,
+    /// The store gives its inode a second name, by which it will be kept when the first is gone.
+    kept_aside: bool,
     lookups: u64,
     /// Names in the table whose parent this is; while there are any, the node stays.
     children: u32,
@@ -142,6 +149,9 @@ struct Inner {
     root_dev: u64,
     synthetic_next: u64,
     survivors: VecDeque<NodeId>,
+    /// Nodes that a name has led to before another version of the same file was written in place, oldest first. To whoever watches or has open such a node, it is
+    /// that file still.
+    formers: HashMap<Name, VecDeque<NodeId>>,
 }
 
 impl NodeTable {
@@ -153,6 +163,7 @@ impl NodeTable {
             root_dev: root.dev,
             synthetic_next: SYNTHETIC_FIRST,
             survivors: VecDeque::new(),
+            formers: HashMap::new(),
         };
         inner
             .nodes
@@ -207,6 +218,7 @@ impl NodeTable {
     pub fn rebind(&self, id: NodeId, identity: Identity, pin: Option<&Arc<Pin>>) {
         let mut inner = self.inner.write();
         inner.unbind(id);
+        inner.is_former_no_more(id);
         let free = inner.find(identity).is_none();
         let natural = inner.natural_id(identity) == Some(id);
         if let Some(node) = inner.nodes.get_mut(&id) {
@@ -220,14 +232,78 @@ impl NodeTable {
         }
     }
 
-    /// The name that a node was found by leads to another inode from now on, or soon will: lookups find another node. It keeps the name, so
-    /// that a thread which has just found it can still be told where to go, and its inode, where `held` is given.
-    pub fn supersede(&self, id: NodeId, held: Option<Arc<Pin>>) {
+    /// The name that a node was found by leads to another file from now on: lookups find another node. It keeps the name, so that a thread which has just found
+    /// it can still be told where to go, and its inode.
+    pub fn supersede(&self, id: NodeId, held: Arc<Pin>) {
         let mut inner = self.inner.write();
         inner.detach(id);
+        inner.is_former_no_more(id);
         if let Some(node) = inner.nodes.get_mut(&id) {
-            node.orphan = held;
+            node.orphan = Some(held);
         }
+    }
+
+    /// The same where the name leads to another version of the same file, or soon will: a *former* node. It keeps its inode where `held` is given. Returns what
+    /// is no former node any more, because there are too many.
+    pub fn overtake(&self, id: NodeId, held: Option<Arc<Pin>>) -> Vec<NodeId> {
+        let mut inner = self.inner.write();
+        inner.detach(id);
+        let Some(node) = inner.nodes.get_mut(&id) else {
+            return Vec::new();
+        };
+        node.orphan = held;
+        if std::mem::replace(&mut node.former, true) {
+            return Vec::new();
+        }
+        let names = node.names.as_slice().to_vec();
+        names
+            .into_iter()
+            .filter_map(|name| inner.add_former(name, id))
+            .collect()
+    }
+
+    /// The nodes that a name has led to before, as long as the kernel knows them.
+    pub fn formers(&self, name: &Name) -> Vec<NodeId> {
+        let inner = self.inner.read();
+        inner
+            .formers
+            .get(name)
+            .map_or_else(Vec::new, |all| all.iter().copied().collect())
+    }
+
+    /// A name does not lead to the file any more that it led to. Returns its former nodes, which are none from now on.
+    pub fn end_formers(&self, name: &Name) -> Vec<NodeId> {
+        if self.inner.read().formers.is_empty() {
+            return Vec::new();
+        }
+        let mut inner = self.inner.write();
+        let ended: Vec<NodeId> = inner.formers.get(name).into_iter().flatten().copied().collect();
+        ended.iter().for_each(|id| inner.is_former_no_more(*id));
+        ended
+    }
+
+    /// The store is about to give a node's inode a second name, or has taken it away again.
+    pub fn keep_aside(&self, id: NodeId, kept: bool) {
+        if let Some(node) = self.inner.write().nodes.get_mut(&id) {
+            node.kept_aside = kept;
+        }
+    }
+
+    /// The link count of a node, of whose inode `counted` were counted. By it the kernel knows when to tell watchers that a file is gone (IN_DELETE_SELF).
+    pub fn links(&self, id: NodeId, counted: u64) -> u64 {
+        match self.inner.read().nodes.get(&id) {
+            // What it shows is in the history only, and perhaps not even there. But the file is there.
+            Some(node) if node.former => 1,
+            Some(node) if node.detached => 0,
+            Some(node) => node.own_links(counted),
+            None => counted,
+        }
+    }
+
+    /// The same for a node that was just found by a name.
+    pub fn links_by_name(&self, id: NodeId, counted: u64) -> u64 {
+        let inner = self.inner.read();
+        inner.nodes.get(&id).map_or(counted, |node| node.own_links(counted))
     }
 
     /// What is known of a node; `None` when there is no such node.
@@ -257,8 +333,8 @@ impl NodeTable {
             .is_some_and(|node| node.kind == fuser::FileType::RegularFile)
     }
 
-    /// Whether nothing in the mounted tree leads to the node's inode any more, whatever links it has elsewhere.
-    pub fn is_unlinked(&self, id: NodeId) -> bool {
+    /// Whether no name leads to the node, whatever links its inode has.
+    pub fn is_detached(&self, id: NodeId) -> bool {
         self.inner.read().nodes.get(&id).is_some_and(|node| node.detached)
     }
 
@@ -391,6 +467,8 @@ impl Node {
             identity,
             kind,
             detached: false,
+            former: false,
+            kept_aside: false,
             lookups: 1,
             children: 0,
             names,
@@ -401,6 +479,14 @@ impl Node {
 
     fn pin(&self) -> Option<Arc<Pin>> {
         self.open.upgrade().or_else(|| self.orphan.clone())
+    }
+
+    fn own_links(&self, counted: u64) -> u64 {
+        if self.kept_aside && counted > 1 {
+            counted - 1
+        } else {
+            counted
+        }
     }
 }
 
@@ -465,6 +551,7 @@ impl Inner {
     }
 
     fn remove_name(&mut self, id: NodeId, name: &Name) {
+        self.is_former_no_more(id);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let mut names = node.names.take();
         let before = names.len();
@@ -487,6 +574,30 @@ impl Inner {
         self.unbind(id);
         if let Some(node) = self.nodes.get_mut(&id) {
             node.detached = true;
+        }
+    }
+
+    /// Returns the oldest, if there are too many.
+    fn add_former(&mut self, name: Name, id: NodeId) -> Option<NodeId> {
+        let formers = self.formers.entry(name).or_default();
+        formers.push_back(id);
+        let oldest = (formers.len() > FORMERS_MAX).then(|| formers[0])?;
+        self.is_former_no_more(oldest);
+        Some(oldest)
+    }
+
+    fn is_former_no_more(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.former) else {
+            return;
+        };
+        node.former = false;
+        for name in node.names.as_slice() {
+            if let Some(formers) = self.formers.get_mut(name) {
+                formers.retain(|former| *former != id);
+                if formers.is_empty() {
+                    self.formers.remove(name);
+                }
+            }
         }
     }
 
@@ -519,6 +630,7 @@ impl Inner {
                 continue;
             }
             self.unbind(id);
+            self.is_former_no_more(id);
             let Some(mut node) = self.nodes.remove(&id) else {
                 continue;
             };

@@ -132,6 +132,56 @@ fn a_rebound_node_is_found_by_its_new_inode_and_a_fresh_one_is_not() {
     assert_eq!(table.find(identity(100)), Some(fresh));
 }
 
+/// A node of the file `a` on inode `ino`, overtaken.
+fn former(table: &NodeTable, ino: u64) -> NodeId {
+    let node = table.intern(name(ROOT, "a"), identity(ino), FileType::RegularFile);
+    assert_eq!(table.overtake(node, Some(held())), []);
+    node
+}
+
+#[test]
+fn a_former_node_is_remembered_by_its_name_until_that_leads_elsewhere_or_the_kernel_forgets_it() {
+    let table = table();
+    let [first, second, third] = [100, 200, 300].map(|ino| former(&table, ino));
+    let a = name(ROOT, "a");
+    assert_eq!(table.formers(&a), [first, second, third]);
+    assert_eq!(table.formers(&name(ROOT, "b")), []);
+    assert_eq!(table.find(identity(100)), None);
+    table.forget(second, 1);
+    table.rebind(third, identity(400), None);
+    assert_eq!(table.formers(&a), [first]);
+    assert_eq!(table.end_formers(&a), [first]);
+    assert_eq!(table.formers(&a), []);
+}
+
+#[test]
+fn of_too_many_former_nodes_the_oldest_are_none_any_more() {
+    let table = table();
+    let oldest = former(&table, 100);
+    let others: Vec<NodeId> = (1..FORMERS_MAX as u64).map(|ino| former(&table, 100 + ino)).collect();
+    let last = table.intern(name(ROOT, "a"), identity(9000), FileType::RegularFile);
+    assert_eq!(table.overtake(last, Some(held())), [oldest]);
+    let kept: Vec<NodeId> = others.into_iter().chain([last]).collect();
+    assert_eq!(table.formers(&name(ROOT, "a")), kept);
+    assert_eq!([oldest, last].map(|node| table.links(node, 1)), [0, 1]);
+}
+
+#[test]
+fn the_link_count_of_a_node_is_that_of_the_file_which_it_is() {
+    let table = table();
+    let node = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    assert_eq!([1, 2].map(|counted| table.links(node, counted)), [1, 2]);
+    table.keep_aside(node, true);
+    assert_eq!([1, 2].map(|counted| table.links(node, counted)), [1, 1]);
+    assert_eq!([1, 2].map(|counted| table.links_by_name(node, counted)), [1, 1]);
+    table.keep_aside(node, false);
+    table.overtake(node, Some(held()));
+    assert_eq!([0, 1, 2].map(|counted| table.links(node, counted)), [1, 1, 1]);
+    table.supersede(node, held());
+    assert_eq!([0, 1, 2].map(|counted| table.links(node, counted)), [0, 0, 0]);
+    assert_eq!(table.links_by_name(node, 1), 1);
+}
+
 #[test]
 fn a_node_is_small_enough_for_hundreds_of_thousands() {
     assert!(std::mem::size_of::<Node>() <= 96, "{}", std::mem::size_of::<Node>());

@@ -1,48 +1,86 @@
-//! Notices to watchers (inotify(7), fanotify(7)). What the kernel tells them of a session comes with each write(2), before the publish; and of an inode that a publish
-//! replaced it tells them nothing. So each publish is followed by an utimensat(2) of the nodes that it changed. The kernel says IN_MODIFY for one of the times, and
-//! IN_ATTRIB for both, as rename(2) does for what it replaces; and it learns that a replaced inode has lost its last name (IN_DELETE_SELF, when the last
-//! program lets go of it).
+//! Notices to watchers (inotify(7), fanotify(7)). What the kernel tells them of a session comes with each write(2), before the publish; and who watches a node that
+//! the name has led to before, it tells nothing. So each publish is followed by system calls on the nodes that are the file to somebody, by which the kernel says what it
+//! says of a plain write: utimensat(2) of one of the times is IN_MODIFY, and of a node that others write to no more, an open for writing and a close go with it. An
+//! utimensat(2) of both times is IN_ATTRIB, as of a file over which another was renamed; and the kernel learns by it that the node has no link left (IN_DELETE_SELF).
 //!
-//! A process of its own makes these calls. A thread of the daemon could be killed inside of one, and would wait for itself for ever.
+//! A process of its own makes these calls. A thread of the daemon could be killed inside of one, and would wait for itself for ever. It reaches the node that a name
+//! leads to by that name, so that who watches the directory is told too; any other by a name in the store's folder that is there for this process only, so that he is not.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use rustix::io::Errno;
 
 use super::nodes::NodeId;
+use super::tree::STORE;
 
-/// Publishes that follow each other faster are told of once. chokidar drops a change that comes within 50 ms of the last, and that was the write.
-const GATHERED_FOR: Duration = Duration::from_millis(75);
-/// Nodes told of in one message, which the pipes to and from the process hold whole.
+/// How long after its publish each is told of. chokidar drops a change that comes within 50 ms of the last, and that was the write: a timer of its own ends them, and it
+/// looks at the file, on another thread, after it was told and before it counts. So whoever is told later than that is not too early, however late he hears of it.
+const TOLD_AFTER: Duration = Duration::from_millis(75);
+/// Publishes that follow each other faster are told of together.
+const GATHERED_FOR: Duration = Duration::from_millis(25);
+/// Notices sent at once, whose answers the pipe from the process holds whole.
 const TOLD_AT_ONCE_MAX: usize = 1024;
+/// What the names of nodes begin with.
+const NODE: &str = "@";
+
+/// The handle that the process which tells is given of whatever it opens. There is nothing behind it.
+pub const HANDLE: u64 = u64::MAX;
 
 /// What is told of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum News {
     /// What it shows has changed.
     Modified,
-    /// Its name leads to another inode.
-    Replaced,
+    /// The same, by somebody who has closed it.
+    Saved,
+    /// The file is gone.
+    Gone,
 }
 
-/// A notice as it goes to the process that tells: the node's number in native byte order, and what is told of it.
-pub type Message = [u8; 9];
+/// What is told, and the path that leads to the node, relative to the directory that is mounted.
+pub type Notice = (News, PathBuf);
+
+/// What whoever tells is answered who looks at [`probe`]. In a plain tree it would be ENOENT.
+pub const MOUNTED: Errno = Errno::ALREADY;
+
+/// A path by which the mount is known.
+pub fn probe() -> PathBuf {
+    Path::new(STORE).join(NODE)
+}
+
+/// The path of a node that no name leads to, or another one than is told of.
+pub fn path_of(node: NodeId) -> PathBuf {
+    Path::new(STORE).join(format!("{NODE}{}", node.0))
+}
+
+/// Whether [`path_of`] gave this path.
+pub fn is_of_node(path: &Path) -> bool {
+    path.parent() == Some(Path::new(STORE)) && path.file_name().and_then(node_named).is_some()
+}
+
+/// The node that [`path_of`] gave this name.
+pub fn node_named(name: &OsStr) -> Option<NodeId> {
+    name.to_str()?.strip_prefix(NODE)?.parse().ok().map(NodeId)
+}
 
 /// Tells watchers of publishes, from a thread and through a process of its own. Both end with it.
 #[derive(Debug)]
 pub struct Notices {
-    news: Sender<(NodeId, News)>,
+    news: Sender<(Instant, Notice)>,
     teller: Arc<AtomicU32>,
 }
 
 impl Notices {
-    /// `program` reads a [`Message`] after the other from its standard input, touches each node, and says so with a byte on its standard output; it runs from the
+    /// `program` reads a notice after the other ([`read`]) from its standard input, tells it, and says so with a byte on its standard output; it runs from the
     /// first publish on.
     ///
     /// # Errors
@@ -61,15 +99,36 @@ impl Notices {
         Ok(Notices { news: sender, teller })
     }
 
-    /// Tells who watches this node.
-    pub fn tell(&self, node: NodeId, news: News) {
+    /// Tells who watches what this path leads to.
+    pub fn tell(&self, path: PathBuf, news: News) {
         // The thread says why when it gives up.
-        let _ = self.news.send((node, news));
+        let _ = self.news.send((Instant::now(), (news, path)));
     }
 
     /// Whether a request comes from the process that tells: it changes nothing.
     pub fn is_teller(&self, tid: u32) -> bool {
         tid != 0 && self.teller.load(Ordering::Acquire) == tid
+    }
+}
+
+/// Notices that are not told yet, oldest first, each with the time of its publish.
+#[derive(Debug, Default)]
+struct Waiting(VecDeque<(Instant, Notice)>);
+
+impl Waiting {
+    /// Until it is worth asking what is due.
+    fn for_how_long(&self, now: Instant) -> Duration {
+        self.0.front().map_or(Duration::ZERO, |(published, _)| {
+            (*published + TOLD_AFTER + GATHERED_FOR).saturating_duration_since(now)
+        })
+    }
+
+    /// Takes out what is to be told now, each once.
+    fn due(&mut self, now: Instant) -> Vec<Notice> {
+        let count = self.0.partition_point(|(published, _)| *published + TOLD_AFTER <= now);
+        let mut told = HashSet::new();
+        let due = self.0.drain(..count).map(|(_, notice)| notice);
+        due.filter(|notice| told.insert(notice.clone())).collect()
     }
 }
 
@@ -80,14 +139,19 @@ struct Telling {
 }
 
 impl Telling {
-    fn run(mut self, news: &Receiver<(NodeId, News)>) {
-        while let Ok(first) = news.recv() {
-            std::thread::sleep(GATHERED_FOR);
-            let gathered: HashSet<(NodeId, News)> = std::iter::once(first).chain(news.try_iter()).collect();
-            let messages: Vec<Message> = gathered.into_iter().map(message).collect();
-            if let Err(error) = messages.chunks(TOLD_AT_ONCE_MAX).try_for_each(|some| self.send(some)) {
+    fn run(mut self, news: &Receiver<(Instant, Notice)>) {
+        let mut waiting = Waiting::default();
+        loop {
+            if waiting.0.is_empty() {
+                let Ok(first) = news.recv() else { break };
+                waiting.0.push_back(first);
+            }
+            std::thread::sleep(waiting.for_how_long(Instant::now()));
+            waiting.0.extend(news.try_iter());
+            let gathered = waiting.due(Instant::now());
+            if let Err(error) = gathered.chunks(TOLD_AT_ONCE_MAX).try_for_each(|some| self.send(some)) {
                 log::warn!(
-                    "programs that watch files are told of writes only, not of publishes: {error}; they may need to look twice"
+                    "programs that watch files are told of writes only, not of publishes: the process that tells them cannot be had: {error}; they may need to look twice"
                 );
                 break;
             }
@@ -96,21 +160,16 @@ impl Telling {
     }
 
     /// A process that was killed is started once more, and told again what it has not done.
-    fn send(&mut self, messages: &[Message]) -> io::Result<()> {
-        if self.try_send(messages).is_ok() {
+    fn send(&mut self, notices: &[Notice]) -> io::Result<()> {
+        if self.try_send(notices).is_ok() {
             return Ok(());
         }
-        if let Some(status) = self.end()
-            && status.signal().is_none()
-        {
-            let why = "the process that tells them may not open files by handle (CAP_DAC_READ_SEARCH)";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-        }
-        self.try_send(messages)
+        self.end();
+        self.try_send(notices)
     }
 
     /// Returns when all are done.
-    fn try_send(&mut self, messages: &[Message]) -> io::Result<()> {
+    fn try_send(&mut self, notices: &[Notice]) -> io::Result<()> {
         let running = match &mut self.running {
             Some(running) => running,
             none => {
@@ -126,32 +185,103 @@ impl Telling {
         };
         match (&mut running.stdin, &mut running.stdout) {
             (Some(stdin), Some(stdout)) => {
-                stdin.write_all(&messages.concat())?;
-                stdout.read_exact(&mut vec![0; messages.len()])
+                let bytes: Vec<u8> = notices.iter().flat_map(written).collect();
+                stdin.write_all(&bytes)?;
+                stdout.read_exact(&mut vec![0; notices.len()])
             }
             _ => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
-    fn end(&mut self) -> Option<std::process::ExitStatus> {
-        let mut running = self.running.take()?;
-        drop(running.stdin.take());
-        let ended = running.wait().ok();
-        self.teller.store(0, Ordering::Release);
-        ended
+    fn end(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            drop(running.stdin.take());
+            let _ = running.wait();
+            self.teller.store(0, Ordering::Release);
+        }
     }
 }
 
-fn message((node, news): (NodeId, News)) -> Message {
-    let mut message = Message::default();
-    message[..8].copy_from_slice(&node.0.to_ne_bytes());
-    message[8] = u8::from(news == News::Replaced);
-    message
+/// What is told, the length of the path (16 bits, native byte order), the path.
+fn written((news, path): &Notice) -> Vec<u8> {
+    let path = path.as_os_str().as_bytes();
+    let length = u16::try_from(path.len()).unwrap_or(u16::MAX);
+    let news = match news {
+        News::Modified => 0,
+        News::Saved => 1,
+        News::Gone => 2,
+    };
+    let mut bytes = vec![news];
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(&path[..usize::from(length)]);
+    bytes
 }
 
-/// The node's number, and what is told of it.
-pub fn read_message(message: Message) -> (u64, News) {
-    let [number @ .., news] = message;
-    let news = if news == 0 { News::Modified } else { News::Replaced };
-    (u64::from_ne_bytes(number), news)
+/// The next notice; an error at the end.
+///
+/// # Errors
+/// Those of read(2), and `UnexpectedEof`.
+pub fn read(from: &mut impl Read) -> io::Result<Notice> {
+    let mut head = [0; 3];
+    from.read_exact(&mut head)?;
+    let [news, low, high] = head;
+    let news = match news {
+        0 => News::Modified,
+        1 => News::Saved,
+        _ => News::Gone,
+    };
+    let mut path = vec![0; usize::from(u16::from_ne_bytes([low, high]))];
+    from.read_exact(&mut path)?;
+    Ok((news, PathBuf::from(std::ffi::OsString::from_vec(path))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_is_read_as_it_was_written() {
+        let notices = [
+            (News::Modified, PathBuf::from("a/\n b")),
+            (News::Saved, path_of(NodeId(u64::MAX))),
+            (
+                News::Gone,
+                PathBuf::from(std::ffi::OsString::from_vec(vec![0xff; 4095])),
+            ),
+        ];
+        let bytes: Vec<u8> = notices.iter().flat_map(written).collect();
+        let mut from = &bytes[..];
+        for notice in notices {
+            assert_eq!(read(&mut from).unwrap(), notice);
+        }
+        assert!(read(&mut from).is_err());
+    }
+
+    #[test]
+    fn each_publish_is_told_of_at_its_own_time_and_together_with_others_of_that_time_once() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let notice = |path: &str| (News::Modified, PathBuf::from(path));
+        let mut waiting = Waiting::default();
+        assert_eq!(waiting.due(start), []);
+        for (published, path) in [(0, "a"), (10, "b"), (20, "a"), (24, "a"), (70, "b")] {
+            waiting.0.push_back((at(published), notice(path)));
+        }
+        assert_eq!(waiting.due(at(74)), []);
+        assert_eq!(waiting.for_how_long(at(0)), Duration::from_millis(100));
+        assert_eq!(waiting.due(at(100)), [notice("a"), notice("b")]);
+        assert_eq!(waiting.for_how_long(at(100)), Duration::from_millis(70));
+        assert_eq!(waiting.due(at(144)), []);
+        assert_eq!(waiting.due(at(145)), [notice("b")]);
+        assert_eq!(waiting.for_how_long(at(145)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_node_is_known_by_its_name_and_by_no_other() {
+        let named = |name: &str| node_named(OsStr::new(name));
+        assert_eq!(node_named(path_of(NodeId(7)).file_name().unwrap()), Some(NodeId(7)));
+        assert!(is_of_node(&path_of(NodeId(7))));
+        assert!(!is_of_node(Path::new("@7")) && !is_of_node(Path::new(".concord/log")));
+        assert_eq!([named("7"), named("@"), named("@x"), named("log")], [None; 4]);
+    }
 }

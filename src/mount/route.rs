@@ -313,7 +313,12 @@ impl Fs {
         } else {
             self.tree.ttl(false)
         };
-        let answer = move |result: Result<Stat>| match result {
+        let links = Arc::clone(&self.tree);
+        let own_links = move |mut stat: Stat| {
+            stat.st_nlink = links.nodes.links(node, stat.st_nlink);
+            stat
+        };
+        let answer = move |result: Result<Stat>| match result.map(own_links) {
             Ok(stat) if attr::has_set_id(&stat) => reply.attr(&Duration::ZERO, &attr::attributes(node, &stat)),
             Ok(stat) => reply.attr(&ttl, &attr::attributes(node, &stat)),
             Err(error) => reply.error(reply_errno(error)),

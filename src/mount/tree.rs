@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -131,10 +132,10 @@ impl Tree {
         let _ = self.notices.set(notices);
     }
 
-    /// Tells watchers (inotify(7)) of a node.
-    pub fn tell_watchers(&self, id: NodeId, news: News) {
+    /// Tells watchers (inotify(7)) of what a path leads to, which is relative to the root.
+    pub fn tell_watchers(&self, path: PathBuf, news: News) {
         if let Some(notices) = self.notices.get() {
-            notices.tell(id, news);
+            notices.tell(path, news);
         }
     }
 

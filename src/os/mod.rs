@@ -2,7 +2,6 @@
 
 pub mod boot;
 pub mod creds;
-pub mod handle;
 pub mod mountinfo;
 pub mod peer;
 pub mod pidfd;

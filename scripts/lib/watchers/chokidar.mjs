@@ -1,4 +1,4 @@
-// Node's chokidar on PATH: FILE is read a moment after each of its events; what was read goes out as a line.
+// Node's chokidar (MODULE, in MODULES) on PATH: FILE is read a moment after each of its events; what was read goes out as a line.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
@@ -6,8 +6,8 @@ import { pathToFileURL } from "node:url";
 // A save is several events, and chokidar leaves out those that come within 5 ms of another: who reads at once may find a file that was just truncated,
 // on any filesystem.
 const LATER_MS = 100;
-const [modules, path, file] = process.argv.slice(2);
-const found = createRequire(`${modules}/`).resolve("chokidar");
+const [modules, module, path, file] = process.argv.slice(2);
+const found = createRequire(`${modules}/`).resolve(module);
 const { watch } = await import(pathToFileURL(found).href);
 const lastLine = () => {
   try {

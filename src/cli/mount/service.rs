@@ -79,7 +79,7 @@ impl MountedProject {
             shared_backing: order.shared_backing,
             allow_other: rustix::process::geteuid().is_root(),
             fs_name: mountinfo::source(proc::own_pid().unwrap_or_default(), &order.backing),
-            teller: teller(&order.mountpoint),
+            teller: Some(teller(&order.mountpoint)),
         };
         let (look, looked) = bounded(1);
         // Only a hint, sent from the thread that has just published: whoever looks does it past the mount, on a thread of its own.
@@ -307,15 +307,12 @@ impl Shared {
     }
 }
 
-/// This program once more, for [`crate::cli::tell`]. Files are opened by handle there, which only root may do.
-fn teller(mountpoint: &Path) -> Option<Command> {
-    let root = rustix::process::geteuid().is_root();
-    root.then(|| {
-        // Also when another program has been installed under its name meanwhile.
-        let mut teller = Command::new("/proc/self/exe");
-        teller.args(["tell", "--"]).arg(mountpoint);
-        teller
-    })
+/// This program once more, for [`crate::cli::tell`].
+fn teller(mountpoint: &Path) -> Command {
+    // Also when another program has been installed under its name meanwhile.
+    let mut teller = Command::new("/proc/self/exe");
+    teller.args(["tell", "--"]).arg(mountpoint);
+    teller
 }
 
 fn session(session: crate::mount::coordinated::SessionStatus) -> SessionStatus {

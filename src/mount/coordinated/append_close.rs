@@ -9,6 +9,7 @@ use super::append_grow::Placed;
 use super::append_log::Log;
 use super::session::EndReply;
 use super::{Coordination, Counted, caller, described, nanos_now};
+use crate::mount::notices::News;
 use crate::mount::tree::Caller;
 use crate::os::proc::{self, Closing};
 use crate::rules::Durability;
@@ -78,7 +79,9 @@ impl Coordination {
             self.set_aside(&mut held, appender, RecoveredKind::Staged, REMOVED);
             Ok(())
         } else {
-            self.publish_rest(&mut held, appender)
+            let published = self.publish_rest(&mut held, appender);
+            self.tell_formers(&held.log.name(), News::Saved);
+            published
         };
         let result = match held.unsynced && appender.policy.durability == Durability::Full {
             true => result.and(self.sync_log(&mut held.log)),
@@ -113,6 +116,10 @@ impl Coordination {
                 held.unsynced = true;
                 held.tail.clear();
                 self.drop_kept(held);
+                // What the kernel told of was told when it was held back.
+                if let Ok(path) = self.path_of(&held.log.name()) {
+                    self.tree.tell_watchers(path, News::Modified);
+                }
                 Ok(())
             }
             Ok(Placed::Nowhere) => {

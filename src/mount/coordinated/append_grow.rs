@@ -12,6 +12,7 @@ use super::append_log::{Live, Log, State};
 use super::{Coordination, nanos_now, place, publish_info};
 use crate::mount::errno::from_io;
 use crate::mount::nodes::Name;
+use crate::mount::notices::News;
 use crate::store::record::{How, Who};
 use crate::store::{Growth, RealDisk};
 
@@ -109,6 +110,7 @@ impl Coordination {
         })?;
         current.committed.store(to, Ordering::Release);
         state.remember(log, &file, committed.min(before), to);
+        self.tell_formers(&state.name, News::Modified);
         Ok(Placed::There)
     }
 

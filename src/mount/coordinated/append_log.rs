@@ -187,6 +187,11 @@ impl Log {
         self.state.lock()
     }
 
+    /// The name that the file has now.
+    pub(super) fn name(&self) -> Name {
+        self.state.lock().name.clone()
+    }
+
     /// Whether a line can be written at once.
     pub(super) fn is_quick(&self) -> bool {
         let state = self.state.try_lock();

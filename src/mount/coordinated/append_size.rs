@@ -151,8 +151,8 @@ impl Coordination {
         }
         let held = first.held.try_lock()?;
         let mut stat = held.log.stat()?;
-        // It is the node's link count to the kernel, which tells watchers by it that the node is gone.
-        stat.st_nlink = 0;
+        // To the kernel the node's.
+        stat.st_nlink = self.tree.nodes.links(node, stat.st_nlink);
         Some(stat)
     }
 
@@ -162,7 +162,7 @@ impl Coordination {
     }
 
     fn appenders_elsewhere(&self, node: NodeId) -> Vec<Arc<Appender>> {
-        if !self.tree.nodes.is_unlinked(node) || !self.tree.nodes.is_regular(node) {
+        if !self.tree.nodes.is_detached(node) || !self.tree.nodes.is_regular(node) {
             return Vec::new();
         }
         let mut appenders = self.tree.handles.appenders();

@@ -1,5 +1,6 @@
 //! The end of a session: which close is the last one, and what becomes of what was staged (W5, W6, W7).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -12,7 +13,7 @@ use super::{Coordination, Counted, caller, described, nanos_now, place, publish_
 use crate::mount::attr;
 use crate::mount::errno::from_io;
 use crate::mount::nodes::Name;
-use crate::mount::notices::News;
+use crate::mount::notices::{self, News};
 use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
 use crate::os::proc::{self, Closing};
@@ -299,7 +300,7 @@ impl Coordination {
                     self.counts.add(Counted::Stale);
                 }
                 self.published(&path);
-                self.tree.tell_watchers(session.about.node, News::Modified);
+                self.tell_watchers(&name, path, session.about.how);
                 Outcome::Done {
                     content,
                     version: Some(published.version),
@@ -339,10 +340,25 @@ impl Coordination {
         if let Some(old) = self.tree.nodes.find(attr::identity(&stat, false))
             && old != session.about.node
         {
-            self.tree.nodes.supersede(old, Some(pin));
-            // It has lost its last link in the mounted tree.
-            self.tree.attributes_changed(old);
-            self.tree.tell_watchers(old, News::Replaced);
+            self.tree.overtaken(old, Some(pin));
+        }
+    }
+
+    /// Tells watchers of a version, on whatever node of the name they are, what the kernel tells them when a file is written in place.
+    fn tell_watchers(&self, name: &Name, path: PathBuf, how: How) {
+        let news = match how {
+            How::Truncate => News::Modified,
+            _ => News::Saved,
+        };
+        self.tell_formers(name, news);
+        // Whoever closes the file has this node open, and of that the kernel tells after the publish. But of what he wrote it told before.
+        self.tree.tell_watchers(path, News::Modified);
+    }
+
+    /// Tells watchers on former nodes of a name.
+    pub(super) fn tell_formers(&self, name: &Name, news: News) {
+        for former in self.tree.nodes.formers(name) {
+            self.tree.tell_watchers(notices::path_of(former), news);
         }
     }
 
@@ -352,6 +368,9 @@ impl Coordination {
             let identity = attr::identity(&stat, false);
             if self.tree.nodes.identity(session.about.node) != Some(identity) {
                 self.tree.nodes.rebind(session.about.node, identity, None);
+                if self.tree.nodes.find(identity) != Some(session.about.node) {
+                    self.tree.overtaken(session.about.node, None);
+                }
             }
         }
     }

@@ -106,7 +106,7 @@ impl Coordination {
     /// A node that was made for one thread is the current version's as any other is, now that this thread has it open.
     pub(super) fn adopt_node(&self, node: NodeId, file: &Ordinary, name: &Name) {
         if let (true, Ok(own), Ok(live)) = (
-            self.tree.nodes.is_unlinked(node),
+            self.tree.nodes.is_detached(node),
             rustix::fs::fstat(file.pin.fd()),
             self.stat(name),
         ) && attr::identity(&own, false) == attr::identity(&live, false)

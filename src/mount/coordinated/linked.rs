@@ -303,8 +303,7 @@ impl Coordination {
             }
         } else if let Ok(own) = rustix::io::fcntl_dupfd_cloexec(image, 3) {
             self.tree
-                .nodes
-                .supersede(node, Some(Arc::new(Pin::new(own, Access::Read, None))));
+                .overtaken(node, Some(Arc::new(Pin::new(own, Access::Read, None))));
         }
     }
 

@@ -199,7 +199,7 @@ impl Coordination {
             .remove(&place(&dir, name, &path), &who, &info)
             .map_err(|error| self.failed(&error))?;
         self.removed(&mut log);
-        self.tree.superseded(victim);
+        self.tree.superseded(victim, name);
         self.locks.lock().removed(&Whose::Name(name.clone()));
         self.published(&path);
         Ok(())
@@ -361,9 +361,16 @@ impl Coordination {
                 None => None,
             };
             let info = publish_info(How::Rename, &target.policy);
-            self.store
-                .replace(&from, &to, options, &who, based_on, &info)
-                .map_err(|error| self.failed(&error))?;
+            // The store links it into the history first. The kernel takes one link off what it has last heard of, so it must not hear of two.
+            let kept = replaced
+                .filter(|replaced| replaced.st_nlink == 1)
+                .and_then(|replaced| self.tree.nodes.find(attr::identity(&replaced, false)));
+            kept.into_iter().for_each(|id| self.tree.nodes.keep_aside(id, true));
+            let done = self.store.replace(&from, &to, options, &who, based_on, &info);
+            if done.as_ref().is_err_and(|error| !error.published) {
+                kept.into_iter().for_each(|id| self.tree.nodes.keep_aside(id, false));
+            }
+            done.map_err(|error| self.failed(&error))?;
         } else if let Some(source) = source {
             let info = publish_info(How::Unlink, &source.policy);
             let to = (&new_dir, &*new.name);
@@ -389,7 +396,7 @@ impl Coordination {
                     self.tree.gone(victim, new);
                     self.name_left_image(image, new);
                 }
-                (Some(victim), _) => self.tree.superseded(victim),
+                (Some(victim), _) => self.tree.superseded(victim, new),
                 (None, _) => {}
             }
             self.tree.renamed(old, new, &moved, None, moving.flags);

@@ -248,7 +248,7 @@ impl Coordination {
             return false;
         }
         if self.files.lock().session_on(node).is_none() {
-            self.tree.nodes.supersede(node, None);
+            self.tree.overtaken(node, None);
         }
         // Who was sent round meanwhile may have found the node by the name still.
         !in_the_way()

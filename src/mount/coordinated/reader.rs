@@ -232,10 +232,8 @@ impl Coordination {
         // A handle that has not moved on holds the node's inode, by itself.
         let alone = Arc::strong_count(&reader.opened.pin) == 1 && !reader.mapped.load(Ordering::Acquire);
         let mut stat = alone.then(|| rustix::fs::fstat(version.fd()).ok()).flatten()?;
-        if self.tree.nodes.is_unlinked(node) {
-            // It is the node's link count to the kernel, which tells watchers by it that the node is gone (IN_DELETE_SELF).
-            stat.st_nlink = 0;
-        }
+        // To the kernel the node's.
+        stat.st_nlink = self.tree.nodes.links(node, stat.st_nlink);
         Some(stat)
     }
 }
