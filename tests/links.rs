@@ -366,6 +366,28 @@ fn w11_an_ordinary_name_shows_each_version_and_what_is_written_by_it_is_there() 
 }
 
 #[test]
+fn w8_truncate_by_a_coordinated_name_beside_an_ordinary_one_waits_and_is_a_version() {
+    let project = linked("v1\n", &["c.txt"]);
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    // All names lead to one node: there is no image yet, and O_TRUNC makes none.
+    for name in ["a.md", "b.md", "c.txt"] {
+        assert_eq!(project.read(name), "v1\n");
+    }
+    holder.does("f = open('b.md', 'w')");
+    holder.does("(f.write('Content'), f.flush())");
+    other.starts("os.truncate('a.md', 4)");
+    project.await_sessions(1, 1);
+    holder.does("f.close()");
+    assert_eq!(other.says(), "None");
+    for name in ["a.md", "b.md", "c.txt"] {
+        assert_eq!(project.read(name), "Cont", "{name}");
+    }
+    assert_eq!(project.history("a.md")[0]["how"], "truncate");
+    assert_eq!(other.does("os.truncate('c.txt', 2)"), "None");
+    assert_eq!(project.read("b.md"), "Co");
+}
+
+#[test]
 fn w11_lines_appended_by_all_names_are_whole_and_all_there() {
     let project = linked("", &[]);
     let appender = "import sys

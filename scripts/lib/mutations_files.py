@@ -22,6 +22,12 @@ FILES = [
         ["names::w8_each_whole_file_saver_waits_for_an_open_session_and_keeps_what_it_replaces"],
     ),
     (
+        "W8", "w8-truncate-by-a-coordinated-name-beside-an-ordinary-one-is-ordinary", "src/mount/route.rs",
+        "&& let by @ (Opened::Coordinated | Opened::Unknown) =",
+        "&& let by @ Opened::Coordinated =",
+        ["links::w8_truncate_by_a_coordinated_name_beside_an_ordinary_one_waits_and_is_a_version"],
+    ),
+    (
         "W8", "w8-truncate-by-path-goes-to-what-was-replaced", "src/mount/coordinated/names.rs",
         ".filter(|own| own.shown().is_some())",
         "",

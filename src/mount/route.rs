@@ -340,9 +340,13 @@ impl Fs {
             }
             (Some(size), None)
                 if let Some(target) = self.coordination.target_of(node)
-                    && self.coordination.opened_by(caller, node, &target) == Opened::Coordinated =>
+                    && let by @ (Opened::Coordinated | Opened::Unknown) =
+                        self.coordination.opened_by(caller, node, &target) =>
             {
-                self.coordination.truncate(caller, node, target, size, Box::new(answer));
+                match by {
+                    Opened::Coordinated => self.coordination.truncate(caller, node, target, size, Box::new(answer)),
+                    _ => answer(Err(Errno::STALE)),
+                }
             }
             _ if self.coordination.stat_of_session(caller, node).is_some() => self.tree.workers.run(move || {
                 let set = || tree.set_attributes(caller, node, handle, &changes);

@@ -1,13 +1,15 @@
 //! W10 in the reference model: whole lines at once, the rest at the close, nothing of a killed one's.
 
+use std::collections::BTreeMap;
+
 use super::ops::{How, Name};
 use super::puppets::Answer;
-use super::world::{Did, Expected, Kind, Pid, Stage, World};
+use super::world::{Did, Expected, Inode, Kind, Pid, Place, Stage, What, World};
 
 impl World {
     pub fn open_appender(&mut self, by: usize, slot: usize, name: Name, how: How) -> Expected {
         let kind = Kind::Appender {
-            name,
+            place: Place::At(self.home(name)),
             held: Vec::new(),
             known: vec![self.pid(by)],
         };
@@ -15,21 +17,39 @@ impl World {
         Expected::Is(Answer::Done)
     }
 
-    /// Whether somebody appends to one of these. What becomes of lines whose file is replaced, renamed or removed is not in the model.
+    /// Whether somebody appends to one of these.
     pub fn grows(&self, names: &[Name]) -> bool {
         let mut open = self
             .descriptions
             .iter()
             .filter(|description| description.descriptors > 0);
-        open.any(|description| matches!(&description.kind, Kind::Appender { name, .. } if names.contains(name)))
+        open.any(|description| matches!(description.kind, Kind::Appender { place: Place::At(name), .. } if names.contains(&name)))
+    }
+
+    /// A file that somebody appends to has another name, or none. Who appends follows a file that is renamed; where it was replaced, the lines go to what took
+    /// its place.
+    pub fn lines_follow(&mut self, what: What, before: &BTreeMap<Name, Inode>) {
+        let (name, place) = match what {
+            What::Rename(from, to) => (from, Place::At(to)),
+            What::Unlink(name) => (name, Place::Gone(before[&name])),
+            What::Exchange(..) | What::Link(..) => return,
+        };
+        for description in &mut self.descriptions {
+            match &mut description.kind {
+                Kind::Appender { place: old, .. } if *old == Place::At(name) => *old = place,
+                _ => {}
+            }
+        }
     }
 
     pub fn append(&mut self, number: Did, text: &[u8]) -> Expected {
-        let Kind::Appender { name, held, .. } = &mut self.descriptions[number].kind else {
+        let Kind::Appender { place, held, .. } = &mut self.descriptions[number].kind else {
             unreachable!("it appends");
         };
-        let name = *name;
         held.extend(text);
+        let Place::At(name) = *place else {
+            return Expected::Is(Answer::Number(text.len() as i64));
+        };
         let end = held.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let lines: Vec<u8> = held.drain(..end).collect();
         self.land(name, &lines);
@@ -41,27 +61,42 @@ impl World {
         if lines.is_empty() {
             return;
         }
-        let inode = self.names[&name];
+        let mut inode = self.names[&name];
+        if self.files[inode].is_image {
+            let before = self.files[inode].clone();
+            inode = self.add_file(before.data, before.mode, before.is_version);
+            self.give(name, inode);
+            self.files[inode].is_image = false;
+        }
         self.files[inode].data.extend(lines);
+        self.modify(inode);
+        self.show_times(inode);
+        let mut glued = false;
         for session in &mut self.sessions {
             if session.name == name && session.stage == Stage::Open {
+                glued |= session.appended.last().is_some_and(|byte| *byte != b'\n');
                 session.appended.extend(lines);
             }
         }
+        if glued {
+            self.give_up_on("a_line_that_two_appenders_wrote_during_a_session_is_one_line");
+        }
         // Many lines are one version, as long as somebody appends.
-        self.loosen(name);
+        if name.is_coordinated() {
+            self.loosen(name);
+        }
     }
 
     pub fn closed_appender(&mut self, by: Pid, number: Did, killed: bool) {
-        let Kind::Appender { name, known, .. } = &mut self.descriptions[number].kind else {
+        let Kind::Appender { place, known, .. } = &mut self.descriptions[number].kind else {
             unreachable!("it appends");
         };
         if !known.contains(&by) {
             known.push(by);
         }
-        let (name, known) = (*name, known.clone());
+        let (place, known) = (*place, known.clone());
         // Two handles of one file are not told apart by what /proc shows.
-        let same = |kind: &Kind| matches!(kind, Kind::Appender { name: other, .. } if *other == name);
+        let same = |kind: &Kind| matches!(kind, Kind::Appender { place: other, .. } if *other == place);
         let used = self.is_used(&known, same);
         let appends = |other: &super::world::Description| same(&other.kind) && other.descriptors > 0;
         let alone = self.descriptions.iter().filter(|other| appends(other)).count() <= 1;
@@ -81,10 +116,10 @@ impl World {
             return;
         };
         let held = std::mem::take(held);
-        if !killed {
-            self.land(name, &held);
-        } else if !held.is_empty() {
-            self.recovered.push(held);
+        match place {
+            Place::At(name) if !killed => self.land(name, &held),
+            _ if held.is_empty() => {}
+            _ => self.recovered.push(held),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What each operation comes to, as the contract has it (docs/SEMANTICS.md where the project decided).
 
 use super::ops::{Do, How, NAMES, Name, Op, TEXTS};
-use super::puppets::{Answer, Seen};
+use super::puppets::{Answer, Seen, Time};
 use super::queue::Admission;
 use super::world::{Expected, Inode, Kind, Pending, Pid, Process, Stage, What, World};
 
@@ -20,7 +20,7 @@ impl World {
     pub fn step(&mut self, op: &Op) -> Expected {
         let Op(by, what) = op;
         if self.processes[*by].is_none() {
-            if matches!(what, Do::Exit | Do::Kill | Do::Close(_)) {
+            if matches!(what, Do::Exit | Do::Kill | Do::Close(_) | Do::Unmap(_)) {
                 return SKIP;
             }
             self.start(*by, None);
@@ -45,8 +45,13 @@ impl World {
             Do::Unlink(name) => self.change_names(*by, What::Unlink(*name)),
             Do::Truncate(name, length) => self.truncate(*by, *name, *length),
             Do::Chmod(name, mode) => self.chmod(*by, *name, *mode),
+            Do::Utime(name, at) => self.utime(*by, *name, *at),
             Do::Look => Expected::Is(self.look(*by)),
             Do::Flock(slot, lock) => self.flock(*by, *slot, *lock),
+            Do::Map(slot, map, share) => self.map(*by, *slot, *map, *share),
+            Do::Peek(map) => self.peek(*by, *map),
+            Do::Poke(map, at, text) => self.poke(*by, *map, *at, TEXTS[*text].as_bytes()),
+            Do::Unmap(map) => self.unmap(*by, *map),
             Do::Read(slot, ..)
             | Do::Pread(slot, ..)
             | Do::Write(slot, _)
@@ -54,6 +59,7 @@ impl World {
             | Do::Ftruncate(slot, _)
             | Do::Seek(slot, _)
             | Do::Fsync(slot)
+            | Do::Futime(slot, _)
             | Do::Fstat(slot) => match self.slot(*by, *slot) {
                 Some(slot) => self.by_descriptor(*by, slot.description, what),
                 None => SKIP,
@@ -68,6 +74,7 @@ impl World {
             pid: self.next_pid,
             parent,
             slots: Default::default(),
+            maps: Default::default(),
             waits: false,
         });
     }
@@ -92,11 +99,12 @@ impl World {
             self.put_reader(by, slot, name, how, opened);
             return done();
         }
-        if how.is_append_only() && (self.names.contains_key(&name) || self.nearest(by, name).is_none()) {
+        let home = self.home(name);
+        if how.is_append_only() && (self.names.contains_key(&name) || self.nearest(by, home).is_none()) {
             return self.open_appender(by, slot, name, how);
         }
-        if how.exclusive && !self.lines[&name].holders.is_empty() {
-            let mut sessions = self.lines[&name].holders.iter().filter_map(|(_, session)| *session);
+        if how.exclusive && !self.lines[&home].holders.is_empty() {
+            let mut sessions = self.lines[&home].holders.iter().filter_map(|(_, session)| *session);
             let promised = sessions.any(|session| self.sessions[session].creates && !self.sessions[session].unlinked);
             // Otherwise the file was removed, and its writer has it open still: nothing is said about that.
             return if promised { errno("EEXIST") } else { SKIP };
@@ -152,9 +160,13 @@ impl World {
             Some(inode) => *inode,
             None => self.add_file(Vec::new(), 0o644, false),
         };
+        if how.truncate && self.files[inode].is_version {
+            return SKIP;
+        }
         self.names.insert(name, inode);
         if how.truncate {
             self.files[inode].data.clear();
+            self.modify(inode);
         }
         self.put(by, slot, Kind::Ordinary { inode }, how);
         done()
@@ -193,6 +205,8 @@ impl World {
                 }
                 Expected::Is(Answer::Bytes(part))
             }
+            Do::Futime(..) if self.may_be_locked(number) => SKIP,
+            Do::Futime(_, at) => self.futime(number, *at),
             Do::Fsync(_) if self.may_be_locked(number) => SKIP,
             Do::Fsync(_) => done(),
             Do::Fstat(_) => self.fstat(by, number),
@@ -213,7 +227,7 @@ impl World {
     /// Where a read comes from. R1 and R2: a reader is bound by its first one.
     fn read_from(&mut self, by: usize, number: usize, from: u64, count: usize) -> Option<Inode> {
         match self.descriptions[number].kind.clone() {
-            Kind::Ordinary { inode } => Some(inode),
+            Kind::Ordinary { inode } => Some(self.latest(inode)),
             Kind::Appender { .. } => None,
             Kind::Writer { session } => match self.sessions[session].stage {
                 Stage::Open => Some(self.sessions[session].shadow),
@@ -249,9 +263,9 @@ impl World {
         if let Some(expected) = self.fstat_unbound(by, number) {
             return expected;
         }
-        let size = |inode: Inode| Answer::Number(self.files[inode].data.len() as i64);
+        let size = |inode: Inode| self.stat(inode);
         match &self.descriptions[number].kind {
-            Kind::Ordinary { inode } => Expected::Is(size(*inode)),
+            Kind::Ordinary { inode } => Expected::Is(size(self.latest(*inode))),
             Kind::Appender { .. } => Expected::Any,
             Kind::Writer { session } => match self.sessions[*session].stage {
                 // See the limits of W5: it may be the version before.
@@ -268,8 +282,12 @@ impl World {
         }
     }
 
+    pub fn stat(&self, inode: Inode) -> Answer {
+        Answer::Stat(self.files[inode].data.len() as u64, self.files[inode].modified)
+    }
+
     /// A change of names that waits keeps the inodes that it has found locked in the kernel; those of open sessions are not among them.
-    fn may_be_locked(&self, number: usize) -> bool {
+    pub fn may_be_locked(&self, number: usize) -> bool {
         let staged = match self.descriptions[number].kind {
             Kind::Writer { session } => self.sessions[session].stage == Stage::Open,
             Kind::Reader { .. } | Kind::Ordinary { .. } | Kind::Appender { .. } => false,
@@ -296,6 +314,7 @@ impl World {
     }
 
     pub fn write(&mut self, number: usize, inode: Inode, what: &Do) -> Expected {
+        self.modify(inode);
         let description = &mut self.descriptions[number];
         let data = &mut self.files[inode].data;
         let (offset, text) = match what {
@@ -328,6 +347,7 @@ impl World {
 
     fn closed(&mut self, by: Pid, number: usize, killed: bool) -> Answer {
         self.descriptions[number].descriptors -= 1;
+        self.descriptions[number].unclosed = false;
         let answer = self.closed_handle(by, number, killed);
         self.release_lock(number, killed);
         answer
@@ -400,19 +420,60 @@ impl World {
         let Some(found) = self.visible(by, name) else {
             return errno("ENOENT");
         };
-        self.files[found].mode = mode;
-        let own = self.nearest(by, name).filter(|own| !self.sessions[*own].unlinked);
-        if let Some(own) = own {
-            let session = &mut self.sessions[own];
-            match session
-                .base
-                .filter(|base| !session.changed && self.names.get(&name) == Some(base))
-            {
-                Some(base) => self.files[base].mode = mode,
-                None => (session.changed, session.touched) = (true, true),
-            }
+        let own = self
+            .nearest(by, self.home(name))
+            .filter(|own| !self.sessions[*own].unlinked);
+        for inode in self.touch(found, own) {
+            self.files[inode].mode = mode;
+            self.show_times(inode);
         }
         done()
+    }
+
+    fn utime(&mut self, by: usize, name: Name, at: u32) -> Expected {
+        let Some(found) = self.visible(by, name) else {
+            return errno("ENOENT");
+        };
+        let own = self
+            .nearest(by, self.home(name))
+            .filter(|own| !self.sessions[*own].unlinked);
+        for inode in self.touch(found, own) {
+            self.set_modified(inode, Time::Set(at));
+            self.show_times(inode);
+        }
+        done()
+    }
+
+    fn futime(&mut self, number: usize, at: u32) -> Expected {
+        let (inode, own) = match self.descriptions[number].kind {
+            Kind::Ordinary { inode } if !self.files[inode].is_version => (inode, None),
+            Kind::Writer { session } if self.sessions[session].stage == Stage::Open => {
+                (self.sessions[session].shadow, Some(session))
+            }
+            _ => return SKIP,
+        };
+        for inode in self.touch(inode, own) {
+            self.set_modified(inode, Time::Set(at));
+        }
+        done()
+    }
+
+    /// What a change of metadata is made to: of a session that has changed nothing yet also the version that it started from, otherwise it is a change.
+    fn touch(&mut self, inode: Inode, own: Option<usize>) -> Vec<Inode> {
+        self.change(inode);
+        let Some(own) = own else { return vec![inode] };
+        let session = &mut self.sessions[own];
+        let current = self.names.get(&session.name);
+        match session.base.filter(|base| !session.changed && current == Some(base)) {
+            Some(base) => {
+                self.change(base);
+                vec![inode, base]
+            }
+            None => {
+                (session.changed, session.touched) = (true, true);
+                vec![inode]
+            }
+        }
     }
 
     /// What a process, or somebody who is none of them, finds under each name.
@@ -424,10 +485,22 @@ impl World {
         self.seen(|name| self.names.get(&name).copied())
     }
 
+    /// st_nlink. Who stages something sees one name (R4, limit).
+    fn links(&self, inode: Inode) -> u64 {
+        self.names.values().filter(|other| **other == inode).count().max(1) as u64
+    }
+
     fn seen(&self, find: impl Fn(Name) -> Option<Inode>) -> Answer {
         let show = |inode: Inode| {
             let file = &self.files[inode];
-            Seen::File(file.mode, file.data.len() as u64, file.data.clone())
+            Seen::File {
+                mode: file.mode,
+                links: self.links(inode),
+                size: file.data.len() as u64,
+                modified: file.modified,
+                changed: file.changed,
+                data: file.data.clone(),
+            }
         };
         Answer::Seen(
             NAMES
@@ -442,7 +515,11 @@ impl Do {
     /// The names that it walks to.
     fn paths(&self) -> Vec<Name> {
         match self {
-            Do::Open(_, name, _) | Do::Unlink(name) | Do::Truncate(name, _) | Do::Chmod(name, _) => vec![*name],
+            Do::Open(_, name, _)
+            | Do::Unlink(name)
+            | Do::Truncate(name, _)
+            | Do::Chmod(name, _)
+            | Do::Utime(name, _) => vec![*name],
             Do::Rename(..) | Do::Exchange(..) | Do::Link(..) | Do::Look => NAMES.to_vec(),
             _ => Vec::new(),
         }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::ops::{Case, Do, NAMES, Name, Op, PROCESSES, SLOTS};
-use super::puppets::{Answer, PATIENCE, Puppet, Stage, look, spell};
+use super::ops::{Case, Do, MAPS, NAMES, Name, Op, PROCESSES, SLOTS};
+use super::puppets::{Answer, Puppet, Seen, Stage, Time, look, patience, spell};
 use super::world::Stage::Open;
 use super::world::{Expected, Kind, World};
 use crate::support::{Project, kill};
@@ -29,10 +29,54 @@ pub struct Rig {
     project: Project,
     cases: usize,
     recovered: usize,
+    strict: bool,
+    clock: Clock,
 }
 
-/// What went wrong.
+/// When the steps of a case were carried out: begin and end, in ns since the epoch. A kernel's timestamps are of a clock that is some ms behind.
+#[derive(Default)]
+struct Clock(Vec<(i64, i64)>);
+
+impl Clock {
+    fn begin(&mut self) -> usize {
+        self.0.push((ns(rustix::time::ClockId::RealtimeCoarse), i64::MAX));
+        self.0.len() - 1
+    }
+
+    fn end(&mut self) {
+        self.0.last_mut().expect("it has begun").1 = ns(rustix::time::ClockId::Realtime);
+    }
+
+    fn is(&self, wanted: Time, came: Time) -> bool {
+        match (wanted, came) {
+            (Time::Step(step), Time::Is(at)) => (self.0[step].0..=self.0[step].1).contains(&at),
+            (Time::Set(seconds), Time::Is(at)) => at == i64::from(seconds) * 1_000_000_000,
+            (Time::Whenever, _) => true,
+            _ => false,
+        }
+    }
+
+    fn is_since(&self, wanted: Time, came: Time) -> bool {
+        match (wanted, came) {
+            (Time::Step(step), Time::Is(at)) => at >= self.0[step].0,
+            _ => true,
+        }
+    }
+}
+
+fn ns(clock: rustix::time::ClockId) -> i64 {
+    let now = rustix::time::clock_gettime(clock);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// What went wrong in a step.
 pub type Wrong = String;
+
+/// A case that went wrong: how, and what was carried out of it.
+pub struct Failure {
+    pub why: Wrong,
+    pub done: Vec<Op>,
+}
 
 impl Rig {
     pub fn new() -> Rig {
@@ -46,23 +90,42 @@ impl Rig {
             project,
             cases: 0,
             recovered: 0,
+            strict: false,
+            clock: Clock::default(),
+        }
+    }
+
+    /// For regressions: nothing is given up.
+    pub fn strict() -> Rig {
+        Rig {
+            strict: true,
+            ..Rig::new()
         }
     }
 
     /// # Errors
     /// What differs from the model, and at which step. The rig is of no more use then.
-    pub fn run(&mut self, case: &Case) -> Result<(), Wrong> {
+    pub fn run(&mut self, case: &Case) -> Result<(), Failure> {
+        let mut done = Vec::new();
+        self.try_run(case, &mut done).map_err(|why| Failure { why, done })
+    }
+
+    fn try_run(&mut self, case: &Case, done: &mut Vec<Op>) -> Result<(), Wrong> {
         self.cases += 1;
         let dir = format!("{}{}", if case.hasty { "hasty" } else { "case" }, self.cases);
         for name in NAMES {
             let path = self.project.path(&format!("{dir}/{}", name.path()));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         }
-        let mut world = World::new(case.hasty);
+        let mut world = World::new(case.hasty, self.strict);
+        self.clock = Clock::default();
         for (number, op) in case.ops.iter().enumerate() {
             let op = &world.aim(op);
-            self.step(&mut world, op, &dir)
-                .map_err(|wrong| format!("step {number}, {op:?}: {wrong}"))?;
+            done.push(op.clone());
+            let carried_out = self.step(&mut world, op, &dir);
+            if !carried_out.map_err(|wrong| format!("step {number}, {op:?}: {wrong}"))? {
+                done.pop();
+            }
             if world.unknown {
                 return self
                     .abandon()
@@ -83,13 +146,21 @@ impl Rig {
         Ok(())
     }
 
-    fn step(&mut self, world: &mut World, op: &Op, dir: &str) -> Result<(), Wrong> {
+    /// Whether it made sense.
+    fn step(&mut self, world: &mut World, op: &Op, dir: &str) -> Result<bool, Wrong> {
+        world.now = self.clock.begin();
+        let result = self.try_step(world, op, dir);
+        self.clock.end();
+        result
+    }
+
+    fn try_step(&mut self, world: &mut World, op: &Op, dir: &str) -> Result<bool, Wrong> {
         world.settling = false;
         world.released.clear();
         let expected = world.step(op);
         let by = op.0;
         if expected == Expected::Skip {
-            return Ok(());
+            return Ok(false);
         }
         if self.puppets[by].is_none() {
             self.puppets[by] = Some(self.stage.spawn());
@@ -99,6 +170,10 @@ impl Rig {
             kill(puppet.pid, rustix::process::Signal::KILL);
         } else {
             puppet.told(&spell(op, dir));
+        }
+        if world.unknown {
+            // What it comes to is not asked.
+            return Ok(true);
         }
         match expected {
             Expected::Ends => {
@@ -116,16 +191,20 @@ impl Rig {
                 }
                 self.puppets[child] = Some(forked);
             }
-            expected => agree(&expected, &self.hear(by)?)?,
+            expected => {
+                let answer = self.hear(by)?;
+                self.agree(&expected, &answer)?;
+            }
         }
         for (process, answer) in std::mem::take(&mut world.released) {
-            agree(&Expected::Is(answer), &self.hear(process)?)
+            let came = self.hear(process)?;
+            self.agree(&Expected::Is(answer), &came)
                 .map_err(|wrong| format!("then process {process}: {wrong}"))?;
         }
         if world.settling {
             self.settle(world, dir)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What is to come is not in the model.
@@ -146,7 +225,7 @@ impl Rig {
                 self.recovered = status["recovered"].as_array().unwrap().len();
                 return Ok(());
             }
-            if start.elapsed() > *PATIENCE {
+            if start.elapsed() > patience() {
                 return Err(format!("left: {} {}", status["sessions"], status["locks"]));
             }
         }
@@ -155,7 +234,7 @@ impl Rig {
     fn hear(&mut self, process: usize) -> Result<Answer, Wrong> {
         let puppet = self.puppets[process].as_mut().unwrap();
         puppet
-            .hears(*PATIENCE)
+            .hears(patience())
             .ok_or_else(|| format!("process {process} hangs, or is gone"))
     }
 
@@ -175,7 +254,7 @@ impl Rig {
             if let Some(answer) = puppet.hears(Duration::from_millis(1)) {
                 return Err(format!("it answers {answer:?}, and should wait"));
             }
-            if start.elapsed() > *PATIENCE {
+            if start.elapsed() > patience() {
                 return Err("it should wait, and the daemon does not know".to_owned());
             }
         }
@@ -202,11 +281,13 @@ impl Rig {
             let seen = self.look_from_outside(dir);
             if (open..=open + appending).contains(&sessions)
                 && locks == world.locks.held()
-                && seen == Some(world.look_from_outside())
+                && seen
+                    .as_ref()
+                    .is_some_and(|seen| self.is(&world.look_from_outside(), seen))
             {
                 return Ok(());
             }
-            if start.elapsed() > *PATIENCE {
+            if start.elapsed() > patience() {
                 let expected = world.look_from_outside();
                 let locked = world.locks.held();
                 return Err(format!(
@@ -239,10 +320,16 @@ impl Rig {
             for (process, slot) in (0..PROCESSES).flat_map(|process| (0..SLOTS).map(move |slot| (process, slot))) {
                 let op = Op(process, if stuck { Do::Kill } else { Do::Close(slot) });
                 self.step(world, &op, dir).map_err(|wrong| format!("{op:?}: {wrong}"))?;
+                if world.unknown {
+                    return self.abandon();
+                }
             }
         }
+        for (process, map) in (0..PROCESSES).flat_map(|process| (0..MAPS).map(move |map| (process, map))) {
+            self.step(world, &Op(process, Do::Unmap(map)), dir)?;
+        }
         let seen = self.look_from_outside(dir);
-        agree(&Expected::Is(world.look_from_outside()), &seen.ok_or("looking hangs")?)?;
+        self.agree(&Expected::Is(world.look_from_outside()), &seen.ok_or("looking hangs")?)?;
         for name in NAMES.into_iter().filter(|name| name.is_coordinated()) {
             self.check_history(world, name, dir)?;
         }
@@ -250,7 +337,8 @@ impl Rig {
     }
 
     fn check_history(&self, world: &World, name: Name, dir: &str) -> Result<(), Wrong> {
-        let history = &world.histories[&name];
+        // By whichever name one asks.
+        let history = &world.histories[&world.home(name)];
         let digest = |how: &str, data: &[u8]| match how {
             "unlink" => ("unlink".to_owned(), String::new()),
             _ => (how.to_owned(), blake3::hash(data).to_hex().to_string()),
@@ -294,7 +382,7 @@ impl Rig {
                 .collect::<Vec<_>>()
         };
         let mut left = shadows();
-        while !left.is_empty() && start.elapsed() < *PATIENCE {
+        while !left.is_empty() && start.elapsed() < patience() {
             left = shadows();
         }
         if !left.is_empty() {
@@ -334,18 +422,55 @@ impl Rig {
         drop(self.stage);
         self.project.unmount();
     }
-}
 
-fn agree(expected: &Expected, answer: &Answer) -> Result<(), Wrong> {
-    let agrees = match expected {
-        Expected::Is(wanted) => wanted == answer,
-        Expected::OneOf(wanted) => wanted.contains(answer),
-        Expected::Any => true,
-        Expected::Skip | Expected::Waits | Expected::Forks(_) | Expected::Ends => false,
-    };
-    if agrees {
-        Ok(())
-    } else {
-        Err(format!("{expected:?} expected, {answer:?} came"))
+    fn agree(&self, expected: &Expected, answer: &Answer) -> Result<(), Wrong> {
+        let agrees = match expected {
+            Expected::Is(wanted) => self.is(wanted, answer),
+            Expected::OneOf(wanted) => wanted.iter().any(|wanted| self.is(wanted, answer)),
+            Expected::Any => true,
+            Expected::Skip | Expected::Waits | Expected::Forks(_) | Expected::Ends => false,
+        };
+        if agrees {
+            Ok(())
+        } else {
+            Err(format!(
+                "{expected:?} expected, {answer:?} came; steps {:?}",
+                self.clock.0
+            ))
+        }
+    }
+
+    fn is(&self, wanted: &Answer, came: &Answer) -> bool {
+        match (wanted, came) {
+            (Answer::Stat(size, modified), Answer::Stat(came, at)) => size == came && self.clock.is(*modified, *at),
+            (Answer::Seen(wanted), Answer::Seen(came)) => {
+                wanted.iter().zip(came).all(|both| self.shows(both.0, both.1))
+            }
+            _ => wanted == came,
+        }
+    }
+
+    fn shows(&self, wanted: &Seen, came: &Seen) -> bool {
+        let Seen::File { modified, changed, .. } = *wanted else {
+            return wanted == came;
+        };
+        let Seen::File {
+            modified: at,
+            changed: since,
+            ..
+        } = *came
+        else {
+            return false;
+        };
+        let mut timeless = came.clone();
+        if let Seen::File {
+            modified: at,
+            changed: since,
+            ..
+        } = &mut timeless
+        {
+            (*at, *since) = (modified, changed);
+        }
+        *wanted == timeless && self.clock.is(modified, at) && self.clock.is_since(changed, since)
     }
 }

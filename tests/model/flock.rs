@@ -4,7 +4,7 @@ use super::locks::Whose;
 use super::ops::{Do, Lock, Name, RW};
 use super::puppets::Answer;
 use super::queue::Admission;
-use super::world::{Did, Expected, Inode, Kind, Pending, Sid, Stage, What, World};
+use super::world::{Did, Expected, Inode, Kind, Pending, Place, Sid, Stage, What, World};
 
 fn errno(name: &str) -> Expected {
     Expected::Is(Answer::errno(name))
@@ -18,6 +18,7 @@ impl World {
     /// Who is in a system call with a description, or has written to a node that the kernel keeps locked meanwhile, is in the way of others.
     pub fn is_in_the_way(&self, by: usize, what: &Do) -> bool {
         let stands_apart = |name: &Name| {
+            let name = &self.home(*name);
             let mut apart = self
                 .sessions
                 .iter()
@@ -28,15 +29,22 @@ impl World {
         match what {
             // What it finds there is said nowhere but of itself.
             Do::Open(_, name, how) => stands_apart(name) || (how.truncate && !writes.is_empty()),
-            Do::Truncate(name, _) | Do::Chmod(name, _) => stands_apart(name) || !writes.is_empty(),
+            Do::Truncate(name, _) | Do::Chmod(name, _) | Do::Utime(name, _) => stands_apart(name) || !writes.is_empty(),
             Do::Rename(..) | Do::Exchange(..) | Do::Link(..) | Do::Unlink(_) => !writes.is_empty(),
-            Do::Write(slot, _) | Do::Pwrite(slot, ..) | Do::Ftruncate(slot, _) | Do::Fsync(slot) => {
+            Do::Write(slot, _)
+            | Do::Pwrite(slot, ..)
+            | Do::Ftruncate(slot, _)
+            | Do::Futime(slot, _)
+            | Do::Fsync(slot) => {
                 let Some(slot) = self.slot(by, *slot) else { return false };
                 !writes.is_empty() || self.is_used_in_a_wait(slot.description)
             }
             Do::Flock(slot, _) => {
                 let Some(slot) = self.slot(by, *slot) else { return false };
-                !self.locked().is_empty() || self.is_used_in_a_wait(slot.description)
+                // What has a mapping lives on with its lock when it is closed; and what was stored through one and not written yet is no write.
+                !self.locked().is_empty()
+                    || self.is_mapped(slot.description)
+                    || self.is_used_in_a_wait(slot.description)
             }
             _ => false,
         }
@@ -66,7 +74,9 @@ impl World {
         let mut after = self.clone();
         let expected = after.try_flock(by, slot.description, lock);
         // Whose turn it is when opens wait for a moment only, and flock(2) for ever, is a matter of luck.
-        let luck = self.hasty && expected == Expected::Waits;
+        let mut luck = self.hasty && expected == Expected::Waits;
+        // So it is whether those are done already who were in the way, and went on when it let go.
+        luck |= lock.nonblock() && after.released.len() > self.released.len();
         if luck || after.unknown || expected == Expected::Skip {
             return Expected::Skip;
         }
@@ -126,21 +136,34 @@ impl World {
         let standing = |inode: Inode| self.names.iter().find(|(_, other)| **other == inode);
         match &description.kind {
             _ if description.adrift => None,
-            Kind::Appender { name, .. } => Some(Whose::Name(*name)),
+            Kind::Appender { place, .. } => match place {
+                Place::At(name) if name.is_coordinated() => Some(Whose::Name(*name)),
+                _ => None,
+            },
             Kind::Writer { session } => {
                 let session = &self.sessions[*session];
                 Some(Whose::Name(session.name)).filter(|_| !session.unlinked && session.name.is_coordinated())
             }
+            Kind::Ordinary { inode }
+                if self
+                    .names
+                    .values()
+                    .filter(|other| **other == self.latest(*inode))
+                    .count()
+                    > 1 =>
+            {
+                None
+            }
             Kind::Ordinary { inode } => match standing(*inode) {
-                Some((name, inode)) => Some(Whose::of(*name, *inode)),
+                Some((name, inode)) => Some(Whose::of(self.home(*name), *inode)),
                 None => Some(Whose::File(*inode)).filter(|_| !self.files[*inode].is_version),
             },
             Kind::Reader { name, opened, .. } => match standing(*opened) {
-                Some((name, inode)) => Some(Whose::of(*name, *inode)),
+                Some((name, inode)) => Some(Whose::of(self.home(*name), *inode)),
                 None => {
                     let mut staged = self.sessions.iter().filter(|session| session.shadow == *opened);
                     let gone = staged.any(|session| session.unlinked || session.name != *name);
-                    Some(Whose::Name(*name)).filter(|_| !gone)
+                    Some(Whose::Name(self.home(*name))).filter(|_| !gone)
                 }
             },
         }
@@ -279,8 +302,7 @@ impl World {
         }
         let current = self.current(name, opened);
         self.bind(by, number, Some(current), false);
-        let size = |inode: Inode| Answer::Number(self.files[inode].data.len() as i64);
-        Some(Expected::OneOf(vec![size(opened), size(current)]))
+        Some(Expected::OneOf(vec![self.stat(opened), self.stat(current)]))
     }
 
     /// Its lineage has published beside it, and it has changed nothing yet.
@@ -307,7 +329,18 @@ impl World {
         if self.sessions[session].creates || self.locks.lines[key].holders.iter().any(same) {
             return;
         }
-        if !self.give_up(session) && self.sessions[session].stage == Stage::Open {
+        let gave_up = self.give_up(session);
+        let base = self.sessions[session].base;
+        let unbound = |kind: &Kind| matches!(kind, Kind::Reader { opened, bound: None, .. } if Some(*opened) == base);
+        if gave_up
+            && self
+                .descriptions
+                .iter()
+                .any(|other| other.descriptors > 0 && unbound(&other.kind))
+        {
+            self.give_up_on("who_opened_a_file_beside_a_session_that_gave_way_to_a_lock_reads_what_is_current");
+        }
+        if !gave_up && self.sessions[session].stage == Stage::Open {
             self.sessions[session].stepped_back = true;
             let name = self.sessions[session].name;
             self.line(name).holders.retain(|(_, other)| *other != Some(session));
@@ -354,6 +387,7 @@ impl World {
                 session.known.push(before.owner);
             }
             self.descriptions[number].kind = Kind::Writer { session: new };
+            self.descriptions[number].unclosed = true;
         }
     }
 

@@ -30,6 +30,7 @@ pub struct Locks {
 }
 
 impl Whose {
+    /// `name` is the one that stands for all of the file's.
     pub fn of(name: Name, inode: Inode) -> Whose {
         match name.is_coordinated() {
             true => Whose::Name(name),

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::locks::Whose;
-use super::ops::{Name, RW};
-use super::puppets::Answer;
+use super::ops::{NAMES, Name, RW};
+use super::puppets::{Answer, Time};
 use super::queue::Admission;
 use super::world::{Change, Expected, Inode, Kind, Pending, Sid, Stage, What, World};
 
@@ -20,13 +20,21 @@ impl World {
     pub fn change_names(&mut self, by: usize, what: What) -> Expected {
         let (first, second) = match what {
             What::Rename(a, b) | What::Exchange(a, b) | What::Link(a, b) if a == b => return Expected::Skip,
-            What::Link(a, _) if a.is_coordinated() => return Expected::Skip,
             What::Rename(a, b) | What::Exchange(a, b) | What::Link(a, b) => (a, Some(b)),
             What::Unlink(name) => (name, None),
         };
         let stranger = |name: &Name| matches!(self.admit(by, *name, false, false), Admission::Stranger);
         let odd = |name: &Name| stranger(name) || self.has_stepped_back(*name);
-        if self.grows(&what.names()) || self.is_locked_by_inode(what) || what.names().iter().any(odd) {
+        // Of an ordinary file nobody is told.
+        let ordinary: Vec<Name> = what.names().into_iter().filter(|name| !name.is_coordinated()).collect();
+        if self.grows(&ordinary) || self.is_locked_by_inode(what) || what.names().iter().any(odd) {
+            return Expected::Skip;
+        }
+        let stored = |name: &Name| {
+            let own = self.nearest(by, self.home(*name));
+            own.is_some_and(|own| self.files[self.sessions[own].shadow].poked)
+        };
+        if self.is_shared_and_used(what) || what.names().iter().any(stored) {
             return Expected::Skip;
         }
         let finds = |name: Name| self.visible(by, name).is_some();
@@ -38,7 +46,7 @@ impl World {
         }
         let own = match what {
             What::Link(..) => [None, None],
-            _ => [Some(first), second].map(|name| self.nearest(by, name?)),
+            _ => [Some(first), second].map(|name| self.nearest(by, self.home(name?))),
         };
         let leaves =
             (own[0].is_some() || self.is_kept_open(first)) && second.is_some_and(|name| !name.is_coordinated());
@@ -59,7 +67,8 @@ impl World {
         let mut wants: VecDeque<Name> = [Some(first), second]
             .into_iter()
             .flatten()
-            .filter(|name| name.is_coordinated())
+            // link(2) changes only the new one.
+            .filter(|name| name.is_coordinated() && !matches!(what, What::Link(from, _) if from == *name))
             .collect();
         wants.make_contiguous().sort();
         let change = Change {
@@ -69,6 +78,41 @@ impl World {
             own,
         };
         self.take_next(by, change)
+    }
+
+    /// A file gets another name, or loses one of several, while somebody writes to it, appends to it or has its lock.
+    fn is_shared_and_used(&self, what: What) -> bool {
+        let names = what.names().into_iter().flat_map(|name| {
+            let mut names = self.names_of(name);
+            names.push(name);
+            names
+        });
+        let names: Vec<Name> = names.collect();
+        let shared = names.iter().any(|name| self.names_of(*name).len() > 1) || matches!(what, What::Link(..));
+        let written =
+            |name: &Name| !self.lines[name].holders.is_empty() || self.is_kept_by_name(*name) || self.grows(&[*name]);
+        let locked = |name: &Name| {
+            let keys = [
+                Some(Whose::Name(*name)),
+                self.names.get(name).map(|inode| Whose::File(*inode)),
+            ];
+            let mut keys = keys
+                .into_iter()
+                .flatten()
+                .filter_map(|whose| self.locks.keys.get(&whose));
+            keys.any(|key| !self.locks.lines[*key].holders.is_empty())
+        };
+        shared && names.iter().any(|name| written(name) || locked(name))
+    }
+
+    fn is_kept_by_name(&self, name: Name) -> bool {
+        let mut open = self
+            .descriptions
+            .iter()
+            .filter(|description| description.descriptors > 0);
+        open.any(
+            |description| matches!(description.kind, Kind::Writer { session } if self.sessions[session].name == name),
+        )
     }
 
     /// Whether somebody whose session is over has this version open for writing still.
@@ -98,6 +142,7 @@ impl World {
                     return errno(why);
                 }
                 Admission::Start | Admission::Join(_) | Admission::Private | Admission::Stranger => {
+                    let name = self.home(name);
                     self.line(name).holders.push((pid, None));
                     change.has.push(name);
                 }
@@ -117,6 +162,8 @@ impl World {
         };
         let moving: Vec<(Sid, Name)> = moving.into_iter().filter_map(|(own, to)| Some((own?, to))).collect();
         moving.iter().for_each(|(own, _)| self.end(*own, false));
+        let before = self.names.clone();
+        let grows = self.grows(&what.names());
         let answer = self.carry_out_alone(what);
         if answer != Answer::Done {
             return answer;
@@ -142,6 +189,29 @@ impl World {
             self.sessions[gone].unlinked = true;
         }
         self.drift(what);
+        if let What::Rename(gone, _) | What::Unlink(gone) = what
+            && before != self.names
+        {
+            // What was appended to it beside a session is the file's, and went with it.
+            let left = self.sessions.iter_mut().filter(|session| session.name == gone);
+            left.for_each(|session| session.appended.clear());
+        }
+        if grows && before != self.names {
+            self.lines_follow(what, &before);
+            // What was appended so far is a version.
+            NAMES.into_iter().for_each(|name| self.loosen(name));
+            if let What::Rename(_, to) = what
+                && let Some(inode) = self.names.get(&to)
+            {
+                self.files[*inode].is_version = true;
+            }
+        }
+        match what {
+            // Two names of one file: nothing was done.
+            What::Rename(a, b) | What::Exchange(a, b) if self.names.get(&a) == self.names.get(&b) => {}
+            What::Rename(a, b) | What::Exchange(a, b) | What::Link(a, b) => self.rename_times(&[a, b]),
+            What::Unlink(_) => {}
+        }
         answer
     }
 
@@ -149,18 +219,34 @@ impl World {
         let found = |name: Name| self.names.get(&name).copied();
         match what {
             What::Unlink(name) => {
+                let is_alone = self.names_of(name).len() == 1;
                 if self.names.remove(&name).is_none() {
                     return Answer::errno("ENOENT");
                 }
-                self.record_removal(name);
-                self.locks.forget(name);
+                if is_alone {
+                    self.record_removal(name);
+                    self.locks.forget(name);
+                } else {
+                    // No tombstone (W8, limit).
+                    NAMES.into_iter().for_each(|name| self.loosen(name));
+                }
             }
             What::Rename(from, to) => {
                 let Some(inode) = found(from) else {
                     return Answer::errno("ENOENT");
                 };
+                if found(to) == Some(inode) {
+                    // Two names of one file: rename(2) does nothing.
+                    return Answer::Done;
+                }
+                let is_alone = [from, to].iter().all(|name| self.names_of(*name).len() <= 1);
                 self.names.remove(&from);
                 self.names.insert(to, inode);
+                if !is_alone {
+                    self.files[inode].is_version |= to.is_coordinated();
+                    NAMES.into_iter().for_each(|name| self.loosen(name));
+                    return Answer::Done;
+                }
                 self.record_removal(from);
                 self.locks.rename(Whose::of(from, inode), Whose::of(to, inode));
                 self.record_arrival(to, inode, "rename");
@@ -170,8 +256,15 @@ impl World {
                 let (Some(first), Some(second)) = (found(a), found(b)) else {
                     return Answer::errno("ENOENT");
                 };
+                let is_alone = [a, b].iter().all(|name| self.names_of(*name).len() == 1);
                 self.names.insert(a, second);
                 self.names.insert(b, first);
+                if !is_alone {
+                    self.files[first].is_version |= b.is_coordinated();
+                    self.files[second].is_version |= a.is_coordinated();
+                    NAMES.into_iter().for_each(|name| self.loosen(name));
+                    return Answer::Done;
+                }
                 self.record_arrival(a, second, "exchange");
                 self.record_arrival(b, first, "exchange");
                 self.histories_move(a, b);
@@ -181,15 +274,26 @@ impl World {
                 if found(to).is_some() {
                     return Answer::errno("EEXIST");
                 }
-                let Some(inode) = self.names.remove(&from) else {
+                let Some(inode) = found(from) else {
                     return Answer::errno("ENOENT");
                 };
                 self.names.insert(to, inode);
-                self.files[inode].is_version = to.is_coordinated();
-                self.loosen(to);
+                self.files[inode].is_version |= from.is_coordinated() || to.is_coordinated();
+                NAMES.into_iter().for_each(|name| self.loosen(name));
             }
         }
         Answer::Done
+    }
+
+    /// R4: the inodes of these are changed by a change of their names.
+    fn rename_times(&mut self, names: &[Name]) {
+        for inode in names
+            .iter()
+            .filter_map(|name| self.names.get(name).copied())
+            .collect::<Vec<_>>()
+        {
+            self.change(inode);
+        }
     }
 
     /// A history follows its file to a coordinated name; what is listed before the last version is not looked at then.
@@ -218,13 +322,17 @@ impl World {
         let Some(found) = self.visible(by, name) else {
             return errno("ENOENT");
         };
+        if !name.is_coordinated() && self.names_of(name).len() > 1 {
+            return Expected::Skip;
+        }
         if !name.is_coordinated() {
-            self.files[found].data.resize(length as usize, 0);
+            self.cut(found, length);
             return done();
         }
+        let name = self.home(name);
         if let Some(own) = self.nearest(by, name).filter(|own| !self.sessions[*own].unlinked) {
             self.sessions[own].changed = true;
-            self.files[found].data.resize(length as usize, 0);
+            self.cut(found, length);
             return done();
         }
         match self.admit(by, name, false, false) {
@@ -235,11 +343,21 @@ impl World {
         }
     }
 
+    fn cut(&mut self, inode: Inode, length: u64) {
+        let before = self.files[inode].data.len() as u64;
+        self.files[inode].data.resize(length as usize, 0);
+        self.modify(inode);
+        if before == length {
+            // truncate(2): it may, or may not.
+            self.files[inode].modified = Time::Whenever;
+        }
+    }
+
     pub fn truncate_admitted(&mut self, by: usize, name: Name, length: u64) -> Expected {
         match self.begin(by, name, RW, false, "truncate") {
             Ok(session) => {
                 let shadow = self.sessions[session].shadow;
-                self.files[shadow].data.resize(length as usize, 0);
+                self.cut(shadow, length);
                 self.sessions[session].changed = true;
                 self.end(session, false);
                 done()

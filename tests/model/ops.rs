@@ -37,6 +37,8 @@ impl Name {
 pub const PROCESSES: usize = 4;
 /// Descriptors of a process at most.
 pub const SLOTS: usize = 3;
+/// Mappings of a process at most.
+pub const MAPS: usize = 2;
 
 /// What is written. No two are alike, so a mixture shows.
 pub const TEXTS: [&str; 8] = [
@@ -187,6 +189,25 @@ impl Lock {
     }
 }
 
+/// How a whole file is mapped, to be read only or also written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    Private,
+    Shared,
+    Written,
+}
+
+impl Share {
+    /// PROT_… and MAP_…, as mmap(2) takes them.
+    pub fn bits(self) -> (i32, i32) {
+        match self {
+            Share::Private => (libc::PROT_READ, libc::MAP_PRIVATE),
+            Share::Shared => (libc::PROT_READ, libc::MAP_SHARED),
+            Share::Written => (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED),
+        }
+    }
+}
+
 /// One step of one process. Processes, slots (descriptors) and texts by number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Do {
@@ -202,6 +223,14 @@ pub enum Do {
     Fstat(usize),
     /// flock(2).
     Flock(usize, Lock),
+    /// mmap(2) of a descriptor's file. Children do not get it.
+    Map(usize, usize, Share),
+    /// Reads all of a mapping.
+    Peek(usize),
+    /// Stores a text at this place of a mapping.
+    Poke(usize, usize, usize),
+    /// munmap(2).
+    Unmap(usize),
     /// dup(2) from one slot into another.
     Dup(usize, usize),
     /// fork(2): the child is the process of this number.
@@ -212,11 +241,15 @@ pub enum Do {
     Kill,
     Rename(Name, Name),
     Exchange(Name, Name),
-    /// link(2), then unlink(2) of the first name.
+    /// link(2): one file more with several names, or one name more.
     Link(Name, Name),
     Unlink(Name),
     Truncate(Name, u64),
     Chmod(Name, u32),
+    /// utimensat(2): st_mtime becomes so many seconds.
+    Utime(Name, u32),
+    /// futimens(2).
+    Futime(usize, u32),
     /// stat(2) and the content of each name.
     Look,
 }
@@ -234,8 +267,18 @@ impl Do {
             | Do::Seek(slot, _)
             | Do::Fsync(slot)
             | Do::Fstat(slot)
+            | Do::Futime(slot, _)
+            | Do::Map(slot, ..)
             | Do::Flock(slot, _)
             | Do::Dup(slot, _) => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// The mapping that it needs.
+    pub fn map_used(&mut self) -> Option<&mut usize> {
+        match self {
+            Do::Peek(map) | Do::Poke(map, ..) | Do::Unmap(map) => Some(map),
             _ => None,
         }
     }
@@ -347,10 +390,20 @@ fn step() -> impl Strategy<Value = Do> {
         3 => Just(Do::Kill),
         6 => (name(), name()).prop_map(|(a, b)| Do::Rename(a, b)),
         1 => (name(), name()).prop_map(|(a, b)| Do::Exchange(a, b)),
-        1 => name().prop_map(|to| Do::Link(Name::T, to)),
+        3 => (name(), name()).prop_map(|(a, b)| Do::Link(a, b)),
         3 => name().prop_map(Do::Unlink),
         3 => (name(), length).prop_map(|(n, l)| Do::Truncate(n, l)),
         1 => (name(), prop_oneof![Just(0o600), Just(0o640), Just(0o755)]).prop_map(|(n, m)| Do::Chmod(n, m)),
+        2 => (name(), 1u32..9).prop_map(|(n, at)| Do::Utime(n, at)),
+        1 => (0..SLOTS, 1u32..9).prop_map(|(s, at)| Do::Futime(s, at)),
+        4 => (0..SLOTS, 0..MAPS, share()).prop_map(|(s, m, how)| Do::Map(s, m, how)),
+        6 => (0..MAPS).prop_map(Do::Peek),
+        4 => (0..MAPS, 0..9usize, 0..TEXTS.len()).prop_map(|(m, at, t)| Do::Poke(m, at, t)),
+        2 => (0..MAPS).prop_map(Do::Unmap),
         8 => Just(Do::Look),
     ]
+}
+
+fn share() -> impl Strategy<Value = Share> {
+    prop_oneof![1 => Just(Share::Private), 1 => Just(Share::Shared), 2 => Just(Share::Written)]
 }

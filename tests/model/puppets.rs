@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::ops::{Do, NAMES, Op, TEXTS};
@@ -16,7 +16,12 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 address = sys.argv[1]
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 fds = {}
+maps = {}
 talk = None
 def meet():
     global talk
@@ -35,12 +40,29 @@ def dup(old, new):
     fds[new] = os.dup(fds[old])
 def exchange(a, b):
     check(libc.renameat2(-100, a.encode(), -100, b.encode(), 2))
-def link(a, b):
-    os.link(a, b)
-    os.unlink(a)
+def fstat(slot):
+    stat = os.fstat(fds[slot])
+    return '@%d,%d' % (stat.st_size, stat.st_mtime_ns)
+def utime(what, seconds):
+    os.utime(what, (seconds, seconds))
+# Not by the module mmap: that would keep a descriptor.
+def map_(slot, number, prot, flags):
+    size = os.fstat(fds[slot]).st_size
+    at = libc.mmap(None, size, prot, flags, fds[slot], 0)
+    if at == ctypes.c_void_p(-1).value: check(-1)
+    libc.madvise(at, size, 10)  # MADV_DONTFORK
+    maps[number] = at, size
+def peek(number):
+    return ctypes.string_at(*maps[number])
+def poke(number, at, text):
+    start, size = maps[number]
+    ctypes.memmove(start + at, text, min(len(text), size - at))
+def unmap(number):
+    check(libc.munmap(*maps.pop(number)))
 def fork():
     child = os.fork()
     if child == 0:
+        maps.clear()
         talk.close()
         meet()
         serve()
@@ -55,7 +77,7 @@ def look(names):
             while part := os.read(fd, 65536):
                 data += part
             os.close(fd)
-            seen.append('%o,%d,%s' % (stat.st_mode & 0o7777, stat.st_size, data.hex()))
+            seen.append('%o,%d,%d,%d,%d,%s' % (stat.st_mode & 0o7777, stat.st_nlink, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, data.hex()))
         except OSError as error:
             seen.append(errno.errorcode[error.errno])
     return '/' + ';'.join(seen)
@@ -85,11 +107,18 @@ for line in sys.stdin:
         serve()
 "#;
 
-/// How long an answer may take that nothing stands in the way of. `CONCORD_MODEL_PATIENCE` says it in seconds, for who shrinks a case that hangs.
-pub static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
-    let seconds = std::env::var("CONCORD_MODEL_PATIENCE").ok();
-    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(20))
-});
+/// Ms; see [`patience`].
+static PATIENCE: AtomicU64 = AtomicU64::new(20_000);
+
+/// How long an answer may take that nothing stands in the way of.
+pub fn patience() -> Duration {
+    Duration::from_millis(PATIENCE.load(Ordering::Relaxed))
+}
+
+/// Who shrinks a case that hangs does not want to wait so long.
+pub fn lose_patience() {
+    PATIENCE.store(2000, Ordering::Relaxed);
+}
 
 /// What came of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,15 +128,38 @@ pub enum Answer {
     Bytes(Vec<u8>),
     /// By name.
     Errno(String),
+    /// st_size and st_mtime.
+    Stat(u64, Time),
     /// Of each name.
     Seen(Vec<Seen>),
 }
 
-/// What a name shows: nothing, or mode, st_size and content; otherwise an errno.
+/// What a name shows; otherwise an errno.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    File(u32, u64, Vec<u8>),
+    File {
+        mode: u32,
+        links: u64,
+        size: u64,
+        modified: Time,
+        /// st_ctime, which is not older than this.
+        changed: Time,
+        data: Vec<u8>,
+    },
     Errno(String),
+}
+
+/// A point in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Time {
+    /// While the step of this number was carried out.
+    Step(usize),
+    /// So many seconds after the epoch, as utimensat(2) has set it.
+    Set(u32),
+    /// It is said nowhere.
+    Whenever,
+    /// What stat(2) says, in ns since the epoch.
+    Is(i64),
 }
 
 impl Answer {
@@ -156,7 +208,7 @@ impl Stage {
             pid: 0,
             stream: BufReader::new(stream),
         };
-        match puppet.hears(*PATIENCE) {
+        match puppet.hears(patience()) {
             Some(Answer::Number(pid)) => puppet.pid = pid as u32,
             other => panic!("a new process says {other:?}"),
         }
@@ -183,7 +235,7 @@ impl Puppet {
     /// Tells it to do something that takes no time.
     pub fn does(&mut self, line: &str) -> Option<Answer> {
         self.told(line);
-        self.hears(*PATIENCE)
+        self.hears(patience())
     }
 
     /// Waits until the process is gone, all its descriptors closed.
@@ -191,7 +243,7 @@ impl Puppet {
         let start = Instant::now();
         let pid = rustix::process::Pid::from_raw(self.pid as i32).unwrap();
         while rustix::process::test_kill_process(pid).is_ok() {
-            if start.elapsed() > *PATIENCE {
+            if start.elapsed() > patience() {
                 return false;
             }
             std::thread::sleep(Duration::from_micros(200));
@@ -212,19 +264,27 @@ fn parse(line: &str) -> Answer {
         "=" => Answer::Done,
         "#" => Answer::Number(rest.parse().unwrap()),
         ":" => Answer::Bytes(unhex(rest)),
+        "@" => {
+            let (size, modified) = rest.split_once(',').unwrap();
+            Answer::Stat(size.parse().unwrap(), Time::Is(modified.parse().unwrap()))
+        }
         "/" => Answer::Seen(rest.split(';').map(seen).collect()),
         _ => Answer::errno(rest),
     }
 }
 
 fn seen(text: &str) -> Seen {
-    let mut fields = text.split(',');
-    match (fields.next(), fields.next(), fields.next()) {
-        (Some(mode), Some(size), Some(data)) => Seen::File(
-            u32::from_str_radix(mode, 8).unwrap(),
-            size.parse().unwrap(),
-            unhex(data),
-        ),
+    let fields = text.split(',');
+    let fields: Vec<&str> = fields.collect();
+    match *fields {
+        [mode, links, size, modified, changed, data] => Seen::File {
+            mode: u32::from_str_radix(mode, 8).unwrap(),
+            links: links.parse().unwrap(),
+            size: size.parse().unwrap(),
+            modified: Time::Is(modified.parse().unwrap()),
+            changed: Time::Is(changed.parse().unwrap()),
+            data: unhex(data),
+        },
         _ => Seen::Errno(text.to_owned()),
     }
 }
@@ -249,18 +309,27 @@ pub fn spell(op: &Op, dir: &str) -> String {
         Do::Ftruncate(slot, length) => format!("os.ftruncate(fds[{slot}], {length})"),
         Do::Seek(slot, to) => format!("os.lseek(fds[{slot}], {to}, 0)"),
         Do::Fsync(slot) => format!("os.fsync(fds[{slot}])"),
-        Do::Fstat(slot) => format!("os.fstat(fds[{slot}]).st_size"),
+        Do::Fstat(slot) => format!("fstat({slot})"),
         Do::Flock(slot, lock) => format!("fcntl.flock(fds[{slot}], {})", lock.bits()),
+        Do::Map(slot, map, share) => {
+            let (prot, flags) = share.bits();
+            format!("map_({slot}, {map}, {prot}, {flags})")
+        }
+        Do::Peek(map) => format!("peek({map})"),
+        Do::Poke(map, at, what) => format!("poke({map}, {at}, {})", text(what)),
+        Do::Unmap(map) => format!("unmap({map})"),
         Do::Dup(old, new) => format!("dup({old}, {new})"),
         Do::Fork(_) => "fork()".to_owned(),
         Do::Exit => "os._exit(0)".to_owned(),
         Do::Kill => unreachable!("nobody is told to be killed"),
         Do::Rename(old, new) => format!("os.rename({}, {})", path(old), path(new)),
         Do::Exchange(a, b) => format!("exchange({}, {})", path(a), path(b)),
-        Do::Link(old, new) => format!("link({}, {})", path(old), path(new)),
+        Do::Link(old, new) => format!("os.link({}, {})", path(old), path(new)),
         Do::Unlink(name) => format!("os.unlink({})", path(name)),
         Do::Truncate(name, length) => format!("os.truncate({}, {length})", path(name)),
         Do::Chmod(name, mode) => format!("os.chmod({}, {mode})", path(name)),
+        Do::Utime(name, at) => format!("utime({}, {at})", path(name)),
+        Do::Futime(slot, at) => format!("utime(fds[{slot}], {at})"),
         Do::Look => look(dir),
     }
 }

@@ -1,7 +1,7 @@
 //! Sessions in the reference model: who is admitted (W1-W4), and what becomes of what was staged (W5-W7, W11).
 
 use super::ops::{How, Name};
-use super::puppets::Answer;
+use super::puppets::{Answer, Time};
 use super::world::{Expected, Inode, Kind, Pending, Pid, Session, Sid, Stage, Waiter, World};
 
 /// What the queue says.
@@ -21,6 +21,7 @@ pub enum Admission {
 impl World {
     /// W1 to W4. `joins`: it does not truncate.
     pub fn admit(&self, process: usize, name: Name, joins: bool, nonblock: bool) -> Admission {
+        let name = self.home(name);
         let line = &self.lines[&name];
         if line.holders.is_empty() {
             return Admission::Start;
@@ -84,6 +85,7 @@ impl World {
 
     /// The process waits from now on.
     pub fn wait(&mut self, process: usize, name: Name, pending: Pending) -> Expected {
+        let name = self.home(name);
         self.line(name).waiters.push(Waiter { process, pending });
         self.processes[process].as_mut().expect("it lives").waits = true;
         Expected::Waits
@@ -98,7 +100,11 @@ impl World {
         creates: bool,
         why: &'static str,
     ) -> Result<Sid, Answer> {
+        let name = self.home(name);
         let base = self.names.get(&name).copied();
+        if let Some(base) = base.filter(|_| !how.truncate && self.names_of(name).len() > 1) {
+            self.files[base].is_image = true;
+        }
         let promised = self
             .nearest(process, name)
             .map(|own| &self.sessions[own])
@@ -114,6 +120,9 @@ impl World {
             None => (Vec::new(), new_mode),
         };
         let shadow = self.add_file(data, mode, true);
+        if let Some(base) = base.filter(|_| !fresh) {
+            self.keep_times(base, shadow);
+        }
         let owner = self.pid(process);
         let session = self.sessions.len();
         self.sessions.push(Session {
@@ -142,7 +151,18 @@ impl World {
     pub fn continue_late(&mut self, number: usize, ended: Sid, content: Inode) -> Sid {
         let data = self.files[content].data.clone();
         let shadow = self.add_file(data, self.files[content].mode, true);
-        let before = self.sessions[ended].clone();
+        self.keep_times(content, shadow);
+        let mut before = self.sessions[ended].clone();
+        let stands = self
+            .names
+            .iter()
+            .find(|(_, inode)| **inode == content)
+            .map(|(name, _)| self.home(*name));
+        if let Some(name) = stands.filter(|name| *name != before.name) {
+            // It has been renamed since.
+            before.name = name;
+            self.give_up_on("what_is_written_late_follows_a_file_that_was_renamed_since");
+        }
         self.sessions.push(Session {
             shadow,
             base: Some(content),
@@ -160,7 +180,30 @@ impl World {
         });
         let late = self.sessions.len() - 1;
         self.descriptions[number].kind = Kind::Writer { session: late };
+        self.descriptions[number].unclosed = false;
         late
+    }
+
+    /// R4: until the first change the holder sees the times of the version that it started from.
+    fn keep_times(&mut self, base: Inode, shadow: Inode) {
+        let base = self.files[base].clone();
+        let shadow = &mut self.files[shadow];
+        (shadow.modified, shadow.changed) = (base.modified, base.changed);
+    }
+
+    /// The same when those are changed meanwhile.
+    pub fn show_times(&mut self, base: Inode) {
+        let unchanged =
+            |session: &&Session| session.stage == Stage::Open && !session.changed && session.base == Some(base);
+        for shadow in self
+            .sessions
+            .iter()
+            .filter(unchanged)
+            .map(|session| session.shadow)
+            .collect::<Vec<_>>()
+        {
+            self.keep_times(base, shadow);
+        }
     }
 
     /// A descriptor was closed. The session ends with its last one, as far as one can tell.
@@ -190,6 +233,10 @@ impl World {
 
     fn is_held(&self, session: Sid) -> bool {
         let Session { known, node, .. } = &self.sessions[session];
+        let mut open = self.descriptions.iter().filter(|description| description.unclosed);
+        if open.any(|description| matches!(description.kind, Kind::Writer { session: other } if other == session)) {
+            return true;
+        }
         let same = |session: Sid| self.sessions[session].node == *node;
         self.is_used(known, |kind| matches!(kind, Kind::Writer { session } if same(*session)))
     }
@@ -228,6 +275,10 @@ impl World {
         if ended.stage != Stage::Open {
             return;
         }
+        let shares = |other: &Session| other.stage == Stage::Open && other.node == ended.node;
+        if self.sessions.iter().filter(|other| shares(other)).count() > 1 {
+            self.give_up_on("of_two_sessions_on_one_node_one_ends_unchanged_and_others_are_shown_the_version");
+        }
         self.sessions[session].stage = if ended.unlinked || !ended.changed {
             Stage::Done(ended.base.filter(|_| !ended.changed).unwrap_or(ended.shadow))
         } else if killed {
@@ -256,9 +307,14 @@ impl World {
             data.push(b'\n');
         }
         data.extend(&ended.appended);
+        if !ended.appended.is_empty() {
+            self.files[ended.shadow].modified = Time::Whenever;
+        }
+        // st_mtime stays that of the last write.
+        self.change(ended.shadow);
         // Of an ordinary name the kernel is told what we did to it, soon.
         self.settling |= !ended.name.is_coordinated();
-        self.names.insert(ended.name, ended.shadow);
+        self.give(ended.name, ended.shadow);
         self.files[ended.shadow].is_version = ended.name.is_coordinated();
         if ended.name.is_coordinated() {
             self.record(ended.name, ended.how, self.files[ended.shadow].data.clone());
