@@ -55,6 +55,8 @@ pub struct Session {
     pub resumable: bool,
     /// Who has it open did not get a lock: it goes on outside the queue.
     pub stepped_back: bool,
+    /// A descriptor of it was closed, and not by a signal.
+    pub saved: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -89,6 +91,8 @@ pub struct Description {
     pub descriptors: usize,
     /// The line of its lock, while it has one.
     pub lock: Option<usize>,
+    /// Who took it.
+    pub locker: Pid,
     /// The name of its file is gone, or another file's by now: which lock it would ask for is not in the model.
     pub adrift: bool,
 }
@@ -347,6 +351,7 @@ impl World {
             at: 0,
             descriptors: 1,
             lock: None,
+            locker: 0,
             adrift: false,
         });
         let description = self.descriptions.len() - 1;
