@@ -527,6 +527,97 @@ done; wait; cat n.txt STATE.md";
 }
 
 #[test]
+fn w12_who_locks_by_a_child_goes_on_with_its_own_session() {
+    watchdog();
+    // The child is gone when the lock is had, and with it the name under which the session could have begun again.
+    for script in [
+        "( flock 9; echo new > STATE.md ) 9<>STATE.md",
+        "exec 9<>STATE.md; flock 9; echo new > STATE.md; flock -u 9",
+        "{ flock -s 9; flock -x 9; echo new > STATE.md; } 9<>STATE.md",
+        "( flock 9; sed -i s/.*/new/ STATE.md ) 9<>STATE.md",
+        "( flock 9; echo new > t.txt; mv t.txt STATE.md ) 9<>STATE.md",
+        "( flock 9; echo new >&9 ) 9<>STATE.md",
+        "( flock 9; echo new > STATE.md ) 9<STATE.md",
+        "flock STATE.md -c 'echo new > STATE.md'",
+    ] {
+        let (project, mut holder, _b) = two_with("STATE.md", "r");
+        assert_eq!(holder.does("fcntl.flock(f, fcntl.LOCK_EX)"), "None");
+        let child = Running::start(project.sh(script));
+        eventually("it waits for the lock", || {
+            let status = project.status();
+            !status["locks"][0]["waiting"].as_array().unwrap().is_empty()
+        });
+        // It is told of no session while it waits, and holds up nobody.
+        assert_eq!(holder.does("put('STATE.md', 'v2\\n')"), "None", "{script}");
+        assert_eq!(holder.does("fcntl.flock(f, fcntl.LOCK_UN)"), "None");
+        assert!(child.finish().success(), "{script}");
+        assert_eq!(project.read("STATE.md"), "new\n", "{script}");
+        eventually("nothing is open", || {
+            project.status()["sessions"].as_array().unwrap().is_empty()
+        });
+        let counts = &project.status()["counts"];
+        assert_eq!((&counts["busy"], &counts["stale"]), (&0.into(), &0.into()), "{script}");
+    }
+}
+
+/// Adds one in each of several threads: each has the file open, locks it, and saves by a second handle.
+const THREADS: &str = "import fcntl, os, sys, threading
+def add():
+    for _ in range(5):
+        with open('n.json', 'r+') as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            text = str(int(open('n.json').read()) + 1)
+            if sys.argv[1] == 'write':
+                with open('n.json', 'w') as g: g.write(text)
+            else:
+                with open(f'n.json.{os.getpid()}.{threading.get_ident()}', 'w') as g: g.write(text)
+                os.replace(g.name, 'n.json')
+            fcntl.flock(f, fcntl.LOCK_UN)
+threads = [threading.Thread(target=add) for _ in range(4)]
+[t.start() for t in threads]; [t.join() for t in threads]";
+
+#[test]
+fn w12_threads_of_several_processes_that_save_under_the_lock_count_exactly() {
+    watchdog();
+    for (save, rounds) in [("write", 3), ("replace", 1)] {
+        for _ in 0..rounds {
+            let project = Project::with(&[("concord.toml", "wait = '60s'\n"), ("n.json", "0")]);
+            let adding: Vec<Running> = (0..3)
+                .map(|_| {
+                    let mut command = project.python(THREADS);
+                    command.arg(save);
+                    Running::start(command)
+                })
+                .collect();
+            for adds in adding {
+                assert!(adds.finish().success(), "{save}");
+            }
+            assert_eq!(project.read("n.json"), "60", "{save}");
+            assert_eq!(project.status()["counts"]["stale"], 0, "{}", project.status());
+        }
+    }
+}
+
+#[test]
+fn w12_letting_go_publishes_what_its_process_has_saved_and_closed() {
+    watchdog();
+    let (project, mut a, mut b) = two_with("STATE.md", "r");
+    a.does("f = open('STATE.md', 'r+'); fcntl.flock(f, fcntl.LOCK_EX)");
+    // Somebody of the same process joins the save before it is closed, as a thread that will wait for the lock.
+    a.does("g = open('STATE.md', 'w'); h = open('STATE.md', 'r+'); g.write('v2'); g.close()");
+    a.does("fcntl.flock(f, fcntl.LOCK_UN)");
+    assert_eq!(b.does("fcntl.flock(f, fcntl.LOCK_SH)"), "None");
+    assert_eq!(b.does("f.read()"), "v2");
+    b.does("fcntl.flock(f, fcntl.LOCK_UN)");
+    assert_eq!(
+        a.does("fcntl.flock(h, fcntl.LOCK_EX); h.seek(0, 2); h.write('!'); h.close(); f.close()"),
+        "ok"
+    );
+    assert_eq!(project.read("STATE.md"), "v2!");
+    assert_eq!(project.status()["counts"]["stale"], 0, "{}", project.status());
+}
+
+#[test]
 fn w12_status_shows_who_has_a_lock_and_who_waits_for_it() {
     watchdog();
     let project = Project::with(&[("c.json", "0"), ("d/plain", "")]);

@@ -527,8 +527,8 @@ SESSIONS = [
     ),
     (
         "W12", "w12-letting-go-publishes-nothing", "src/mount/coordinated/flock.rs",
-        "Handle::Writer(writer) if self.locks.lock().changes(owner, mode) => {",
-        "Handle::Writer(writer) if self.locks.lock().changes(owner, mode) && false => {",
+        "Handle::Writer(writer) if lets_go => Some(Arc::clone(writer)),",
+        "Handle::Writer(_) if lets_go => None,",
         ["locks::w12_letting_go_publishes_before_anybody_else_has_the_lock"],
     ),
     (
@@ -551,9 +551,27 @@ SESSIONS = [
     ),
     (
         "W12", "w12-who-does-not-get-the-lock-keeps-its-session", "src/mount/coordinated/flock.rs",
-        "this.step_back(&attempt.whose, writer);",
-        "let _ = (&this, writer);",
+        "self.turned(Turn { crowded, ..turn });",
+        "self.turned(Turn { crowded: crowded && false, ..turn });",
         ["locks::w12_who_waits_for_the_lock_does_not_hold_up_who_has_it"],
+    ),
+    (
+        "W12", "w12-a-session-begins-again-as-who-locked-alone", "src/mount/coordinated/flock.rs",
+        "        self.told_of(&session, &holders);",
+        "        drop(holders);",
+        ["locks::w12_who_locks_by_a_child_goes_on_with_its_own_session"],
+    ),
+    (
+        "W12", "w12-who-waits-beside-the-holder-keeps-its-session-when-another-has-the-lock", "src/mount/coordinated/flock.rs",
+        "turn.into_iter().for_each(|turn| self.turned(turn));",
+        "turn.into_iter().for_each(|turn| self.turned(Turn { crowded: false, ..turn }));",
+        ["locks::w12_threads_of_several_processes_that_save_under_the_lock_count_exactly"],
+    ),
+    (
+        "W12", "w12-a-save-that-a-sibling-has-joined-waits-for-its-close", "src/mount/coordinated/flock.rs",
+        "session.is_held_by(&process) && session.staged(|staged| Ok(staged.is_saved())) == Ok(true)",
+        "session.is_held_by(&process) && session.staged(|staged| Ok(staged.is_saved())) == Err(Errno::IO)",
+        ["locks::w12_letting_go_publishes_what_its_process_has_saved_and_closed"],
     ),
     (
         "W12", "w12-a-lock-is-the-inodes", "src/mount/coordinated/flock.rs",
@@ -563,8 +581,8 @@ SESSIONS = [
     ),
     (
         "W12", "w12-a-closed-descriptors-lock-stays", "src/mount/coordinated/flock.rs",
-        "if !self.locks.lock().holds(owner) {",
-        "if !self.locks.lock().holds(owner) || owner.0 > 0 {",
+        "let Some((whose, process)) = self.locks.lock().held(owner) else {",
+        "let Some((whose, process)) = self.locks.lock().held(owner).filter(|_| owner.0 == 0) else {",
         ["locks::w12_a_lock_is_free_when_close_has_returned", "locks::w12_a_killed_holders_lock_is_free"],
     ),
     (

@@ -4,7 +4,7 @@ use super::locks::Whose;
 use super::ops::{Do, Lock, Name, RW};
 use super::puppets::Answer;
 use super::queue::Admission;
-use super::world::{Did, Expected, Inode, Kind, Pending, Place, Sid, Stage, What, World};
+use super::world::{Did, Expected, Inode, Kind, Pending, Pid, Place, Sid, Stage, What, World};
 
 fn errno(name: &str) -> Expected {
     Expected::Is(Answer::errno(name))
@@ -88,6 +88,7 @@ impl World {
         let held = self.descriptions[number].lock;
         let Some(alone) = lock.alone() else {
             if held.is_some() {
+                self.publish_saved(number, self.pid(by));
                 self.publish_locked(number);
                 self.unlock(number);
             }
@@ -100,6 +101,7 @@ impl World {
         };
         let has_it = self.locks.lines[key].holders.contains(&(number, alone));
         if held.is_some() && !has_it {
+            self.publish_saved(number, self.pid(by));
             self.publish_locked(number);
         }
         if !has_it {
@@ -108,6 +110,7 @@ impl World {
         if self.locks.lines[key].fits(number, alone) {
             self.locks.lines[key].hold(number, alone);
             self.descriptions[number].lock = Some(key);
+            self.descriptions[number].locker = self.pid(by);
             self.wake(key);
             return self.granted(by, number, lock.nonblock());
         }
@@ -183,6 +186,24 @@ impl World {
         }
     }
 
+    /// What who has the lock has saved by other handles, and closed, though somebody else has joined it.
+    fn publish_saved(&mut self, number: Did, locker: Pid) {
+        let key = self.descriptions[number].lock;
+        let locked = |whose: &Whose| self.locks.keys.get(whose).copied() == key;
+        let is_saved = |session: &super::world::Session| {
+            let open = session.stage == Stage::Open && session.how != "late" && session.changed && !session.unlinked;
+            let held = session.owner == locker || session.heirs.contains(&locker);
+            open && held && session.saved && locked(&Whose::Name(session.name))
+        };
+        let saved: Vec<Sid> = (0..self.sessions.len())
+            .filter(|session| is_saved(&self.sessions[*session]))
+            .collect();
+        for session in saved {
+            self.sessions[session].resumable = true;
+            self.end(session, false);
+        }
+    }
+
     fn let_go_of(&mut self, key: usize, number: Did) {
         self.locks.lines[key].holders.retain(|(other, _)| *other != number);
         self.descriptions[number].lock = None;
@@ -197,8 +218,9 @@ impl World {
 
     fn wake(&mut self, key: usize) {
         let woken = self.locks.lines[key].wake();
-        for (_, number) in &woken {
+        for (process, number) in &woken {
             self.descriptions[*number].lock = Some(key);
+            self.descriptions[*number].locker = self.pid(*process);
         }
         for (process, number) in woken {
             self.processes[process].as_mut().expect("it lives").waits = false;
@@ -222,6 +244,7 @@ impl World {
         if self.descriptions[number].descriptors > 0 || self.descriptions[number].lock.is_none() {
             return;
         }
+        self.publish_saved(number, self.descriptions[number].locker);
         if !killed {
             self.publish_locked(number);
         }
@@ -381,11 +404,27 @@ impl World {
             return;
         }
         if let Ok(new) = self.begin(by, before.name, RW, false, "close") {
+            let asker = self.pid(by);
+            let lives = self
+                .processes
+                .iter()
+                .flatten()
+                .any(|process| process.pid == before.owner);
+            let owner = if lives { before.owner } else { asker };
             let session = &mut self.sessions[new];
             session.node = before.node;
-            if !session.known.contains(&before.owner) {
-                session.known.push(before.owner);
+            session.owner = owner;
+            for holder in [before.owner, asker].into_iter().chain(before.heirs) {
+                if holder != owner && !session.heirs.contains(&holder) {
+                    session.heirs.push(holder);
+                }
+                if !session.known.contains(&holder) {
+                    session.known.push(holder);
+                }
             }
+            let holders = &mut self.line(before.name).holders;
+            let entry = holders.iter_mut().find(|(_, session)| *session == Some(new));
+            entry.expect("it has begun").0 = owner;
             self.descriptions[number].kind = Kind::Writer { session: new };
             self.descriptions[number].unclosed = true;
         }

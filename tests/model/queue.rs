@@ -142,6 +142,7 @@ impl World {
             appended: Vec::new(),
             resumable: false,
             stepped_back: false,
+            saved: false,
         });
         self.line(name).holders.push((owner, Some(session)));
         Ok(session)
@@ -176,6 +177,7 @@ impl World {
             appended: Vec::new(),
             resumable: false,
             stepped_back: false,
+            saved: false,
             ..before
         });
         let late = self.sessions.len() - 1;
@@ -216,6 +218,7 @@ impl World {
         if !self.sessions[session].known.contains(&by) {
             self.sessions[session].known.push(by);
         }
+        self.sessions[session].saved = !killed;
         let node = self.sessions[session].node;
         let is_it = |kind: &Kind| matches!(kind, Kind::Writer { session } if self.sessions[*session].node == node);
         for heir in self.left_to(by, is_it) {

@@ -65,6 +65,8 @@ pub struct Session {
     pub resumable: bool,
     /// Who has it open did not get a lock: it goes on outside the queue.
     pub stepped_back: bool,
+    /// A descriptor of it was closed, and not by a signal.
+    pub saved: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -110,6 +112,8 @@ pub struct Description {
     pub unclosed: bool,
     /// The line of its lock, while it has one.
     pub lock: Option<usize>,
+    /// Who took it.
+    pub locker: Pid,
     /// The name of its file is gone, or another file's by now: which lock it would ask for is not in the model.
     pub adrift: bool,
 }
@@ -460,6 +464,7 @@ impl World {
             descriptors: 1,
             unclosed: true,
             lock: None,
+            locker: 0,
             adrift: false,
         });
         let description = self.descriptions.len() - 1;

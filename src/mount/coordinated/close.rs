@@ -101,10 +101,14 @@ impl Coordination {
     /// Lets go of a session's node after its last handle.
     pub fn forget_pin(&self, writer: Arc<Writer>) {
         let session = writer.session();
+        let opened = writer.node;
         drop(writer);
         let node = session.about.node;
         drop(session);
         self.tree.nodes.handle_closed(node);
+        if opened != node {
+            self.tree.nodes.handle_closed(opened);
+        }
     }
 
     /// The lease of a session has run out.
@@ -367,9 +371,11 @@ impl Coordination {
         if let Ok(stat) = self.stat(&session.name()) {
             let identity = attr::identity(&stat, false);
             if self.tree.nodes.identity(session.about.node) != Some(identity) {
-                self.tree.nodes.rebind(session.about.node, identity, None);
+                let pin = session.is_resumable().then(|| self.current_pin(&session.name()).ok());
+                let pin = pin.flatten().inspect(|pin| session.leave_behind(pin));
+                self.tree.nodes.rebind(session.about.node, identity, pin.as_ref());
                 if self.tree.nodes.find(identity) != Some(session.about.node) {
-                    self.tree.overtaken(session.about.node, None);
+                    self.tree.overtaken(session.about.node, pin);
                 }
             }
         }

@@ -18,17 +18,17 @@ use super::begin::Beginning;
 use super::close::Ending;
 use super::files::{Granted, InHand, Need};
 use super::handles::Writer;
-use super::locks::{Waiting, Whose};
+use super::locks::{Turn, Waiting, Whose};
 use super::reader::Reader;
 use super::session::{Life, Session};
 use super::staged::Staged;
-use super::{Answer, Appender, Coordination, Target};
+use super::{Answer, Appender, Coordination, Target, caller};
 use crate::mount::attr;
 use crate::mount::handles::Handle;
 use crate::mount::nodes::{Name, NodeId};
 use crate::mount::tree::Caller;
 use crate::os::proc;
-use crate::session::{Intent, LockMode, LockOwner, Ticket};
+use crate::session::{FileKey, Intent, LockKey, LockMode, LockOwner, ProcId, SessionId, Ticket};
 use crate::store::record::How;
 
 /// A refused LOCK_NB is answered after this time, unless the lock becomes free. The kernel does not wait for our answer to RELEASE, so that the
@@ -91,6 +91,16 @@ impl Coordination {
             Ok(whose) => whose,
             Err(errno) => return answer(Err(errno)),
         };
+        // To have a lock converted is to let go of it.
+        let lets_go = self.locks.lock().changes(owner, mode);
+        let saved = match lets_go {
+            true => self.saved_by(&whose, caller::process(caller)),
+            false => Vec::new(),
+        };
+        let written = match handle {
+            Handle::Writer(writer) if lets_go => Some(Arc::clone(writer)),
+            _ => None,
+        };
         let this = Arc::clone(self);
         let then = move |published: Result<(), Errno>| match mode {
             Some(mode) if published.is_ok() => this.lock(
@@ -109,26 +119,61 @@ impl Coordination {
                 answer(published);
             }
         };
-        // To have a lock converted is to let go of it.
-        match handle {
-            Handle::Writer(writer) if self.locks.lock().changes(owner, mode) => {
-                let (this, writer) = (Arc::clone(self), Arc::clone(writer));
-                self.tree.workers.run(move || then(this.publish_locked(&writer)));
-            }
-            _ => then(Ok(())),
+        if written.is_none() && saved.is_empty() {
+            return then(Ok(()));
+        }
+        let this = Arc::clone(self);
+        self.tree.workers.run(move || {
+            this.publish_saved(saved);
+            then(written.map_or(Ok(()), |writer| this.publish_locked(&writer)));
+        });
+    }
+
+    /// What a process has written to a file and closed, though another of its handles, which has joined the session, keeps it from being published: one that
+    /// will wait for the lock, as a rule.
+    fn saved_by(&self, whose: &Whose, process: ProcId) -> Vec<Arc<Session>> {
+        let Whose::Name(name) = whose else { return Vec::new() };
+        let sessions = {
+            let files = self.files.lock();
+            files
+                .key_of(name)
+                .map(|key| files.sessions(key).to_vec())
+                .unwrap_or_default()
+        };
+        let is_saved = |session: &Arc<Session>| {
+            session.is_held_by(&process) && session.staged(|staged| Ok(staged.is_saved())) == Ok(true)
+        };
+        sessions.into_iter().filter(is_saved).collect()
+    }
+
+    /// These become versions now, and their handles go on with other sessions.
+    fn publish_saved(self: &Arc<Self>, saved: Vec<Arc<Session>>) {
+        for session in saved {
+            session.set_resumable();
+            // Who closed it was told that it is open still; the log has what went wrong.
+            let _ = self.end_now(&session, Ending::Closed);
         }
     }
 
     /// The last descriptor of an open file description is closed: its lock goes, after what its handle has written.
     pub fn release_lock(self: &Arc<Self>, owner: LockOwner, handle: Option<&Handle>) {
-        if !self.locks.lock().holds(owner) {
+        let Some((whose, process)) = self.locks.lock().held(owner) else {
             return;
-        }
-        let Some(Handle::Writer(writer)) = handle else {
-            return self.unlock(owner);
         };
-        let (this, session) = (Arc::clone(self), writer.session());
+        let saved = whose.map_or(Vec::new(), |whose| self.saved_by(&whose, process));
+        let this = Arc::clone(self);
+        let Some(Handle::Writer(writer)) = handle else {
+            if saved.is_empty() {
+                return self.unlock(owner);
+            }
+            return self.tree.workers.run(move || {
+                this.publish_saved(saved);
+                this.unlock(owner);
+            });
+        };
+        let session = writer.session();
         self.tree.workers.run(move || {
+            this.publish_saved(saved);
             let unpublished =
                 |staged: &mut Staged| Ok(staged.changed && !staged.unlinked && staged.last_close == Ending::Closed);
             if session.staged(unpublished) == Ok(true) {
@@ -147,8 +192,17 @@ impl Coordination {
     }
 
     fn unlock(self: &Arc<Self>, owner: LockOwner) {
-        let woken = self.locks.lock().unlock(owner);
-        woken.into_iter().for_each(|waiting| self.woken(waiting));
+        let turn = self.locks.lock().unlock(owner);
+        turn.into_iter().for_each(|turn| self.turned(turn));
+    }
+
+    /// Whose turn it is with a lock has changed.
+    fn turned(self: &Arc<Self>, turn: Turn) {
+        turn.woken.into_iter().for_each(|waiting| self.woken(waiting));
+        if turn.crowded {
+            let (this, key) = (Arc::clone(self), turn.key);
+            self.tree.workers.run(move || this.make_way(key));
+        }
     }
 
     /// What the handle has written becomes a version. Waits for the disk.
@@ -192,35 +246,10 @@ impl Coordination {
             caller,
             ..
         } = &attempt;
-        let by = (holder, super::caller::process(*caller), caller.uid);
-        let (granted, woken) = self.locks.lock().try_lock(whose, *owner, by, *mode);
-        woken.into_iter().for_each(|waiting| self.woken(waiting));
-        match (granted, holder) {
-            (true, _) => {
-                let Attempt {
-                    holder,
-                    caller,
-                    owner,
-                    nonblock,
-                    ..
-                } = attempt;
-                self.granted(holder, caller, owner, nonblock, answer);
-            }
-            (false, Holder::Writer(_)) => {
-                let this = Arc::clone(self);
-                self.tree.workers.run(move || {
-                    if let Holder::Writer(writer) = &attempt.holder {
-                        this.step_back(&attempt.whose, writer);
-                    }
-                    this.await_lock(attempt, answer);
-                });
-            }
-            (false, _) => self.await_lock(attempt, answer),
-        }
-    }
-
-    /// Tries once more, and waits if need be: nothing happens between the two.
-    fn await_lock(self: &Arc<Self>, attempt: Attempt, answer: Answer<()>) {
+        let process = caller::process(*caller);
+        let by = (holder, process, caller.uid);
+        let mut locks = self.locks.lock();
+        let (granted, turn) = locks.try_lock(whose, *owner, by, *mode);
         let Attempt {
             whose,
             holder,
@@ -229,12 +258,9 @@ impl Coordination {
             mode,
             nonblock,
         } = attempt;
-        let process = super::caller::process(caller);
-        let mut locks = self.locks.lock();
-        let (granted, woken) = locks.try_lock(&whose, owner, (&holder, process, caller.uid), mode);
         if granted {
             drop(locks);
-            woken.into_iter().for_each(|waiting| self.woken(waiting));
+            self.turned(turn);
             return self.granted(holder, caller, owner, nonblock, answer);
         }
         let waiting = Waiting {
@@ -246,8 +272,9 @@ impl Coordination {
             until: nonblock.then(|| Instant::now() + NONBLOCK_PATIENCE),
             answer,
         };
-        locks.wait(&whose, mode, waiting);
+        let crowded = locks.wait(&whose, mode, waiting).crowded;
         drop(locks);
+        self.turned(Turn { crowded, ..turn });
         self.wakeup.call();
     }
 
@@ -335,13 +362,16 @@ impl Coordination {
         let admitted = move |granted: Result<Granted, Errno>| {
             let began = granted.and_then(|granted| {
                 let (Granted::New(id) | Granted::Join(id)) = granted;
-                this.begin_again(&old, &begun, id, file, process)
+                this.begin_again((&writer, &old), &begun, id, file, process)
             });
             then(began.map(|session| {
                 if !writer.replace(&old, &session) {
                     // Another thread was faster.
                     this.end(&session, Ending::Closed);
                 }
+                let node = old.about.node;
+                drop(old);
+                this.tree.nodes.handle_closed(node);
             }));
         };
         self.acquire_for(need, &target, claim, Box::new(admitted));
@@ -349,17 +379,23 @@ impl Coordination {
 
     fn begin_again(
         self: &Arc<Self>,
-        old: &Session,
+        (writer, old): (&Writer, &Session),
         target: &Target,
-        id: crate::session::SessionId,
-        file: crate::session::FileKey,
-        process: crate::session::ProcId,
+        id: SessionId,
+        file: FileKey,
+        asker: ProcId,
     ) -> Result<Arc<Session>, Errno> {
-        let node = old.about.node;
+        let node = writer.node;
+        // A child may have locked what its parent goes on with: flock(1), by the shell's descriptor. It is the opener's session as it was before, and those who
+        // were left it hold it too.
+        let former = old.about.process;
+        let opener = match caller::process_of(former.tgid) {
+            Some(opener) if opener == former => opener,
+            _ => asker,
+        };
         let others = self.tree.nodes.open_pin(node).filter(|pin| {
-            // One is the old session's, one is here; all else are handles on the version that the node stood for.
-            let own = if Arc::ptr_eq(pin, &old.pin) { 2 } else { 1 };
-            Arc::strong_count(pin) > own
+            // One is here; all else are handles on the version that the node stood for.
+            Arc::strong_count(pin) > 1 + writer.pins(pin)
         });
         let beginning = Beginning {
             id,
@@ -367,7 +403,7 @@ impl Coordination {
             node: Some(node),
             // Who writes through a mapping is nobody that the kernel names, and its opener's rights are the handle's.
             caller: old.about.caller,
-            process,
+            process: opener,
             how: How::Close,
             truncate: false,
             creates: None,
@@ -380,14 +416,9 @@ impl Coordination {
         };
         let session = self.begin(target, beginning)?;
         session.share_node(others);
-        let former = old.about.process.tgid;
-        let _ = session.staged(|staged| {
-            if !staged.processes.contains(&former) {
-                staged.processes.push(former);
-            }
-            Ok(())
-        });
-        self.bequeath(&session, old.heirs());
+        session.inherit([former, asker].into_iter().chain(old.heirs()));
+        let holders: Vec<ProcId> = std::iter::once(opener).chain(session.heirs()).collect();
+        self.told_of(&session, &holders);
         self.tree.attributes_changed(node);
         Ok(session)
     }
@@ -418,18 +449,34 @@ impl Coordination {
         });
     }
 
-    /// A handle did not get a lock. Its session must not hold up who has it: unchanged it is given up, and begun again with the lock; changed it
-    /// goes on outside the queue. Unless another handle of the same session has the lock, or the file is only coming to be.
-    fn step_back(self: &Arc<Self>, whose: &Whose, writer: &Writer) {
+    /// Who waits for a lock must not hold up who has it, whoever that is by now: see [`Coordination::step_back`].
+    fn make_way(self: &Arc<Self>, key: LockKey) {
+        let mut again = true;
+        while again {
+            again = false;
+            let in_the_way = self.locks.lock().in_the_way(key);
+            for (ticket, writer) in in_the_way {
+                let gave_up = self.step_back(key, &writer);
+                let (granted, turned) = self.locks.lock().stepped(ticket, gave_up);
+                again |= turned;
+                granted.into_iter().for_each(|waiting| self.woken(waiting));
+            }
+        }
+    }
+
+    /// A handle does not have a lock. Its session must not hold up who has it: unchanged it is given up, and begun again with the lock; changed it
+    /// goes on outside the queue. `false`: not yet, because another handle of the same session has the lock, or the file is only coming to be.
+    fn step_back(self: &Arc<Self>, key: LockKey, writer: &Writer) -> bool {
         let session = writer.session();
         let same = |holder: &Holder| matches!(holder, Holder::Writer(other) if Arc::ptr_eq(&other.session(), &session));
-        let holders = self.locks.lock().holders(whose);
+        let holders = self.locks.lock().holders(key);
         if session.creates || holders.iter().any(same) {
-            return;
+            return false;
         }
         if !self.give_up_unchanged(&session) && session.is_open() {
             self.release(session.about.id, session.about.file);
         }
+        true
     }
 
     /// Ends a session that has nothing to publish; its handles go on with another one when they need it. `false`: it has.
@@ -481,10 +528,16 @@ impl Coordination {
         next.or((!tids.is_empty()).then_some(super::wait::SIGNALS_EVERY))
     }
 
-    fn give_up(&self, ticket: Ticket, errno: Errno) {
-        let waiting = self.locks.lock().cancel(ticket);
-        if let Some(waiting) = waiting {
+    fn give_up(self: &Arc<Self>, ticket: Ticket, errno: Errno) {
+        let cancelled = self.locks.lock().cancel(ticket);
+        let Some((key, waiting)) = cancelled else { return };
+        let Holder::Writer(writer) = waiting.holder else {
+            return (waiting.answer)(Err(errno));
+        };
+        let this = Arc::clone(self);
+        self.tree.workers.run(move || {
+            this.step_back(key, &writer);
             (waiting.answer)(Err(errno));
-        }
+        });
     }
 }

@@ -11,12 +11,17 @@ use rustix::io::Errno;
 use super::Coordination;
 use super::session::{Life, Session};
 use super::staged::{Staged, read_at};
-use crate::mount::pin::Access;
+use crate::mount::nodes::NodeId;
+use crate::mount::pin::{Access, Pin};
 use crate::rules::Append;
 
 /// A handle that was opened for writing.
 #[derive(Debug)]
 pub struct Writer {
+    /// The node that it was opened on. A session that it has joined may stand on another.
+    pub node: NodeId,
+    /// What that stands for then: nobody else may take it over.
+    pin: Option<Arc<Pin>>,
     session: Mutex<Arc<Session>>,
     append: bool,
     /// It does nothing but append to a file that it creates: with its first line the file appears (W10).
@@ -26,14 +31,28 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes to `session`; at the end of the file with `append` (O_APPEND).
-    pub fn new(session: Arc<Session>, append: bool) -> Writer {
+    /// Opened on `node`, writes to `session`; at the end of the file with `append` (O_APPEND).
+    pub fn new(node: NodeId, session: Arc<Session>, append: bool) -> Writer {
         Writer {
+            node,
+            pin: None,
             session: Mutex::new(session),
             append,
             begins_log: false,
             unclosed: AtomicBool::new(true),
         }
+    }
+
+    /// The same, where the session stands on another node; `pin` is what this one stands for.
+    pub fn elsewhere(self, pin: Option<Arc<Pin>>) -> Writer {
+        Writer { pin, ..self }
+    }
+
+    /// How many pins of its node are its own.
+    pub fn pins(&self, pin: &Arc<Pin>) -> usize {
+        let session = self.session();
+        let own = [self.pin.as_ref(), Some(&session.pin), session.left_behind()];
+        own.into_iter().flatten().filter(|own| Arc::ptr_eq(own, pin)).count()
     }
 
     /// The same for a file that does not exist yet, by the flags of open(2).
@@ -42,7 +61,7 @@ impl Writer {
         let lines = session.creates && session.about.policy.append == Append::Lines;
         Writer {
             begins_log: lines && append && Access::of(flags) == Access::Write,
-            ..Writer::new(session, append)
+            ..Writer::new(session.about.node, session, append)
         }
     }
 

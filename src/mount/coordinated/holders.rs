@@ -49,10 +49,14 @@ impl Coordination {
     /// Some go on with a session. Whoever waits for it waits for them, and what waits among them need not wait.
     pub(super) fn bequeath(self: &Arc<Self>, session: &Session, heirs: Vec<ProcId>) {
         let new = session.inherit(heirs);
-        if new.is_empty() || session.is_late() {
-            return;
+        if !new.is_empty() && !session.is_late() {
+            self.told_of(session, &new);
         }
-        let wakes = self.files.lock().queue.inherit(self.now(), session.about.id, &new);
+    }
+
+    /// The queue is told who holds a session, besides who asked for it.
+    pub(super) fn told_of(self: &Arc<Self>, session: &Session, holders: &[ProcId]) {
+        let wakes = self.files.lock().queue.inherit(self.now(), session.about.id, holders);
         self.carry_out(wakes);
     }
 }

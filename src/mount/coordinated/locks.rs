@@ -1,12 +1,14 @@
 //! Which file a lock is on: the table of locks, and the names and inodes that lead into it. Nothing here waits.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::mount::nodes::{Identity, Name};
 use crate::mount::tree::Caller;
 use crate::session::{Flocks, LockKey, LockMode, LockOwner, Locked, ProcId, Ticket};
 
+use super::Writer;
 use super::flock::Holder;
 
 /// What a file is known by, as far as locks are concerned.
@@ -45,6 +47,27 @@ struct Held {
     since: Instant,
 }
 
+/// What a change of a file's lock leads to.
+pub struct Turn {
+    /// The file.
+    pub key: LockKey,
+    /// Those whose waits are over, with their locks.
+    pub woken: Vec<Waiting>,
+    /// Some who still wait may hold up who has the lock: see [`Locks::in_the_way`].
+    pub crowded: bool,
+}
+
+/// A handle that waits for a lock and may have a session still.
+struct Kept {
+    key: LockKey,
+    writer: Arc<Writer>,
+    /// Its session is just being given up. Where it is granted the lock meanwhile, that is put off until then.
+    stepping: bool,
+    /// Somebody else has let go of the lock since that began.
+    turned: bool,
+    granted: Option<Waiting>,
+}
+
 /// Somebody who has a lock or waits for one.
 #[derive(Debug, Clone)]
 pub struct Party {
@@ -78,6 +101,7 @@ pub struct Locks {
     owners: HashMap<LockOwner, Held>,
     /// The waits, by ticket.
     pub waiting: HashMap<Ticket, Waiting>,
+    kept: HashMap<Ticket, Kept>,
     next: u64,
 }
 
@@ -89,7 +113,7 @@ impl Locks {
         owner: LockOwner,
         by: (&Holder, ProcId, u32),
         mode: LockMode,
-    ) -> (bool, Vec<Waiting>) {
+    ) -> (bool, Turn) {
         let key = self.key_for(whose, owner);
         let Locked { granted, woken } = self.table.try_lock(key, owner, mode);
         if granted {
@@ -108,41 +132,75 @@ impl Locks {
         } else {
             self.owners.remove(&owner);
         }
-        let woken = self.woken(key, woken);
-        self.settle(key);
-        (granted, woken)
+        (granted, self.turn(key, woken))
     }
 
     /// Waits for a lock. The caller has just been told that it is not to be had, and nothing was let go of since.
-    pub fn wait(&mut self, whose: &Whose, mode: LockMode, waiting: Waiting) {
+    pub fn wait(&mut self, whose: &Whose, mode: LockMode, waiting: Waiting) -> Turn {
         let key = self.key_for(whose, waiting.owner);
         self.next += 1;
         let ticket = Ticket(self.next);
         self.table.wait(key, waiting.owner, mode, ticket);
+        if let Holder::Writer(writer) = &waiting.holder {
+            let kept = Kept {
+                key,
+                writer: Arc::clone(writer),
+                stepping: false,
+                turned: false,
+                granted: None,
+            };
+            self.kept.insert(ticket, kept);
+        }
         self.waiting.insert(ticket, waiting);
+        self.turn(key, Vec::new())
     }
 
-    /// Lets go of what an open file description has locked. Returns those whose wait is over, with their locks.
-    pub fn unlock(&mut self, owner: LockOwner) -> Vec<Waiting> {
-        let Some(Held { key, .. }) = self.owners.remove(&owner) else {
-            return Vec::new();
-        };
+    /// Lets go of what an open file description has locked.
+    pub fn unlock(&mut self, owner: LockOwner) -> Option<Turn> {
+        let Held { key, .. } = self.owners.remove(&owner)?;
         let woken = self.table.unlock(key, owner);
-        let woken = self.woken(key, woken);
-        self.settle(key);
-        woken
+        Some(self.turn(key, woken))
     }
 
     /// Gives up a wait; `None` when it is over already.
-    pub fn cancel(&mut self, ticket: Ticket) -> Option<Waiting> {
+    pub fn cancel(&mut self, ticket: Ticket) -> Option<(LockKey, Waiting)> {
         let key = self.table.cancel(ticket)?;
+        self.forget_kept(ticket);
         self.settle(key);
-        self.waiting.remove(&ticket)
+        Some((key, self.waiting.remove(&ticket)?))
     }
 
-    /// Whether the open file description has a lock.
-    pub fn holds(&self, owner: LockOwner) -> bool {
-        self.owners.contains_key(&owner)
+    /// The waits for a file's lock by handles that may have a session, to be given up now: each is told of with [`Locks::stepped`] when that is done, or need not be.
+    pub fn in_the_way(&mut self, key: LockKey) -> Vec<(Ticket, Arc<Writer>)> {
+        let all = self
+            .kept
+            .iter_mut()
+            .filter(|(_, kept)| kept.key == key && !kept.stepping);
+        let begin = |(ticket, kept): (&Ticket, &mut Kept)| {
+            (kept.stepping, kept.turned) = (true, false);
+            (*ticket, Arc::clone(&kept.writer))
+        };
+        all.map(begin).collect()
+    }
+
+    /// The handle's session is given up, or not, because another handle of it has the lock; `again`: it had, and that has to be looked at once more. Returns the
+    /// wait if it is over by now.
+    pub fn stepped(&mut self, ticket: Ticket, gave_up: bool) -> (Option<Waiting>, bool) {
+        let Some(kept) = self.kept.get_mut(&ticket) else {
+            return (None, false);
+        };
+        kept.stepping = false;
+        let (granted, again) = (kept.granted.take(), kept.turned && !gave_up);
+        if gave_up || !self.waiting.contains_key(&ticket) {
+            self.kept.remove(&ticket);
+        }
+        (granted, again)
+    }
+
+    /// Whose lock the open file description has, and by which process; the name of the file may be gone.
+    pub fn held(&self, owner: LockOwner) -> Option<(Option<Whose>, ProcId)> {
+        let held = self.owners.get(&owner)?;
+        Some((self.whose.get(&held.key).cloned(), held.process))
     }
 
     /// Whether it would lose the lock that it has: another is asked for, or none.
@@ -152,12 +210,8 @@ impl Locks {
     }
 
     /// What has the locks of this file.
-    pub fn holders(&self, whose: &Whose) -> Vec<Holder> {
-        let owners = self
-            .keys
-            .get(whose)
-            .into_iter()
-            .flat_map(|key| self.table.holders(*key));
+    pub fn holders(&self, key: LockKey) -> Vec<Holder> {
+        let owners = self.table.holders(key);
         owners
             .filter_map(|owner| self.owners.get(&owner).map(|held| held.holder.clone()))
             .collect()
@@ -226,12 +280,12 @@ impl Locks {
         key
     }
 
-    fn woken(&mut self, key: LockKey, tickets: Vec<Ticket>) -> Vec<Waiting> {
-        let woken: Vec<Waiting> = tickets
-            .iter()
-            .filter_map(|ticket| self.waiting.remove(ticket))
-            .collect();
-        for waiting in &woken {
+    fn turn(&mut self, key: LockKey, tickets: Vec<Ticket>) -> Turn {
+        let mut woken = Vec::new();
+        for ticket in tickets {
+            let Some(waiting) = self.waiting.remove(&ticket) else {
+                continue;
+            };
             let held = Held {
                 key,
                 holder: waiting.holder.clone(),
@@ -240,8 +294,24 @@ impl Locks {
                 since: Instant::now(),
             };
             self.owners.insert(waiting.owner, held);
+            match self.kept.get_mut(&ticket).filter(|kept| kept.stepping) {
+                Some(kept) => kept.granted = Some(waiting),
+                None => woken.push(waiting),
+            }
+            self.forget_kept(ticket);
         }
-        woken
+        self.settle(key);
+        let mut crowded = false;
+        for kept in self.kept.values_mut().filter(|kept| kept.key == key) {
+            (kept.turned, crowded) = (true, crowded || !kept.stepping);
+        }
+        Turn { key, woken, crowded }
+    }
+
+    fn forget_kept(&mut self, ticket: Ticket) {
+        if self.kept.get(&ticket).is_some_and(|kept| !kept.stepping) {
+            self.kept.remove(&ticket);
+        }
     }
 
     fn settle(&mut self, key: LockKey) {

@@ -16,7 +16,8 @@ use super::wait::Claim;
 use super::{Answer, Coordination, Target, caller};
 use crate::mount::entry::Entry;
 use crate::mount::handles::Ordinary;
-use crate::mount::nodes::{Identity, NodeId};
+use crate::mount::nodes::{Identity, Name, NodeId};
+use crate::mount::pin::Pin;
 use crate::mount::tree::Caller;
 use crate::session::{FileKey, Intent, Opener, SessionId};
 use crate::store::record::How;
@@ -186,14 +187,28 @@ impl Coordination {
             seen,
             wanted: permission::wanted(flags),
         };
+        let (this, name) = (Arc::clone(self), target.name.clone());
         self.admit(
             target,
             claim,
             beginning,
             Box::new(move |session| {
-                answer(session.map(|session| Arc::new(Writer::new(session, append))));
+                answer(session.map(|session| {
+                    let pin = (session.about.node != node).then(|| this.occupy(node, &name));
+                    Arc::new(Writer::new(node, session, append).elsewhere(pin.flatten()))
+                }));
             }),
         );
+    }
+
+    /// A node is open from now on, though nothing is read or written by it.
+    fn occupy(&self, node: NodeId, name: &Name) -> Option<Arc<Pin>> {
+        let _opening = self.tree.opening(node);
+        self.tree.nodes.open_pin(node).or_else(|| {
+            let pin = self.current_pin(name).ok()?;
+            self.tree.nodes.set_open_pin(node, &pin);
+            Some(pin)
+        })
     }
 
     /// Asks the queue for a session, and begins or joins it.

@@ -63,6 +63,8 @@ pub struct Session {
     resumable: AtomicBool,
     /// Its node stands for a version too, which others have open through this pin.
     shared: OnceLock<Arc<Pin>>,
+    /// What its node stands for since it was given up. Its handles have the node open still: nobody else may take it over.
+    left_behind: OnceLock<Arc<Pin>>,
     /// Never held over what waits for the disk: see [`Session::apart`].
     stage: Mutex<Stage>,
     /// Another stage has come, or a shadow that was busy is not any more.
@@ -130,6 +132,7 @@ impl Session {
             heirs: Mutex::default(),
             resumable: AtomicBool::new(false),
             shared: OnceLock::new(),
+            left_behind: OnceLock::new(),
             stage: Mutex::new(Stage::Open(Box::new(staged))),
             settled: Condvar::new(),
         }
@@ -157,8 +160,12 @@ impl Session {
 
     /// These have a descriptor of it that they were given by an ancestor: they hold it from now on. Returns those that did not before.
     pub fn inherit(&self, heirs: impl IntoIterator<Item = ProcId>) -> Vec<ProcId> {
-        let heirs = heirs.into_iter().filter(|heir| !self.is_held_by(heir));
-        let new: Vec<ProcId> = heirs.collect();
+        let mut new: Vec<ProcId> = Vec::new();
+        for heir in heirs {
+            if heir.is_known() && !self.is_held_by(&heir) && !new.contains(&heir) {
+                new.push(heir);
+            }
+        }
         self.heirs.lock().extend(&new);
         let _ = self.staged(|staged| {
             let unknown = new.iter().filter(|heir| !staged.processes.contains(&heir.tgid));
@@ -309,6 +316,16 @@ impl Session {
         if let Some(pin) = others {
             let _ = self.shared.set(pin);
         }
+    }
+
+    /// Its handles keep its node, which stands for this from now on.
+    pub fn leave_behind(&self, pin: &Arc<Pin>) {
+        let _ = self.left_behind.set(Arc::clone(pin));
+    }
+
+    /// What its node stands for, since it was given up.
+    pub fn left_behind(&self) -> Option<&Arc<Pin>> {
+        self.left_behind.get()
     }
 
     /// What others than its lineage have open by its node.
@@ -469,6 +486,7 @@ impl Session {
             }
             staged.handles += 1;
             staged.unclosed += 1;
+            staged.opened += 1;
             if !staged.processes.contains(&process.tgid) {
                 staged.processes.push(process.tgid);
             }

@@ -36,6 +36,8 @@ pub struct Staged {
     pub handles: usize,
     /// Those of them of which no descriptor was ever closed: somebody has each of them, or is in the open(2) that gives it, where /proc does not show it yet.
     pub unclosed: usize,
+    /// All that ever were.
+    pub opened: usize,
     /// Processes known to have used it, besides their descendants.
     pub processes: Vec<u32>,
     /// How it ends if the last close that was seen was the last there is.
@@ -61,6 +63,7 @@ impl Staged {
             refused: None,
             handles: 1,
             unclosed: 1,
+            opened: 1,
             processes: vec![opener.tgid],
             last_close: Ending::Closed,
             base_len: u64::MAX,
@@ -94,6 +97,11 @@ impl Staged {
             (stat.st_ctime, stat.st_ctime_nsec) = (shown.st_ctime, shown.st_ctime_nsec);
         }
         Ok(stat)
+    }
+
+    /// Whether somebody has written to it and closed it, and another handle keeps it open.
+    pub fn is_saved(&self) -> bool {
+        self.changed && !self.unlinked && self.unclosed < self.opened && self.last_close == Ending::Closed
     }
 
     /// How much a first change has to copy, in bytes.
