@@ -17,7 +17,8 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::nodes::NodeId;
 
-/// Publishes that follow each other faster are told of once. chokidar drops a change that comes within 50 ms of the last, and that was the write.
+/// Publishes that follow each other faster are told of once. chokidar drops a change that comes within 50 ms of the last, and that was the write; and link(2) fails
+/// (ENOENT) where the kernel learns between its walk and its end that the inode which it found has no name.
 const GATHERED_FOR: Duration = Duration::from_millis(75);
 /// Nodes told of in one message, which the pipes to and from the process hold whole.
 const TOLD_AT_ONCE_MAX: usize = 1024;
@@ -82,8 +83,9 @@ struct Telling {
 impl Telling {
     fn run(mut self, news: &Receiver<(NodeId, News)>) {
         while let Ok(first) = news.recv() {
-            std::thread::sleep(GATHERED_FOR);
             let gathered: HashSet<(NodeId, News)> = std::iter::once(first).chain(news.try_iter()).collect();
+            // What is told comes so long after its publish, or longer: what comes in meanwhile waits for the next round.
+            std::thread::sleep(GATHERED_FOR);
             let messages: Vec<Message> = gathered.into_iter().map(message).collect();
             if let Err(error) = messages.chunks(TOLD_AT_ONCE_MAX).try_for_each(|some| self.send(some)) {
                 log::warn!(
