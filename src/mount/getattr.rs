@@ -13,6 +13,7 @@ use super::errno::reply_errno;
 use super::fs::Fs;
 use super::nodes::NodeId;
 use super::tree::{Caller, Tree};
+use crate::os::syscall;
 
 /// A node that changes its inode while it is asked about is asked about again, at most so often.
 const OVERTAKEN_MAX: usize = 8;
@@ -20,8 +21,23 @@ const OVERTAKEN_MAX: usize = 8;
 impl Fs {
     /// GETATTR of any node, as this caller sees it.
     pub fn attributes(&self, caller: Caller, id: NodeId, reply: ReplyAttr) {
+        if self.coordination.comes_to_wait(caller, id) {
+            let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
+            let admitted = move |admitted: Result<()>| {
+                let found = admitted.and_then(|()| shown(&tree, &coordination, caller, (id, true)));
+                answer(id, found.and_then(|found| found.ok_or(Errno::STALE)), reply);
+            };
+            return self.coordination.wait_there(caller, id, Box::new(admitted));
+        }
         let insists = self.coordination.has_been_round(caller, id);
         match shown(&self.tree, &self.coordination, caller, (id, insists)) {
+            Ok(Some((ttl, mut stat))) if self.may_be_linked(caller, id, &stat) => self.tree.workers.run(move || {
+                // link(2) asks what the caller may do with the file. It is refused without asking us if that has no name, but is about the file that has it now.
+                if syscall::is_link(caller.tid) {
+                    stat.st_nlink = 1;
+                }
+                answer(id, Ok((ttl, stat)), reply);
+            }),
             Ok(Some(found)) => answer(id, Ok(found), reply),
             Ok(None) => {
                 let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
@@ -32,6 +48,12 @@ impl Fs {
             }
             Err(error) => reply.error(reply_errno(error)),
         }
+    }
+
+    /// Whether a node is a replaced version, and somebody asks who may have found it when it was the current one.
+    fn may_be_linked(&self, caller: Caller, id: NodeId, stat: &Stat) -> bool {
+        let may = stat.st_nlink == 0 && caller.tid != 0 && !self.tree.is_teller(caller.tid);
+        may && self.tree.nodes.is_unlinked(id) && self.coordination.target_of(id).is_some()
     }
 
     /// The attributes of a file that grows are those of its whole lines, and change without the kernel.
@@ -94,7 +116,7 @@ fn shown(
             // A session has taken the node, and this may be its shadow.
             continue;
         }
-        if tree.nodes.is_unlinked(id) {
+        if tree.nodes.is_unlinked(id) && !coordination.is_passing(id) {
             // A version that was replaced has its links in the history only.
             stat.st_nlink = 0;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::begin::Beginning;
@@ -12,9 +12,9 @@ use super::reader::Reader;
 use super::{Answer, Coordination, Creation, Target, Writer};
 use crate::mount::attr;
 use crate::mount::handles::{Handle, Ordinary};
-use crate::mount::nodes::{Name, NodeId};
+use crate::mount::nodes::{Identity, Name, NodeId};
 use crate::mount::tree::Caller;
-use crate::os::proc;
+use crate::os::{proc, syscall};
 use crate::session::{FileKey, Intent, ProcId, SessionId};
 use crate::store::record::How;
 
@@ -77,6 +77,48 @@ impl Coordination {
         }
     }
 
+    /// Whether a thread that was sent round would create the file, and must wait for who has the name though nothing is staged for it: rename(2) and link(2) of
+    /// others that are on their way. It must find something by the name, or it would create it with the directory locked, which they need.
+    pub(super) fn waits_to_create(&self, caller: Caller, file: FileKey) -> bool {
+        let creates = {
+            let mut files = self.files.lock();
+            if files.queue.is_idle(file) {
+                return false;
+            }
+            files.expects_creation(caller.tid, file)
+        };
+        creates || caller.tid != 0 && syscall::creates(caller.tid)
+    }
+
+    /// What such a thread is shown: a file that anybody may open. What it may really do is seen when its turn comes.
+    pub(super) fn made_up(&self, name: &Name) -> Result<Stat, Errno> {
+        let mut stat = rustix::fs::fstat(self.directory(name.parent)?)?;
+        stat.st_mode = FileType::RegularFile.as_raw_mode() | 0o666;
+        (stat.st_ino, stat.st_nlink, stat.st_size, stat.st_blocks) = (0, 1, 0, 0);
+        Ok(stat)
+    }
+
+    /// Whether this is all that a node stands for: no inode has the number 0.
+    pub fn is_made_up(&self, node: NodeId) -> bool {
+        self.tree.nodes.identity(node).is_some_and(|identity| identity.ino == 0)
+    }
+
+    /// Lets the node that was made for one thread stand for what has come, where that is not what the thread was shown: then nobody has checked yet that it may.
+    fn show_own(
+        &self,
+        caller: Caller,
+        (node, target): (NodeId, &Target),
+        (now, seen): (Identity, Option<Identity>),
+        wanted: rustix::fs::Access,
+    ) -> Result<(), Errno> {
+        if self.tree.nodes.identity(node) != Some(now) {
+            let pin = self.current_pin(&target.name)?;
+            permission::check(caller, pin.fd(), seen, wanted)?;
+            self.tree.nodes.rebind(node, now, None);
+        }
+        Ok(())
+    }
+
     /// There is only a session that creates the file: its end is waited for, once. Whoever finds the file then opens it by `found`; otherwise it creates it.
     pub(super) fn await_creator(
         self: &Arc<Self>,
@@ -104,8 +146,15 @@ impl Coordination {
                 Ok(Granted::New(id) | Granted::Join(id)) => id,
                 Err(errno) => return answer(Err(errno)),
             };
-            if this.stat(&awaited.name).is_ok() {
-                let opened = found(&this, &awaited);
+            if let Ok(now) = this.stat(&awaited.name) {
+                let opened = this
+                    .show_own(
+                        caller,
+                        (node, &awaited),
+                        (attr::identity(&now, false), seen),
+                        permission::wanted(flags),
+                    )
+                    .and_then(|()| found(&this, &awaited));
                 this.release(id, file);
                 return answer(opened);
             }
