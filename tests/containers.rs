@@ -242,6 +242,43 @@ fn r1_hammering_from_another_pid_namespace_tears_nothing_and_hangs_nobody() {
     }
 }
 
+/// Who is not known waits with the directory locked, which those before it in line need.
+#[test]
+fn w8_savers_that_are_known_and_others_that_are_not_do_not_stop_each_other() {
+    if not_root() {
+        return;
+    }
+    let files = [
+        ("concord.toml", "wait = '60s'\n"),
+        ("s.md", "v1"),
+        ("t1", "1"),
+        ("t2", "2"),
+        ("t3", "3"),
+    ];
+    let contained = Contained::with(&files, true);
+    let project = &contained.project;
+    let known = || {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["--target", &contained.daemon_pid().to_string(), "--pid", "--mount"]);
+        nsenter.arg(format!("--wd={}", project.root().display()));
+        Puppet::by(project, nsenter)
+    };
+    let (mut holder, mut first, mut second, mut stranger) =
+        (Puppet::new(project), known(), known(), Puppet::new(project));
+    assert_eq!(holder.does("f = open('s.md', 'w')"), "ok");
+    first.starts("os.rename('t1', 's.md')");
+    contained.await_waiters(1);
+    second.starts("os.rename('t2', 's.md')");
+    contained.await_waiters(2);
+    stranger.starts("os.rename('t3', 's.md')");
+    contained.await_waiters(3);
+    assert_eq!(holder.does("f.close()"), "None");
+    for saver in [&mut stranger, &mut first, &mut second] {
+        assert_eq!(saver.says(), "None");
+    }
+    assert!(["1", "2"].contains(&project.read("s.md").as_str()));
+}
+
 #[test]
 fn w12_locks_exclude_across_pid_namespaces() {
     if not_root() {

@@ -41,7 +41,6 @@ fn w8_each_whole_file_saver_waits_for_an_open_session_and_keeps_what_it_replaces
         holder.does("f = open('STATE.md', 'w')");
         holder.does("(f.write('session'), f.flush())");
         other.starts(saver);
-        // Nothing is read here meanwhile: a rename that waits has the directory locked (docs/ARCHITECTURE.md).
         project.await_sessions(1, 1);
         let start = Instant::now();
         assert_eq!(holder.does("f.close()"), "None", "{saver}");

@@ -184,7 +184,7 @@ fn w11_who_waited_behind_a_rename_gets_no_more_than_a_walk_would_have_given() {
     holder.does("fd = os.open('s.md', os.O_WRONLY)");
     mover.starts("os.rename('secret', 's.md')");
     one_waits(&project);
-    // Its walk waits for the directory, which the kernel keeps locked (R3's limit), or it waits in the queue.
+    // It waits in the queue, if it has come so far.
     a.starts("fd = os.open('s.md', os.O_RDWR)");
     std::thread::sleep(Duration::from_millis(200));
     holder.does("os.close(fd)");
@@ -212,6 +212,38 @@ fn w9_who_waited_for_a_creator_gets_no_more_than_the_new_file_allows() {
         assert_eq!(a.says(), "EACCES", "{flags}");
         assert_eq!(project.read("new.md"), "secret");
         std::fs::remove_file(project.path("new.md")).unwrap();
+    }
+}
+
+/// A rename has the name and waits for its source: who would create the name finds something there, of which nothing is known yet.
+#[test]
+fn w9_who_waited_for_a_rename_gets_no_more_than_the_new_file_allows() {
+    if not_root() {
+        return;
+    }
+    for flags in [
+        "os.O_RDWR | os.O_CREAT",
+        "os.O_WRONLY | os.O_APPEND | os.O_CREAT",
+        "os.O_WRONLY | os.O_TRUNC | os.O_CREAT",
+        "os.O_RDONLY | os.O_CREAT",
+    ] {
+        let project = Project::with(&[("concord.toml", "wait = '60s'\n"), ("tmp.md", "secret")]);
+        set(&project, "", (0, 0, 0o777));
+        set(&project, "tmp.md", (0, 0, 0o600));
+        let (mut holder, mut mover, mut a) = (Puppet::new(&project), Puppet::new(&project), user(&project, A));
+        holder.does("fd = os.open('tmp.md', os.O_WRONLY)");
+        mover.starts("os.rename('tmp.md', 'new.md')");
+        one_waits(&project);
+        a.starts(&format!("fd = os.open('new.md', {flags}, 0o666)"));
+        std::thread::sleep(Duration::from_millis(200));
+        holder.does("os.close(fd)");
+        assert_eq!(
+            (mover.says().as_str(), a.says().as_str()),
+            ("None", "EACCES"),
+            "{flags}"
+        );
+        assert_eq!(project.read("new.md"), "secret");
+        assert_eq!(what(&project, "new.md"), (0, 0, 0o600));
     }
 }
 

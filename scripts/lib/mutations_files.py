@@ -2,19 +2,19 @@
 
 FILES = [
     (
-        "W8", "w8-renames-do-not-wait", "src/mount/coordinated/names.rs",
+        "W8", "w8-renames-do-not-wait", "src/mount/coordinated/rename.rs",
         "let targets = moving.source.iter().chain(&moving.target).cloned().collect();",
         "let targets = moving.source.iter().chain(&moving.target).cloned().take(0).collect();",
         ["names::w8_each_whole_file_saver_waits_for_an_open_session_and_keeps_what_it_replaces"],
     ),
     (
         "W8", "w8-unlink-does-not-wait", "src/mount/coordinated/names.rs",
-        "let targets = vec![target.clone()];",
-        "let targets = Vec::new();",
+        "..Errand::new(vec![target.clone()], name.parent)",
+        "..Errand::new(Vec::new(), name.parent)",
         ["names::w8_each_whole_file_saver_waits_for_an_open_session_and_keeps_what_it_replaces"],
     ),
     (
-        "W8", "w8-truncate-by-path-goes-to-anybodys-session", "src/mount/coordinated/names.rs",
+        "W8", "w8-truncate-by-path-goes-to-anybodys-session", "src/mount/coordinated/truncate.rs",
         """if let Some(own) = self.nearest_of(key, &opener).filter(|own| own.shown().is_some()) {
             let this""",
         """if let Some(own) = self.files.lock().sessions(key).last().cloned() {
@@ -28,7 +28,7 @@ FILES = [
         ["links::w8_truncate_by_a_coordinated_name_beside_an_ordinary_one_waits_and_is_a_version"],
     ),
     (
-        "W8", "w8-truncate-by-path-goes-to-what-was-replaced", "src/mount/coordinated/names.rs",
+        "W8", "w8-truncate-by-path-goes-to-what-was-replaced", "src/mount/coordinated/truncate.rs",
         ".filter(|own| own.shown().is_some())",
         "",
         ["model::what_went_wrong_once_goes_right"],
@@ -121,15 +121,48 @@ FILES = [
         ["notices::what_is_told_changes_no_time_and_makes_no_version"],
     ),
     (
-        "W8", "w8-a-rename-that-comes-back-finds-the-writers-inode", "src/mount/coordinated/names.rs",
-        "                .send_round(caller.tid, in_hand.key(), Finds::Current, None);",
-        "                .settle(in_hand.key());",
-        ["names::w8_a_save_by_rename_does_not_stop_the_writer_that_it_waits_for"],
+        "W8", "w8-savers-wait-with-the-directory-locked", "src/mount/coordinated/taking.rs",
+        "None if is_back || caller.tid == 0 => {",
+        "None if is_back || caller.tid != 1 => {",
+        [
+            "unlocked::w8_a_holder_creates_looks_up_and_removes_names_beside_a_saver_that_waits_for_it",
+            "unlocked::r3_others_use_the_directory_of_a_saver_that_waits",
+        ],
     ),
     (
-        "R4", "r4-the-kernel-keeps-the-entry-of-a-renamed-name", "src/mount/coordinated/names.rs",
-        "if moving.leaving().filter(leaves).count() == 0 {",
-        "if moving.leaving().filter(leaves).count() < 9 {",
+        "R3", "r3-the-kernel-keeps-the-directory-where-a-saver-is-to-wait", "src/mount/tree.rs",
+        "if attr::has_set_id(stat) || self.unkept.has_directory(&attr::identity(stat, private)) {",
+        "if attr::has_set_id(stat) {",
+        ["unlocked::r3_others_use_the_directory_of_a_saver_that_waits"],
+    ),
+    (
+        "W8", "w8-who-is-killed-on-its-way-keeps-the-name", "src/mount/coordinated/rounds.rs",
+        "Doing::Other => true,",
+        "Doing::Other => for_long >= REMEMBERED,",
+        ["lib::mount::coordinated::rounds::tests::who_does_not_come_loses_its_names_and_is_forgotten_when_it_is_known_to_do_something_else", "unlocked::w8_a_place_whose_file_or_right_was_lost_meanwhile_is_given_back"],
+    ),
+    (
+        "W8", "w8-who-is-on-its-way-stops-who-has-the-directory", "src/mount/coordinated/rounds.rs",
+        "let loses = in_the_way || doing",
+        "let loses = doing",
+        ["containers::w8_savers_that_are_known_and_others_that_are_not_do_not_stop_each_other"],
+    ),
+    (
+        "W8", "w8-link-takes-the-node-that-the-kernel-found", "src/mount/coordinated/names.rs",
+        "match self.stands_for(caller, node, &name) {",
+        "match self.stands_for(caller, node, &name) || name.parent.0 > 0 {",
+        ["unlocked::w8_a_link_never_shows_what_somebody_else_is_staging"],
+    ),
+    (
+        "W9", "w9-who-would-create-a-name-that-a-saver-has-finds-nothing", "src/mount/coordinated/lookup.rs",
+        "None if self.waits_to_create(caller, key) => self.made_up(&target.name)?,",
+        "",
+        ["unlocked::w9_who_would_create_a_name_that_a_saver_has_waits_for_it"],
+    ),
+    (
+        "R4", "r4-the-kernel-keeps-the-entry-of-a-renamed-name", "src/mount/coordinated/rename.rs",
+        "leaving: moving.leaving().filter(|_| caller.tid != 0).cloned().collect(),",
+        "leaving: moving.leaving().take(0).cloned().collect(),",
         ["names::r4_after_a_save_by_rename_others_are_shown_the_current_version"],
     ),
     (
@@ -140,12 +173,12 @@ FILES = [
     ),
     (
         "W8", "w8-link-does-not-wait", "src/mount/coordinated/names.rs",
-        "self.with_all(caller, opener, vec![target], walk, work, answer);",
-        "self.with_all(caller, opener, Vec::new(), walk, work, answer);",
+        "..Errand::new(vec![target], name.parent)",
+        "..Errand::new(vec![target].into_iter().take(0).collect(), name.parent)",
         ["names::w8_a_link_to_a_name_that_is_being_created_waits_for_it"],
     ),
     (
-        "W8", "w8-renames-are-plain-ones", "src/mount/coordinated/names.rs",
+        "W8", "w8-renames-are-plain-ones", "src/mount/coordinated/rename.rs",
         "if !by_store || !unusual.is_empty()",
         "if by_store || !unusual.is_empty()",
         [
@@ -154,13 +187,13 @@ FILES = [
         ],
     ),
     (
-        "W8", "w8-what-leaves-for-an-ordinary-name-leaves-no-version", "src/mount/coordinated/names.rs",
+        "W8", "w8-what-leaves-for-an-ordinary-name-leaves-no-version", "src/mount/coordinated/rename.rs",
         "(source.is_none() && target.is_none())",
         "target.is_none()",
         ["names::w8_a_file_that_leaves_for_an_ordinary_name_stays_restorable"],
     ),
     (
-        "W8", "w8-a-renamed-session-keeps-its-old-name", "src/mount/coordinated/names.rs",
+        "W8", "w8-a-renamed-session-keeps-its-old-name", "src/mount/coordinated/rename.rs",
         "own.iter().for_each(|own| own.set_name(moving.new.clone()));",
         "own.iter().for_each(|own| own.set_name(moving.old.clone()));",
         ["names::w8_a_coordinated_temporary_name_becomes_the_file"],
@@ -220,19 +253,19 @@ FILES = [
         ["renames::h3_a_rename_of_a_directory_that_fails_leaves_histories_where_they_are"],
     ),
     (
-        "W8", "w8-an-exchanged-session-keeps-its-old-name", "src/mount/coordinated/names.rs",
+        "W8", "w8-an-exchanged-session-keeps-its-old-name", "src/mount/coordinated/rename.rs",
         "exchanged.into_iter().for_each(|own| own.set_name(moving.old.clone()));",
         "exchanged.into_iter().for_each(|own| drop(own.name()));",
         ["openers::w8_a_holder_may_rename_its_open_file_to_an_ordinary_name_and_exchange_it"],
     ),
     (
-        "W8", "w8-a-rename-over-ones-own-open-file-is-undone-at-its-close", "src/mount/coordinated/names.rs",
+        "W8", "w8-a-rename-over-ones-own-open-file-is-undone-at-its-close", "src/mount/coordinated/rename.rs",
         "moving.old != moving.new => replaced.lose_name(),",
         "moving.old != moving.new => drop(replaced.name()),",
         ["openers::w8_a_holder_may_rename_over_its_own_open_file"],
     ),
     (
-        "W8", "w8-a-failed-rename-takes-the-session-along", "src/mount/coordinated/names.rs",
+        "W8", "w8-a-failed-rename-takes-the-session-along", "src/mount/coordinated/rename.rs",
         "own.iter().for_each(|own| own.set_name(moving.old.clone()));",
         "own.iter().for_each(|own| drop(own.name()));",
         ["openers::w8_a_failed_rename_leaves_the_holders_session_where_it_was"],
@@ -244,8 +277,9 @@ FILES = [
         ["openers::w9_a_directory_in_which_somebody_creates_a_file_is_not_empty"],
     ),
     (
-        "W8", "w8-unlink-answers-before-the-name-is-free", "src/mount/coordinated/names.rs",
+        "W8", "w8-unlink-answers-before-the-name-is-free", "src/mount/coordinated/taking.rs",
         """            let wakes = this.let_go(held);
+            drop(hold);
             answer(result);""",
         """            answer(result);
             std::thread::sleep(std::time::Duration::from_millis(1));
@@ -339,7 +373,7 @@ FILES = [
         ["names::w11_attributes_changed_during_and_outside_a_session_stay"],
     ),
     (
-        "W11", "w11-a-chmod-by-descriptor-is-lost", "src/mount/coordinated/names.rs",
+        "W11", "w11-a-chmod-by-descriptor-is-lost", "src/mount/coordinated/truncate.rs",
         "staged.shadow.meta_touched = true;",
         "staged.shadow.meta_touched = false;",
         ["names::w11_what_a_session_changes_by_descriptor_wins"],
@@ -492,7 +526,7 @@ FILES = [
         ["history::h2_a_process_that_runs_under_a_known_agent_is_recorded_as_that_agents"],
     ),
     (
-        "H2", "h2-renames-are-recorded-as-closes", "src/mount/coordinated/names.rs",
+        "H2", "h2-renames-are-recorded-as-closes", "src/mount/coordinated/rename.rs",
         "let info = publish_info(How::Rename, &target.policy);",
         "let info = publish_info(How::Close, &target.policy);",
         ["history::h2_each_way_by_which_a_version_comes_is_recorded"],
@@ -753,7 +787,7 @@ FILES = [
         ["config::never_is_what_the_built_in_rules_leave_alone_coordinated"],
     ),
     (
-        "O1", "o1-what-the-rules-name-is-renamed-out-of-the-store", "src/mount/coordinated/names.rs",
+        "O1", "o1-what-the-rules-name-is-renamed-out-of-the-store", "src/mount/coordinated/rename.rs",
         "if let Some(errno) = private.into_iter().find_map(Result::err) {",
         "if let Some(errno) = private.into_iter().take(0).find_map(Result::err) {",
         ["history::every_way_to_write_to_the_store_through_the_mount_is_refused_with_erofs"],

@@ -254,7 +254,7 @@ SESSIONS = [
         ["waiting::w3_a_joined_session_is_published_when_its_last_handle_is_closed"],
     ),
     (
-        "W3", "w3-an-own-rename-leaves-what-was-written", "src/mount/coordinated/names.rs",
+        "W3", "w3-an-own-rename-leaves-what-was-written", "src/mount/coordinated/rename.rs",
         ".try_for_each(|own| this.end_now(own, Ending::Closed))?;",
         ".for_each(|own| drop((own.name(), Ending::Closed)));",
         ["waiting::w3_the_holder_reads_renames_and_unlinks_its_own_open_file"],
@@ -327,7 +327,7 @@ SESSIONS = [
         ["names::w9_who_waited_with_o_creat_for_a_file_that_was_removed_creates_it"],
     ),
     (
-        "W8", "w8-handles-of-a-file-with-an-ordinary-name-stay-a-sessions", "src/mount/coordinated/names.rs",
+        "W8", "w8-handles-of-a-file-with-an-ordinary-name-stay-a-sessions", "src/mount/coordinated/rename.rs",
         "if renamed.is_ok() {\n                own.iter().chain(exchanged)",
         "if renamed.is_err() {\n                own.iter().chain(exchanged)",
         ["openers::w8_a_holders_file_under_an_ordinary_name_is_a_file_like_any_other"],

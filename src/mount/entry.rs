@@ -128,6 +128,18 @@ impl Tree {
         })
     }
 
+    /// link(2) of what a name leads to now. Its node has both names then, as if it had been found by both.
+    pub fn link_by_name(&self, old: &Name, new: &Name) -> Result<Entry> {
+        self.refuse_private(old.parent, &old.name)?;
+        self.refuse_private(new.parent, &new.name)?;
+        let held = self.hold_names();
+        let (old_dir, new_dir) = (self.dir_of(&held, old.parent)?, self.dir_of(&held, new.parent)?);
+        rustix::fs::linkat(&old_dir, &*old.name, &new_dir, &*new.name, AtFlags::empty())?;
+        let entry = self.enter(&old_dir, old.parent, &old.name, false)?;
+        self.nodes.add_name(entry.id, new.clone());
+        Ok(entry)
+    }
+
     /// unlink(2), or rmdir(2) with `AtFlags::REMOVEDIR`.
     pub fn remove(&self, parent: NodeId, name: &OsStr, flags: AtFlags) -> Result<()> {
         self.refuse_private(parent, name)?;

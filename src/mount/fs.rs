@@ -20,7 +20,7 @@ use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
 use super::handles::{Handle, Ordinary};
-use super::nodes::NodeId;
+use super::nodes::{Name, NodeId};
 use super::notices;
 use super::route::{self, reply_uncached};
 use super::setattr::Changes;
@@ -76,16 +76,7 @@ impl Fs {
     }
 
     pub(super) fn reply_entry(&self, result: Result<Entry>, reply: ReplyEntry) {
-        match result {
-            Ok(entry) => {
-                reply.entry(
-                    &self.tree.attr_ttl(entry.private, &entry.stat),
-                    &attr::attributes(entry.id, &entry.stat),
-                    GENERATION,
-                );
-            }
-            Err(error) => reply.error(reply_errno(error)),
-        }
+        reply_entry(&self.tree, result, reply);
     }
 
     pub(super) fn open_flags(&self, file: &Ordinary) -> Result<FopenFlags> {
@@ -125,6 +116,16 @@ pub(super) fn node(number: INodeNo) -> NodeId {
 
 pub(super) fn open_flags(flags: i32) -> OFlags {
     OFlags::from_bits_retain(flags as u32)
+}
+
+fn reply_entry(tree: &Tree, result: Result<Entry>, reply: ReplyEntry) {
+    match result {
+        Ok(entry) => {
+            let ttl = tree.attr_ttl(entry.private, &entry.stat);
+            reply.entry(&ttl, &attr::attributes(entry.id, &entry.stat), GENERATION);
+        }
+        Err(error) => reply.error(reply_errno(error)),
+    }
 }
 
 pub(super) fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
@@ -300,8 +301,10 @@ impl fuser::Filesystem for Fs {
             let answer = Box::new(move |result| reply_uncached(result, reply));
             return self.coordination.link(caller(request), node(ino), target, answer);
         }
-        self.coordination.will_be_linked(node(ino));
-        self.reply_entry(self.tree.link(node(ino), node(newparent), newname), reply);
+        let tree = Arc::clone(&self.tree);
+        let answer = Box::new(move |linked| reply_entry(&tree, linked, reply));
+        self.coordination
+            .link_ordinary(caller(request), node(ino), Name::new(node(newparent), newname), answer);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -581,7 +584,11 @@ impl fuser::Filesystem for Fs {
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(self.tree.get_xattr(node(ino), name, size), reply);
+        let found = match self.coordination.is_made_up(node(ino)) {
+            true => Err(Errno::NODATA),
+            false => self.tree.get_xattr(node(ino), name, size),
+        };
+        reply_xattr(found, reply);
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {

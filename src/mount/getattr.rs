@@ -16,6 +16,7 @@ use super::fs::Fs;
 use super::nodes::NodeId;
 use super::notices;
 use super::tree::{Caller, Tree};
+use crate::os::syscall;
 
 /// A node that changes its inode while it is asked about is asked about again, at most so often.
 const OVERTAKEN_MAX: usize = 8;
@@ -23,8 +24,23 @@ const OVERTAKEN_MAX: usize = 8;
 impl Fs {
     /// GETATTR of any node, as this caller sees it.
     pub fn attributes(&self, caller: Caller, id: NodeId, reply: ReplyAttr) {
+        if self.coordination.comes_to_wait(caller, id) {
+            let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
+            let admitted = move |admitted: Result<()>| {
+                let found = admitted.and_then(|()| shown(&tree, &coordination, caller, (id, true)));
+                answer(id, found.and_then(|found| found.ok_or(Errno::STALE)), reply);
+            };
+            return self.coordination.wait_there(caller, id, Box::new(admitted));
+        }
         let insists = self.coordination.has_been_round(caller, id);
         match shown(&self.tree, &self.coordination, caller, (id, insists)) {
+            Ok(Some((ttl, mut stat))) if self.may_be_linked(caller, id, &stat) => self.tree.workers.run(move || {
+                // link(2) asks what the caller may do with the file. It is refused without asking us if that has no name, but is about the file that has it now.
+                if syscall::is_link(caller.tid) {
+                    stat.st_nlink = 1;
+                }
+                answer(id, Ok((ttl, stat)), reply);
+            }),
             Ok(Some(found)) => answer(id, Ok(found), reply),
             Ok(None) => {
                 let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
@@ -51,6 +67,12 @@ impl Fs {
             known.then_some(Entry { id, stat, private }).ok_or(Errno::NOENT)
         });
         Some(found)
+    }
+
+    /// Whether a node is a replaced version, and somebody asks who may have found it when it was the current one.
+    fn may_be_linked(&self, caller: Caller, id: NodeId, stat: &Stat) -> bool {
+        let may = stat.st_nlink == 0 && caller.tid != 0 && !self.tree.is_teller(caller.tid);
+        may && self.tree.nodes.is_detached(id) && self.coordination.target_of(id).is_some()
     }
 
     /// The attributes of a file that grows are those of its whole lines, and change without the kernel.
@@ -121,7 +143,9 @@ fn shown(
             // A session has taken the node, and this may be its shadow.
             continue;
         }
-        stat.st_nlink = tree.nodes.links(id, stat.st_nlink);
+        if !coordination.is_passing(id) {
+            stat.st_nlink = tree.nodes.links(id, stat.st_nlink);
+        }
         let uncertain = growing(coordination, id, &mut stat)
             || coordination.is_passing(id)
             || coordination.has_readers_elsewhere(id)

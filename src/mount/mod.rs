@@ -11,13 +11,13 @@ mod file;
 mod fs;
 mod getattr;
 mod handles;
-mod leaving;
 pub mod nodes;
 pub mod notices;
 pub mod pin;
 mod route;
 mod setattr;
 mod tree;
+mod unkept;
 mod workers;
 mod xattr;
 

@@ -62,7 +62,7 @@ impl Fs {
 
     /// LOOKUP of an ordinary name. What is there may be kept, and so may that nothing is.
     pub fn lookup_ordinary(&self, caller: Caller, parent: NodeId, name: &OsStr, reply: ReplyEntry) {
-        let leaves = || self.tree.leaving.holds(&Name::new(parent, name));
+        let leaves = || self.tree.unkept.has_name(&Name::new(parent, name));
         let left = leaves();
         let found = self.tree.lookup(caller, parent, name);
         if left || leaves() {
@@ -308,19 +308,17 @@ impl Fs {
         reply: ReplyAttr,
     ) {
         let uncertain = self.coordination.growing(node).is_some() || self.coordination.is_shadow(node);
-        let ttl = if uncertain {
-            Duration::ZERO
-        } else {
-            self.tree.ttl(false)
-        };
-        let links = Arc::clone(&self.tree);
-        let own_links = move |mut stat: Stat| {
-            stat.st_nlink = links.nodes.links(node, stat.st_nlink);
-            stat
-        };
-        let answer = move |result: Result<Stat>| match result.map(own_links) {
-            Ok(stat) if attr::has_set_id(&stat) => reply.attr(&Duration::ZERO, &attr::attributes(node, &stat)),
-            Ok(stat) => reply.attr(&ttl, &attr::attributes(node, &stat)),
+        let tree = Arc::clone(&self.tree);
+        let answer = move |result: Result<Stat>| match result {
+            Ok(mut stat) => {
+                stat.st_nlink = tree.nodes.links(node, stat.st_nlink);
+                let ttl = if uncertain {
+                    Duration::ZERO
+                } else {
+                    tree.attr_ttl(false, &stat)
+                };
+                reply.attr(&ttl, &attr::attributes(node, &stat));
+            }
             Err(error) => reply.error(reply_errno(error)),
         };
         let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));

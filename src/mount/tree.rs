@@ -14,10 +14,10 @@ use rustix::io::{Errno, Result};
 use super::attr;
 use super::dirs::DirCache;
 use super::handles::Handles;
-use super::leaving::Leaving;
 use super::nodes::{Identity, Name, NodeId, NodeTable, ROOT};
 use super::notices::{News, Notices};
 use super::pin::Pin;
+use super::unkept::Unkept;
 use super::workers::Workers;
 use crate::os::creds::Assumed;
 use crate::store::{Images, RealDisk};
@@ -48,8 +48,8 @@ pub struct Tree {
     owner: u32,
     notifier: OnceLock<fuser::Notifier>,
     notices: OnceLock<Notices>,
-    /// Ordinary names on their way to become coordinated ones.
-    pub leaving: Leaving,
+    /// What the kernel must keep nothing of for now.
+    pub unkept: Arc<Unkept>,
     images: OnceLock<Arc<Images<RealDisk>>>,
 }
 
@@ -122,7 +122,7 @@ impl Tree {
             owner: rustix::process::geteuid().as_raw(),
             notifier: OnceLock::new(),
             notices: OnceLock::new(),
-            leaving: Leaving::default(),
+            unkept: Arc::default(),
             images: OnceLock::new(),
         })
     }
@@ -216,9 +216,9 @@ impl Tree {
         }
     }
 
-    /// The same for an entry or attributes with this stat: set-id bits are asked for each time ([`attr::has_set_id`]).
+    /// The same for an entry or attributes with this stat: set-id bits are asked for each time ([`attr::has_set_id`]), and directories at which somebody is to wait.
     pub fn attr_ttl(&self, private: bool, stat: &Stat) -> Duration {
-        if attr::has_set_id(stat) {
+        if attr::has_set_id(stat) || self.unkept.has_directory(&attr::identity(stat, private)) {
             Duration::ZERO
         } else {
             self.ttl(private)

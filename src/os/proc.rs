@@ -198,23 +198,10 @@ pub fn environment(pid: u32, variable: &str) -> Option<Vec<u8>> {
 /// Waits for execve.
 pub fn creation(tid: u32) -> Option<(u32, u32)> {
     let mut buffer = [0; 256];
-    let mode = parse_creation(read(&path(tid, "syscall"), &mut buffer)?)?;
+    let mode = Call::parse(read(&path(tid, "syscall"), &mut buffer)?)?.creates()?;
     let mut buffer = [0; STATUS_BYTES_MAX];
     let umask = status_field(read(&path(tid, "status"), &mut buffer)?, b"Umask:", 8)?;
     Some((mode, umask as u32))
-}
-
-fn parse_creation(text: &[u8]) -> Option<u32> {
-    let Call { number, arguments } = Call::parse(text)?;
-    let (flags, mode) = match number {
-        libc::SYS_openat => (*arguments.get(2)?, *arguments.get(3)?),
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_open => (*arguments.get(1)?, *arguments.get(2)?),
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_creat => (libc::O_CREAT as u64, *arguments.get(1)?),
-        _ => return None,
-    };
-    (flags & libc::O_CREAT as u64 != 0).then_some(mode as u32 & 0o7777)
 }
 
 fn children(pid: u32, found: &mut Vec<u32>) {
@@ -370,12 +357,11 @@ mod tests {
     fn only_an_open_that_may_create_says_with_which_mode() {
         let asked = |call: libc::c_long, flags: libc::c_int| {
             let line = format!("{call} 0xffffff9c 0x7f00 0x{flags:x} 0x1b4 0x0 0x0 0x7ffe 0x7f01\n");
-            parse_creation(line.as_bytes())
+            Call::parse(line.as_bytes())?.creates()
         };
         assert_eq!(asked(libc::SYS_openat, libc::O_WRONLY | libc::O_CREAT), Some(0o664));
         assert_eq!(asked(libc::SYS_openat, libc::O_WRONLY | libc::O_TRUNC), None);
         assert_eq!(asked(libc::SYS_truncate, libc::O_CREAT), None);
-        assert_eq!(parse_creation(b"running\n"), None);
     }
 
     #[test]

@@ -47,6 +47,12 @@ impl Puppet {
         Puppet(Running::start(project.python(PROGRAM)))
     }
 
+    /// Starts one by a command that runs another, such as nsenter(1).
+    pub fn by(project: &Project, mut runner: std::process::Command) -> Puppet {
+        runner.args(["python3", "-c", PROGRAM]).current_dir(project.root());
+        Puppet(Running::start(runner))
+    }
+
     /// Tells it to do something and returns how that went.
     pub fn does(&mut self, step: &str) -> String {
         self.starts(step);

@@ -175,7 +175,11 @@ impl Coordination {
             }
             if session.join(caller::process(caller)).is_ok() {
                 self.arrived(caller, key, node);
-                return answer(Ok(Handle::Writer(Arc::new(Writer::new(node, Arc::clone(session), true)))));
+                return answer(Ok(Handle::Writer(Arc::new(Writer::new(
+                    node,
+                    Arc::clone(session),
+                    true,
+                )))));
             }
         }
         let this = Arc::clone(self);

@@ -14,9 +14,9 @@ use super::reader::Reader;
 use super::{Answer, Coordination, Creation, Target, Writer};
 use crate::mount::attr;
 use crate::mount::handles::{Handle, Ordinary};
-use crate::mount::nodes::{Name, NodeId};
+use crate::mount::nodes::{Identity, Name, NodeId};
 use crate::mount::tree::Caller;
-use crate::os::proc;
+use crate::os::{proc, syscall};
 use crate::session::{FileKey, Intent, ProcId, SessionId};
 use crate::store::record::How;
 
@@ -49,13 +49,22 @@ impl Coordination {
         let mut stat = self.tree.stat(parent)?;
         stat.st_mode = FileType::RegularFile.as_raw_mode() | mode | 0o600;
         (stat.st_uid, stat.st_gid) = (caller.uid, caller.gid);
-        (stat.st_nlink, stat.st_size, stat.st_blocks) = (1, 0, 0);
+        (stat.st_ino, stat.st_nlink, stat.st_size, stat.st_blocks) = (0, 1, 0, 0);
         Ok(stat)
     }
 
-    /// [`Coordination::stat_of_promise`] of a node; ESTALE when it was made for nobody who is still on the way.
+    /// [`Coordination::stat_of_promise`] of a node; ESTALE when it was made for nobody who is still on the way. Who is about to create the file walks again then, and
+    /// must find a node of its own.
     pub fn stat_of_promised(&self, caller: Caller, node: NodeId) -> Result<Stat, Errno> {
-        let creates = self.files.lock().creation_by(node).ok_or(Errno::STALE)?;
+        let creates = self.files.lock().creation_by(node);
+        if creates.is_none()
+            && let (Some(creation), Some(target)) = (asked(caller), self.target_of(node))
+        {
+            let in_hand = InHand::take(&self.files, &target.name);
+            let mut files = self.files.lock();
+            files.send_round(caller.tid, in_hand.key(), Finds::Own(None), Some(creation));
+        }
+        let creates = creates.ok_or(Errno::STALE)?;
         let info = self.tree.nodes.info(node).ok_or(Errno::STALE)?;
         let name = info.names.first().ok_or(Errno::STALE)?;
         self.stat_of_promise(caller, name.parent, creates)
@@ -117,6 +126,40 @@ impl Coordination {
         }
     }
 
+    /// Whether a thread that was sent round would create the file, and must wait for who has the name though nothing is staged for it: rename(2) and link(2) of
+    /// others that are on their way. It must find something by the name, or it would create it with the directory locked, which they need.
+    pub(super) fn waits_to_create(&self, caller: Caller, file: FileKey) -> bool {
+        let creates = {
+            let mut files = self.files.lock();
+            if files.queue.is_idle(file) {
+                return false;
+            }
+            files.expects_creation(caller.tid, file)
+        };
+        creates || caller.tid != 0 && syscall::creates(caller.tid)
+    }
+
+    /// Whether a node stands for no more than a promise: no inode has the number 0.
+    pub fn is_made_up(&self, node: NodeId) -> bool {
+        self.tree.nodes.identity(node).is_some_and(|identity| identity.ino == 0)
+    }
+
+    /// Lets the node that was made for one thread stand for what has come, where that is not what the thread was shown: then nobody has checked yet that it may.
+    fn show_own(
+        &self,
+        caller: Caller,
+        (node, target): (NodeId, &Target),
+        (now, seen): (Identity, Option<Identity>),
+        wanted: rustix::fs::Access,
+    ) -> Result<(), Errno> {
+        if self.tree.nodes.identity(node) != Some(now) {
+            let pin = self.current_pin(&target.name)?;
+            permission::check(caller, pin.fd(), seen, wanted)?;
+            self.tree.nodes.rebind(node, now, None);
+        }
+        Ok(())
+    }
+
     /// There is only a session that creates the file: its end is waited for, once. Whoever finds the file then opens it by `found`; otherwise it creates it.
     pub(super) fn await_creator(
         self: &Arc<Self>,
@@ -144,8 +187,15 @@ impl Coordination {
                 Ok(Granted::New(id) | Granted::Join(id)) => id,
                 Err(errno) => return answer(Err(errno)),
             };
-            if this.stat(&awaited.name).is_ok() {
-                let opened = found(&this, &awaited);
+            if let Ok(now) = this.stat(&awaited.name) {
+                let opened = this
+                    .show_own(
+                        caller,
+                        (node, &awaited),
+                        (attr::identity(&now, false), seen),
+                        permission::wanted(flags),
+                    )
+                    .and_then(|()| found(&this, &awaited));
                 this.release(id, file);
                 return answer(opened);
             }

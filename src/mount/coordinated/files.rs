@@ -35,6 +35,8 @@ pub enum Granted {
 pub enum Need {
     /// It fails, which is counted: open(2), rename(2), a write ...
     Access,
+    /// The same, while the kernel has a directory locked: others may need that who are in its way.
+    Directory,
     /// A lock that is had already waits on, or was asked for with LOCK_NB, which is often done in a loop: EBUSY and EWOULDBLOCK are not counted.
     Lock,
 }
@@ -54,10 +56,8 @@ pub struct Waiting {
 /// What a thread finds that was answered ESTALE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finds {
-    /// The current version, whose node nobody takes over while the thread waits.
+    /// The current version, whose node nobody takes over until the thread has opened it.
     Current,
-    /// The same, and without one it does not come back.
-    CurrentOnly,
     /// A node of its own, once it has looked.
     Own(Option<NodeId>),
     /// The attributes of the current version, whose node is nobody's to take over either; it opens nothing.
@@ -67,7 +67,7 @@ pub enum Finds {
 impl Finds {
     /// Whether it is the current version, and not a node of the thread's own.
     pub fn is_current(self) -> bool {
-        matches!(self, Finds::Current | Finds::CurrentOnly)
+        self == Finds::Current
     }
 }
 
@@ -313,6 +313,15 @@ impl Files {
             .filter(|reroute| reroute.file == file && reroute.finds != Finds::Attributes)
     }
 
+    /// Whether a thread that was sent round to this file came with O_CREAT and found nothing.
+    pub fn expects_creation(&mut self, tid: u32, file: FileKey) -> bool {
+        if tid == 0 {
+            let mut strangers = self.strangers.iter();
+            return strangers.any(|stranger| stranger.file == file && stranger.creates.is_some());
+        }
+        self.reroute(tid, file).is_some_and(|reroute| reroute.creates.is_some())
+    }
+
     /// Whether the thread was sent round while it asked for attributes.
     pub fn is_to_be_shown(&self, tid: u32) -> bool {
         let reroute = self.reroutes.get(&Way::Thread(tid));
@@ -341,22 +350,6 @@ impl Files {
         let way = if tid == 0 { Way::Node(node) } else { Way::Thread(tid) };
         let reroute = self.reroutes.get(&way).filter(|reroute| reroute.file == file);
         reroute.is_some_and(|reroute| reroute.finds == Finds::Own(Some(node)))
-    }
-
-    /// Since when the thread is on its way to the current version of this file, if it is.
-    pub fn way_to_current(&mut self, tid: u32, file: FileKey) -> Option<Instant> {
-        let reroute = self.reroute(tid, file)?;
-        reroute.finds.is_current().then_some(reroute.since)
-    }
-
-    /// The thread is on these ways no more. It may be on others by now.
-    pub fn end_ways(&mut self, tid: u32, ways: &[(FileKey, Instant)]) {
-        for (file, since) in ways {
-            if self.way_to_current(tid, *file) == Some(*since) {
-                self.take_reroute(tid, *file);
-                self.settle(*file);
-            }
-        }
     }
 
     /// Whether strangers are on their way to the file: what each of them finds must be a node of its own.

@@ -1,5 +1,7 @@
 //! Looking up coordinated files, and their attributes: from a name to a version, or to a session's shadow.
 
+use std::sync::Arc;
+
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
@@ -17,12 +19,15 @@ impl Coordination {
     ///
     /// # Errors
     /// ENOENT when there is no version yet, and the caller is not its creator.
-    pub fn lookup(&self, caller: Caller, target: &Target) -> Result<Entry, Errno> {
+    pub fn lookup(self: &Arc<Self>, caller: Caller, target: &Target) -> Result<Entry, Errno> {
         let key_name = self.key_name(&target.name);
         let key = self.files.lock().key_of(&key_name);
         let found = self.look_up(caller, target, key);
         if let (Err(Errno::NOENT), Some(key)) = (&found, key) {
             self.end_walk(caller, key);
+        }
+        if let Ok(_) | Err(Errno::NOENT) = &found {
+            self.was_told(caller, target, found.is_ok());
         }
         found
     }
@@ -85,8 +90,8 @@ impl Coordination {
                     Some(session) => rustix::fs::fstat(session.pin.fd())?,
                     // By the CREATE that would come next it could not be sent round any more: whatever it finds then, it finds it by this node.
                     None => match self.promised_to(caller, key) {
-                        Some(creation) => self.stat_of_promise(caller, target.name.parent, Some(creation))?,
-                        None => return Ok(None),
+                        None if !self.waits_to_create(caller, key) => return Ok(None),
+                        creation => self.stat_of_promise(caller, target.name.parent, creation)?,
                     },
                 }
             }
@@ -146,7 +151,7 @@ impl Coordination {
         let reroute = self.files.lock().take_reroute(caller.tid, file)?;
         match reroute.finds {
             // Who comes by a descriptor does not walk, and has none of its own.
-            Finds::Current | Finds::CurrentOnly | Finds::Attributes | Finds::Own(None) => Some(reroute),
+            Finds::Current | Finds::Attributes | Finds::Own(None) => Some(reroute),
             Finds::Own(Some(own)) => {
                 self.tree.nodes.forget(own, 1);
                 (own == node).then_some(reroute)
@@ -160,11 +165,10 @@ impl Coordination {
             .filter(|reroute| !reroute.finds.is_current())
     }
 
-    /// There is nothing by the name: a thread that was sent round to it does not come back, unless it is about to give the name to another file.
+    /// There is nothing by the name: a thread that was sent round to it does not come back.
     fn end_walk(&self, caller: Caller, key: FileKey) {
         self.files.lock().take_shown(caller.tid);
-        let finds = self.files.lock().reroute(caller.tid, key).map(|reroute| reroute.finds);
-        if caller.tid != 0 && finds.is_some_and(|finds| finds != Finds::Current) {
+        if caller.tid != 0 && self.files.lock().reroute(caller.tid, key).is_some() {
             self.arrived(caller, key, ROOT);
             self.files.lock().settle(key);
         }

@@ -1,7 +1,7 @@
 //! Coordinated files: who may write, what each process sees, and how a session becomes a version.
 //!
 //! A write goes through here in a straight line: `open.rs` asks the queue and begins a session, `handles.rs` writes to its shadow, `close.rs`
-//! finds out whether a close was the last one and ends the session. `names.rs` does what changes a name without a handle. The rules of the
+//! finds out whether a close was the last one and ends the session. `names.rs` and `rename.rs` do what changes a name without a handle. The rules of the
 //! game are in [`crate::session`], the disk is [`crate::store`]'s.
 
 mod append;
@@ -32,12 +32,16 @@ mod open;
 mod permission;
 mod pruning;
 mod reader;
+mod rename;
 mod restore;
+mod rounds;
 mod session;
 mod shown;
 mod staged;
 mod status;
 mod tables;
+mod taking;
+mod truncate;
 mod turns;
 mod wait;
 
@@ -102,6 +106,7 @@ pub struct Coordination {
     locks: Mutex<Locks>,
     moved_on: MovedOn,
     turns: turns::Turns,
+    rounds: rounds::Rounds,
     linked: linked::Linked,
     logs: append_log::Logs,
     descriptions: Descriptions,
@@ -148,6 +153,7 @@ impl Coordination {
             locks: Mutex::default(),
             moved_on: MovedOn::default(),
             turns: turns::Turns::default(),
+            rounds: rounds::Rounds::default(),
             linked: linked::Linked::default(),
             logs: append_log::Logs::default(),
             descriptions: Descriptions::default(),

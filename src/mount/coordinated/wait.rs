@@ -3,11 +3,11 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::caller;
-use super::files::{Continue, Granted, Need, Waiting, errno};
+use super::files::{Continue, Files, Granted, Need, Waiting, errno};
 use super::session::Session;
 use super::{Coordination, Counted, Target};
 use crate::mount::tree::Caller;
@@ -77,24 +77,7 @@ impl Coordination {
         if self.is_closing() {
             return resume(Err(Errno::BUSY));
         }
-        let now = self.now();
-        let patience = if claim.nonblock {
-            Patience::NonBlock
-        } else {
-            Patience::Until(now.saturating_add(millis(target.policy.wait)))
-        };
-        let mut files = self.files.lock();
-        if claim.opener.ancestors.is_empty() && !files.queue.is_idle(claim.file) {
-            // Somebody took the file since the opener was looked at.
-            drop(files);
-            claim.opener = caller::opener(claim.caller);
-            files = self.files.lock();
-        }
-        let ticket = files.ticket();
-        let lease = millis(target.policy.lease_max);
-        let admission = files
-            .queue
-            .open(now, claim.file, &claim.opener, claim.intent, patience, lease, ticket);
+        let (mut files, ticket, admission) = self.ask(target, &mut claim);
         match admission {
             Admission::Wait => {
                 files.waiting.insert(
@@ -121,6 +104,43 @@ impl Coordination {
                 resume(granted(admitted));
             }
         }
+    }
+
+    /// The same for a claim that does not wait. `None`: it would have to.
+    pub(super) fn take_at_once(&self, target: &Target, mut claim: Claim) -> Result<Option<Granted>, Errno> {
+        if self.is_closing() {
+            return Err(Errno::BUSY);
+        }
+        let (mut files, _, admission) = self.ask(target, &mut claim);
+        match admission {
+            Admission::Refuse(Refusal::WouldBlock) => {
+                files.settle(claim.file);
+                Ok(None)
+            }
+            admission => granted(admission).map(Some),
+        }
+    }
+
+    fn ask(&self, target: &Target, claim: &mut Claim) -> (MutexGuard<'_, Files>, Ticket, Admission) {
+        let now = self.now();
+        let patience = if claim.nonblock {
+            Patience::NonBlock
+        } else {
+            Patience::Until(now.saturating_add(millis(target.policy.wait)))
+        };
+        let mut files = self.files.lock();
+        if claim.opener.ancestors.is_empty() && !files.queue.is_idle(claim.file) {
+            // Somebody took the file since the opener was looked at.
+            drop(files);
+            claim.opener = caller::opener(claim.caller);
+            files = self.files.lock();
+        }
+        let ticket = files.ticket();
+        let lease = millis(target.policy.lease_max);
+        let admission = files
+            .queue
+            .open(now, claim.file, &claim.opener, claim.intent, patience, lease, ticket);
+        (files, ticket, admission)
     }
 
     /// A session is over: whoever waited for it goes on.
@@ -217,12 +237,17 @@ impl Coordination {
         self.carry_out(wakes);
         self.end_interrupted();
         let locks = self.watch_locks().unwrap_or(IDLE);
+        let looks_after = self.look_after_rounds();
         let files = self.files.lock();
         let deadline = files
             .queue
             .next_deadline()
             .map(|at| Duration::from_millis(at.0.saturating_sub(self.now().0)));
-        let signals = if files.waiting.is_empty() { IDLE } else { SIGNALS_EVERY };
+        let signals = if files.waiting.is_empty() && !looks_after {
+            IDLE
+        } else {
+            SIGNALS_EVERY
+        };
         let soonest = deadline.unwrap_or(IDLE).min(signals).min(locks);
         soonest.max(Duration::from_millis(1))
     }

@@ -1,0 +1,224 @@
+//! rename(2) from, to and between coordinated names, and RENAME_EXCHANGE (W8).
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use rustix::fs::{RenameFlags, Stat};
+use rustix::io::Errno;
+
+use super::append_log::lock_both;
+use super::close::Ending;
+use super::locks::Whose;
+use super::rounds::Errand;
+use super::{Answer, Coordination, Target, caller, is_file, place, publish_info};
+use crate::mount::attr;
+use crate::mount::entry::Victim;
+use crate::mount::errno::from_io;
+use crate::mount::nodes::{Name, NodeId};
+use crate::mount::tree::Caller;
+use crate::session::ProcId;
+use crate::store::ReplaceOptions;
+use crate::store::record::How;
+
+/// What a rename is about.
+#[derive(Debug, Clone)]
+struct Move {
+    old: Name,
+    new: Name,
+    flags: RenameFlags,
+    source: Option<Target>,
+    target: Option<Target>,
+}
+
+impl Move {
+    /// The ordinary names whose files get coordinated ones.
+    fn leaving(&self) -> impl Iterator<Item = &Name> {
+        let exchanged = self.flags.contains(RenameFlags::EXCHANGE);
+        let old = self.source.is_none().then_some(&self.old);
+        let new = (exchanged && self.target.is_none()).then_some(&self.new);
+        old.into_iter().chain(new)
+    }
+}
+
+impl Coordination {
+    /// rename(2) of which at least one name is coordinated.
+    #[allow(clippy::too_many_arguments)]
+    pub fn rename(
+        self: &Arc<Self>,
+        caller: Caller,
+        old: (NodeId, &OsStr),
+        new: (NodeId, &OsStr),
+        source: Option<Target>,
+        target: Option<Target>,
+        flags: RenameFlags,
+        answer: Answer<()>,
+    ) {
+        // The other name may be the store's: nothing is moved into it or out of it.
+        let private = [old, new].map(|(parent, name)| self.tree.refuse_private(parent, name));
+        if let Some(errno) = private.into_iter().find_map(Result::err) {
+            return answer(Err(errno));
+        }
+        let opener = caller::opener(caller);
+        let moving = Move {
+            old: Name::new(old.0, old.1),
+            new: Name::new(new.0, new.1),
+            flags,
+            source,
+            target,
+        };
+        let own_of = |target: &Option<Target>| {
+            let target = target.as_ref()?;
+            self.own_session(&target.name, &opener)
+        };
+        let (own, own_target) = (own_of(&moving.source), own_of(&moving.target));
+        let targets = moving.source.iter().chain(&moving.target).cloned().collect();
+        let errand = Errand {
+            // A stranger would not be known again.
+            leaving: moving.leaving().filter(|_| caller.tid != 0).cloned().collect(),
+            needs: moving.source.as_ref().map(|source| source.name.clone()),
+            needs_free: (moving.target.as_ref())
+                .filter(|_| flags.contains(RenameFlags::NOREPLACE))
+                .map(|target| target.name.clone()),
+            ..Errand::new(targets, new.0)
+        };
+        let process = opener.proc;
+        let work = move |this: &Arc<Coordination>| {
+            let exchanged = own_target
+                .as_ref()
+                .filter(|_| moving.flags.contains(RenameFlags::EXCHANGE));
+            // The name it has is about to lead elsewhere: what was written so far moves with it, what is written later follows.
+            own.iter()
+                .chain(exchanged)
+                .try_for_each(|own| this.end_now(own, Ending::Closed))?;
+            own.iter().for_each(|own| own.set_name(moving.new.clone()));
+            exchanged.into_iter().for_each(|own| own.set_name(moving.old.clone()));
+            let renamed = this.carry_out_rename(caller, process, &moving);
+            match (&renamed, &own_target) {
+                (Err(_), _) => {
+                    own.iter().for_each(|own| own.set_name(moving.old.clone()));
+                    exchanged.into_iter().for_each(|own| own.set_name(moving.new.clone()));
+                }
+                (Ok(()), Some(replaced)) if exchanged.is_none() && moving.old != moving.new => replaced.lose_name(),
+                _ => {}
+            }
+            if renamed.is_ok() {
+                own.iter().chain(exchanged).for_each(|own| this.hand_over(own));
+            }
+            renamed
+        };
+        self.with_all(caller, opener, errand, work, answer);
+    }
+
+    fn carry_out_rename(&self, caller: Caller, process: ProcId, moving: &Move) -> Result<(), Errno> {
+        let (old, new) = (&moving.old, &moving.new);
+        let _turn = self.turns.take(&[old, new, &self.key_name(old), &self.key_name(new)]);
+        let moved = self.stat(old)?;
+        let replaced = match self.stat(new) {
+            Ok(stat) => Some(stat),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(errno),
+        };
+        let exchanges = moving.flags.contains(RenameFlags::EXCHANGE);
+        let is_alone = |stat: &Stat| is_file(stat) && stat.st_nlink == 1;
+        // A file with other names lives on under them when one is given to another file.
+        let can_go = |stat: &Stat| is_alone(stat) || is_file(stat) && !exchanges;
+        let source = moving.source.as_ref().filter(|_| is_alone(&moved));
+        let target = moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(can_go));
+        let same = replaced
+            .as_ref()
+            .is_some_and(|stat| (stat.st_dev, stat.st_ino) == (moved.st_dev, moved.st_ino));
+        let by_store = is_file(&moved) && replaced.as_ref().is_none_or(is_file) && !same && moved.st_nlink == 1;
+        let unusual = moving.flags - RenameFlags::NOREPLACE - RenameFlags::EXCHANGE;
+        if !by_store || !unusual.is_empty() || (source.is_none() && target.is_none()) {
+            let images = (self.image_at(old), self.image_at(new));
+            let before = [old, new].map(|name| (name, self.stat_backing(name)));
+            self.carry_out_uncoordinated(old, new, moving.flags)?;
+            if !same {
+                self.name_left_image(images.0, old);
+                self.name_left_image(images.1, new);
+            }
+            for (name, before) in before {
+                before.iter().for_each(|before| self.name_changed(name, before));
+            }
+            return Ok(());
+        }
+        let image = self.image_at(new);
+        let (old_dir, old_path) = self.located(old)?;
+        let (new_dir, new_path) = self.located(new)?;
+        let who = self.descriptions.of(process, caller.uid);
+        let (from, to) = (place(&old_dir, old, &old_path), place(&new_dir, new, &new_path));
+        let victim = replaced
+            .is_some()
+            .then(|| Victim::hold(&new_dir, &new.name))
+            .transpose()?;
+        let (from_log, to_log) = (self.logs.of(old), self.logs.of(new));
+        let mut locked = lock_both(&from_log, &to_log);
+        self.settle_growth(&mut locked.0);
+        self.settle_growth(&mut locked.1);
+        if moving.flags.contains(RenameFlags::EXCHANGE) {
+            let policy = target.or(source).map(|found| found.policy.clone()).unwrap_or_default();
+            let info = publish_info(How::Exchange, &policy);
+            self.store
+                .exchange((&from, source.is_some()), (&to, target.is_some()), &who, &info)
+                .map_err(|error| self.failed(&error))?;
+        } else if let Some(target) = target {
+            let options = ReplaceOptions {
+                src_coordinated: source.is_some(),
+                no_replace: moving.flags.contains(RenameFlags::NOREPLACE),
+            };
+            let based_on = match &replaced {
+                Some(_) => self.store.version_at(&to).map_err(|error| from_io(&error))?,
+                None => None,
+            };
+            let info = publish_info(How::Rename, &target.policy);
+            // The store links it into the history first. The kernel takes one link off what it has last heard of, so it must not hear of two.
+            let kept = replaced
+                .filter(|replaced| replaced.st_nlink == 1)
+                .and_then(|replaced| self.tree.nodes.find(attr::identity(&replaced, false)));
+            kept.into_iter().for_each(|id| self.tree.nodes.keep_aside(id, true));
+            let done = self.store.replace(&from, &to, options, &who, based_on, &info);
+            if done.as_ref().is_err_and(|error| !error.published) {
+                kept.into_iter().for_each(|id| self.tree.nodes.keep_aside(id, false));
+            }
+            done.map_err(|error| self.failed(&error))?;
+        } else if let Some(source) = source {
+            let info = publish_info(How::Unlink, &source.policy);
+            let to = (&new_dir, &*new.name);
+            self.store
+                .move_away(&from, to, moving.flags.contains(RenameFlags::NOREPLACE), &who, &info)
+                .map_err(|error| self.failed(&error))?;
+        }
+        if moving.flags.contains(RenameFlags::EXCHANGE) {
+            self.replaced(&mut locked.0);
+            self.replaced(&mut locked.1);
+        } else {
+            match moving.target {
+                Some(_) => self.renamed_log(&mut locked.0, (&to_log, &mut locked.1)),
+                None => self.departed(&mut locked.0),
+            }
+        }
+        drop(locked);
+        if moving.flags.contains(RenameFlags::EXCHANGE) {
+            self.tree.renamed(old, new, &moved, victim, moving.flags);
+        } else {
+            match (victim, &replaced) {
+                (Some(victim), Some(replaced)) if replaced.st_nlink > 1 => {
+                    self.tree.gone(victim, new);
+                    self.name_left_image(image, new);
+                }
+                (Some(victim), _) => self.tree.superseded(victim, new),
+                (None, _) => {}
+            }
+            self.tree.renamed(old, new, &moved, None, moving.flags);
+            let by_inode = || Whose::Inode(attr::identity(&moved, false));
+            let whose = |name: &Name, is_coordinated: bool| match is_coordinated {
+                true => Whose::Name(name.clone()),
+                false => by_inode(),
+            };
+            let (from, to) = (whose(old, source.is_some()), whose(new, target.is_some()));
+            self.locks.lock().renamed(&from, to);
+        }
+        [&old_path, &new_path].into_iter().for_each(|path| self.published(path));
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! truncate(2) by path, and changes of metadata by name, beside sessions (W8, W11).
+
+use std::sync::Arc;
+
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use super::begin::Beginning;
+use super::close::Ending;
+use super::files::{Finds, Granted, InHand};
+use super::session::Session;
+use super::staged::Staged;
+use super::wait::Claim;
+use super::{Answer, Coordination, Target};
+use crate::mount::nodes::NodeId;
+use crate::mount::tree::Caller;
+use crate::os::creds;
+use crate::session::Intent;
+use crate::store::record::How;
+
+impl Coordination {
+    /// truncate(2) by path: a version of its own.
+    ///
+    /// Answers ESTALE to a thread that must wait, or whose node others have open, as [`Coordination::open_writer`] does.
+    pub fn truncate(self: &Arc<Self>, caller: Caller, node: NodeId, target: Target, len: u64, answer: Answer<Stat>) {
+        let in_hand = InHand::take(&self.files, &target.name);
+        let key = in_hand.key();
+        let seen = self.tree.nodes.identity(node);
+        let reroute = self.arrived_on_own(caller, key, node);
+        let opener = self.opener_for(caller, key);
+        // One whose name was removed, or replaced, is not what the path leads to.
+        if let Some(own) = self.nearest_of(key, &opener).filter(|own| own.shown().is_some()) {
+            let this = Arc::clone(self);
+            return self.tree.workers.run(move || {
+                let set = creds::writing_as(caller.uid, || own.set_len(&this.store, len));
+                answer(set.and_then(|()| own.staged(|staged| staged.stat())));
+            });
+        }
+        let in_the_way = || {
+            let files = self.files.lock();
+            reroute.is_none()
+                && (!files.queue.is_idle(key) || files.expects(key) || self.tree.nodes.open_pin(node).is_some())
+        };
+        if !self.takes_over(node, in_the_way) {
+            self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
+            return answer(Err(Errno::STALE));
+        }
+        let process = opener.proc;
+        let claim = Claim {
+            file: key,
+            caller,
+            opener,
+            intent: Intent::Truncate,
+            nonblock: false,
+        };
+        let own_node = reroute.is_some();
+        let this = Arc::clone(self);
+        let truncated = target.clone();
+        self.acquire(
+            &target,
+            claim,
+            Box::new(move |granted| {
+                let begun = granted.and_then(|granted| {
+                    let (Granted::New(id) | Granted::Join(id)) = granted;
+                    let (how, creates) = (How::Truncate, None);
+                    let beginning = Beginning {
+                        id,
+                        file: key,
+                        node: Some(node),
+                        caller,
+                        process,
+                        how,
+                        truncate: len == 0,
+                        creates,
+                        own_node,
+                        seen,
+                        wanted: rustix::fs::Access::WRITE_OK,
+                    };
+                    this.begin(&truncated, beginning)
+                });
+                let session = match begun {
+                    Ok(session) => session,
+                    Err(errno) => return answer(Err(errno)),
+                };
+                let that = Arc::clone(&this);
+                this.tree.workers.run(move || answer(that.truncate_now(&session, len)));
+            }),
+        );
+    }
+
+    pub(super) fn truncate_now(self: &Arc<Self>, session: &Arc<Session>, len: u64) -> Result<Stat, Errno> {
+        let set = session.set_len(&self.store, len);
+        let why = if set.is_ok() { Ending::Closed } else { Ending::Killed };
+        let ended = self.end_now(session, why);
+        let stat = rustix::fs::fstat(session.pin.fd());
+        set.and(ended).and(stat)
+    }
+
+    /// Owner, mode, times or attributes of a session's node are about to change: the shadow's are its own from now on, and there is
+    /// something to publish. Nothing happens to a session that is ending: its metadata is settled.
+    pub fn touch(&self, node: NodeId) -> Result<(), Errno> {
+        let Some(session) = self.files.lock().session_on(node).cloned() else {
+            return Ok(());
+        };
+        let touched = session.fill(&self.store).and_then(|()| {
+            session.change(|staged| {
+                staged.shadow.meta_touched = true;
+                staged.changed = true;
+                Ok(())
+            })
+        });
+        match touched {
+            Err(Errno::BUSY | Errno::STALE) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The current version's file, when a session has it open and changed nothing yet. A change of its metadata is made to both, as without a
+    /// session, and is nothing to publish: touch(1) makes no version.
+    pub fn unchanged_base(&self, node: NodeId) -> Option<Arc<std::fs::File>> {
+        let session = self.files.lock().session_on(node).cloned()?;
+        let unchanged = |staged: &mut Staged| Ok(staged.base.clone().filter(|_| !staged.changed && !staged.unlinked));
+        let base = session.staged(unchanged).ok().flatten()?;
+        let (held, current) = (rustix::fs::fstat(&base).ok()?, self.stat(&session.name()).ok()?);
+        if (held.st_dev, held.st_ino) != (current.st_dev, current.st_ino) {
+            return None;
+        }
+        // Of a file that is written in place the inode has the metadata.
+        match self.store.images().inode_of(held.st_ino) {
+            Some(_) => self.live_of(&session.name()).ok().map(Arc::new),
+            None => Some(base),
+        }
+    }
+}
