@@ -67,6 +67,8 @@ struct Node {
     kind: fuser::FileType,
     /// The inode's last link is gone: its number may come back for another inode.
     detached: bool,
+    /// The kernel may keep an entry that leads here, and come back without asking.
+    kept: bool,
     lookups: u64,
     /// Names in the table whose parent this is; while there are any, the node stays.
     children: u32,
@@ -202,7 +204,7 @@ impl NodeTable {
         true
     }
 
-    /// Lets a node stand for another inode. `pin`, when given, is what its opens share from now on; the caller keeps it alive. Without it the next
+    /// Lets a node stand for another inode; the kernel keeps no entry that leads to it. `pin`, when given, is what its opens share from now on; the caller keeps it alive. Without it the next
     /// open makes one: handles of the inode before may live on, and their pin is not for others.
     pub fn rebind(&self, id: NodeId, identity: Identity, pin: Option<&Arc<Pin>>) {
         let mut inner = self.inner.write();
@@ -212,6 +214,7 @@ impl NodeTable {
         if let Some(node) = inner.nodes.get_mut(&id) {
             node.identity = identity;
             node.detached = false;
+            node.kept = false;
             node.orphan = None;
             node.open = pin.map_or_else(Weak::new, Arc::downgrade);
             if free && !natural {
@@ -221,13 +224,15 @@ impl NodeTable {
     }
 
     /// The name that a node was found by leads to another inode from now on, or soon will: lookups find another node. It keeps the name, so
-    /// that a thread which has just found it can still be told where to go, and its inode, where `held` is given.
-    pub fn supersede(&self, id: NodeId, held: Option<Arc<Pin>>) {
+    /// that a thread which has just found it can still be told where to go, and its inode, where `held` is given. `false`: no lookup found it any more.
+    pub fn supersede(&self, id: NodeId, held: Option<Arc<Pin>>) -> bool {
         let mut inner = self.inner.write();
+        let found = inner.nodes.get(&id).is_some_and(|node| !node.detached);
         inner.detach(id);
         if let Some(node) = inner.nodes.get_mut(&id) {
             node.orphan = held;
         }
+        found
     }
 
     /// What is known of a node; `None` when there is no such node.
@@ -260,6 +265,25 @@ impl NodeTable {
     /// Whether nothing in the mounted tree leads to the node's inode any more, whatever links it has elsewhere.
     pub fn is_unlinked(&self, id: NodeId) -> bool {
         self.inner.read().nodes.get(&id).is_some_and(|node| node.detached)
+    }
+
+    /// The kernel is told that it may keep an entry of the node's.
+    pub fn keep(&self, id: NodeId) {
+        if let Some(node) = self.inner.write().nodes.get_mut(&id) {
+            node.kept = true;
+        }
+    }
+
+    /// Whether the kernel may come to the node by an entry that it has kept.
+    pub fn is_kept(&self, id: NodeId) -> bool {
+        self.inner.read().nodes.get(&id).is_some_and(|node| node.kept)
+    }
+
+    /// Whether an entry that the kernel has kept may lead to the node although the name leads to another by now.
+    pub fn is_left_behind(&self, id: NodeId) -> bool {
+        let inner = self.inner.read();
+        let node = inner.nodes.get(&id);
+        node.is_some_and(|node| node.kept && node.detached && !node.names.as_slice().is_empty())
     }
 
     /// What holds the inode while it is open, or after its last name went.
@@ -391,6 +415,7 @@ impl Node {
             identity,
             kind,
             detached: false,
+            kept: false,
             lookups: 1,
             children: 0,
             names,

@@ -305,6 +305,7 @@ impl Coordination {
             self.tree
                 .nodes
                 .supersede(node, Some(Arc::new(Pin::new(own, Access::Read, None))));
+            self.tree.attributes_changed(node);
         }
     }
 

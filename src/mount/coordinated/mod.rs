@@ -19,6 +19,7 @@ mod files;
 mod flock;
 mod handles;
 mod holders;
+mod kept;
 mod linked;
 mod locks;
 mod lookup;
