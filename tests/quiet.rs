@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::puppet::Puppet;
@@ -21,19 +21,31 @@ fn looker(project: &Project, names: &[&str]) -> Puppet {
     looker
 }
 
-/// Continues a stopped daemon, also on panic.
-struct Stopped(u32);
+/// A stopped daemon goes on when this goes, and after a while in any case: who waits for it would never be done.
+struct Stopped {
+    pid: u32,
+    since: Instant,
+}
 
 impl Stopped {
+    const AT_MOST: Duration = Duration::from_secs(5);
+
     fn new(pid: u32) -> Stopped {
         kill(pid, Signal::STOP);
-        Stopped(pid)
+        std::thread::spawn(move || {
+            std::thread::sleep(Self::AT_MOST);
+            kill(pid, Signal::CONT);
+        });
+        Stopped {
+            pid,
+            since: Instant::now(),
+        }
     }
 }
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        kill(self.0, Signal::CONT);
+        kill(self.pid, Signal::CONT);
     }
 }
 
@@ -50,6 +62,7 @@ fn o2_the_attributes_of_a_file_that_nobody_writes_are_had_without_the_daemon() {
         looker.does("os.stat('STATE.md').st_size, os.stat('docs/a.md').st_size"),
         "(6, 2)"
     );
+    assert!(stopped.since.elapsed() < Stopped::AT_MOST, "the daemon was asked");
     drop(stopped);
 }
 
@@ -66,6 +79,11 @@ fn r4_the_first_writer_of_a_quiet_file_is_the_only_one_who_sees_what_it_stages()
         holder.does(&format!("f = {open}"));
         holder.does("f.write('a longer one\\n'), f.flush()");
         assert_eq!(holder.does(&format!("os.stat('{name}').st_size")), "13");
+        // Nothing asks for what a path descriptor finds, so nothing can send it round.
+        assert_eq!(
+            other.does(&format!("os.fstat(os.open('{name}', os.O_PATH)).st_size")),
+            "6"
+        );
         assert_eq!(
             other.does(&format!("os.stat('{name}').st_size, get('{name}')")),
             "(6, 'first\\n')"
@@ -150,23 +168,32 @@ fn w6_what_is_published_without_a_walk_is_found_by_kept_entries() {
     watchdog();
     let project = Project::with(&[("STATE.md", "first\n")]);
     assert!(run(project.sh("echo second, and longer > STATE.md")).status.success());
-    let mut keeper = Puppet::new(&project);
-    keeper.does("f = open('STATE.md')");
-    let mut other = looker(&project, &["STATE.md"]);
-    let mut restore = concord(&["restore"]);
-    restore.arg(format!("{}@1", project.path("STATE.md").display()));
-    let restored = run(restore);
-    assert!(restored.status.success(), "{}", text(&restored.stderr));
-    assert_eq!(
-        other.does("os.stat('STATE.md').st_size, os.stat('STATE.md').st_nlink, get('STATE.md')"),
-        "(6, 1, 'first\\n')"
-    );
-    // By fstat(2) it knows how long the version is that it has opened.
-    assert_eq!(
-        keeper.does("os.fstat(f.fileno()).st_size, f.read()"),
-        "(19, 'first\\n')"
-    );
-    assert_eq!(keeper.does("f.close()"), "None");
+    for (version, look, shown, kept) in [
+        (
+            1,
+            "os.stat('STATE.md').st_size, os.stat('STATE.md').st_nlink",
+            "(6, 1)",
+            "(19, 'first\\n')",
+        ),
+        (
+            2,
+            "get('STATE.md').strip()",
+            "second, and longer",
+            "(6, 'second, and longer\\n')",
+        ),
+    ] {
+        let mut keeper = Puppet::new(&project);
+        keeper.does("f = open('STATE.md')");
+        let mut other = looker(&project, &["STATE.md"]);
+        let mut restore = concord(&["restore"]);
+        restore.arg(format!("{}@{version}", project.path("STATE.md").display()));
+        let restored = run(restore);
+        assert!(restored.status.success(), "{}", text(&restored.stderr));
+        assert_eq!(other.does(look), shown);
+        // By fstat(2) it knows how long the version is that it has opened.
+        assert_eq!(keeper.does("os.fstat(f.fileno()).st_size, f.read()"), kept);
+        assert_eq!(keeper.does("f.close()"), "None");
+    }
 }
 
 #[test]

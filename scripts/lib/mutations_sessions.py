@@ -20,7 +20,7 @@ SESSIONS = [
         "R1", "r1-a-writer-of-a-quiet-file-does-not-walk-again", "src/mount/coordinated/kept.rs",
         "if caller.tid == 0 || !self.tree.nodes.is_kept(node)",
         "if caller.tid != 1 || !self.tree.nodes.is_kept(node)",
-        ["quiet::w1_of_many_who_open_a_quiet_file_at_once_each_has_it_to_himself"],
+        ["quiet::r4_the_first_writer_of_a_quiet_file_is_the_only_one_who_sees_what_it_stages"],
     ),
     (
         "R1", "r1-a-reader-opens-a-quiet-node-that-a-writer-has-to-himself", "src/mount/coordinated/open.rs",
