@@ -87,6 +87,9 @@ for side in "${sides[@]}"; do
     git -C "$work/$side/tree" add -A
     git -C "$work/$side/tree" -c user.name=bench -c user.email=bench@localhost commit -qm tree
     dd if=/dev/zero of="$work/$side/big.bin" bs=1M count="$size" status=none
+    # Into the cache again by the kernel's own read-ahead: how large its pieces are there would else depend on how full memory was when the file was written.
+    dd of="$work/$side/big.bin" oflag=nocache conv=notrunc,fdatasync count=0 status=none
+    cat "$work/$side/big.bin" >/dev/null
     head -c 4096 /dev/zero >"$work/$side/small.bin"
     head -c 4096 /dev/zero | tee "$work/$side/coordinated.md" >"$work/$side/contended.md"
 done

@@ -17,6 +17,36 @@ SESSIONS = [
         ],
     ),
     (
+        "R1", "r1-a-writer-of-a-quiet-file-does-not-walk-again", "src/mount/coordinated/kept.rs",
+        "if caller.tid == 0 || !self.tree.nodes.is_kept(node)",
+        "if caller.tid != 1 || !self.tree.nodes.is_kept(node)",
+        ["quiet::r4_the_first_writer_of_a_quiet_file_is_the_only_one_who_sees_what_it_stages"],
+    ),
+    (
+        "R1", "r1-a-reader-opens-a-quiet-node-that-a-writer-has-to-himself", "src/mount/coordinated/open.rs",
+        "let leads_astray = || (caller.tid == 0 || !is_back) && self.tree.nodes.is_left_behind(node);",
+        "let leads_astray = || false;",
+        ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
+    ),
+    (
+        "R4", "r4-a-kept-entry-shows-the-version-before", "src/mount/coordinated/shown.rs",
+        "true => Shown::Anothers,",
+        "true => Shown::Version,",
+        ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
+    ),
+    (
+        "W11", "w11-a-kept-entry-leads-changes-to-the-version-before", "src/mount/coordinated/shown.rs",
+        "self.tree.nodes.is_left_behind(node)\n            && !self.has_been_round",
+        "false\n            && !self.has_been_round",
+        ["quiet::w11_what_is_changed_by_path_is_the_current_versions_also_by_a_kept_entry"],
+    ),
+    (
+        "O2", "o2-quiet-files-are-asked-for-each-time", "src/mount/coordinated/kept.rs",
+        "is_idle() && {",
+        "false && {",
+        ["quiet::o2_the_attributes_of_a_file_that_nobody_writes_are_had_without_the_daemon"],
+    ),
+    (
         "R1", "r1-a-nonblocking-writer-takes-the-node-of-readers", "src/mount/coordinated/begin.rs",
         "return (beginning.own_node || nodes.open_pin(node).is_none()).then_some(node);",
         "return Some(node);",

@@ -210,9 +210,12 @@ impl Tree {
         }
     }
 
-    /// A name leads to another version of its file: who watches the node of the one before hears of what comes after it too.
-    pub fn overtaken(&self, id: NodeId, held: Option<Arc<Pin>>) {
-        self.end(self.nodes.overtake(id, held));
+    /// A name leads to another version of its file: who watches the node of the one before hears of what comes after it too. `false`: lookups had not found that
+    /// any more.
+    pub fn overtaken(&self, id: NodeId, held: Option<Arc<Pin>>) -> bool {
+        let (found, ended) = self.nodes.overtake(id, held);
+        self.end(ended);
+        found
     }
 
     fn leads_elsewhere(&self, name: &Name) {

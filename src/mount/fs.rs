@@ -301,6 +301,9 @@ impl fuser::Filesystem for Fs {
             let answer = Box::new(move |result| reply_uncached(result, reply));
             return self.coordination.link(caller(request), node(ino), target, answer);
         }
+        if self.coordination.must_be_found_anew(caller(request), node(ino)) {
+            return reply.error(reply_errno(Errno::STALE));
+        }
         let tree = Arc::clone(&self.tree);
         let answer = Box::new(move |linked| reply_entry(&tree, linked, reply));
         self.coordination
@@ -515,7 +518,10 @@ impl fuser::Filesystem for Fs {
         let listed = self.tree.open_dir(node(ino)).and_then(|dir| {
             self.tree.list_plus(&dir, offset, |listed, entry| {
                 let (ttl, attr) = match entry {
-                    Some(entry) if self.coordination.target(dir.node(), &listed.name).is_some() => {
+                    Some(entry)
+                        if let Some(target) = self.coordination.target(dir.node(), &listed.name)
+                            && !self.coordination.may_keep(&target, entry) =>
+                    {
                         (Duration::ZERO, attr::attributes(entry.id, &entry.stat))
                     }
                     Some(entry) => (
@@ -578,24 +584,36 @@ impl fuser::Filesystem for Fs {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        if self.coordination.is_astray(caller(request), node(ino)) {
+            return reply.error(reply_errno(Errno::STALE));
+        }
         let touched = self.coordination.touch(node(ino));
         let set = touched.and_then(|()| self.tree.set_xattr(caller(request), node(ino), name, value, flags));
         reply_empty(set, reply);
     }
 
-    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let found = match self.coordination.is_made_up(node(ino)) {
-            true => Err(Errno::NODATA),
-            false => self.tree.get_xattr(node(ino), name, size),
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let found = if self.coordination.is_made_up(node(ino)) {
+            Err(Errno::NODATA)
+        } else if self.coordination.is_astray(caller(request), node(ino)) {
+            Err(Errno::STALE)
+        } else {
+            self.tree.get_xattr(node(ino), name, size)
         };
         reply_xattr(found, reply);
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if self.coordination.is_astray(caller(request), node(ino)) {
+            return reply.error(reply_errno(Errno::STALE));
+        }
         reply_xattr(self.tree.list_xattr(node(ino), size), reply);
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if self.coordination.is_astray(caller(request), node(ino)) {
+            return reply.error(reply_errno(Errno::STALE));
+        }
         let touched = self.coordination.touch(node(ino));
         reply_empty(touched.and_then(|()| self.tree.remove_xattr(node(ino), name)), reply);
     }

@@ -74,6 +74,8 @@ struct Node {
     former: bool,
     /// The store gives its inode a second name, by which it will be kept when the first is gone.
     kept_aside: bool,
+    /// The kernel may keep an entry that leads here, and come back without asking.
+    kept: bool,
     lookups: u64,
     /// Names in the table whose parent this is; while there are any, the node stays.
     children: u32,
@@ -213,7 +215,7 @@ impl NodeTable {
         true
     }
 
-    /// Lets a node stand for another inode. `pin`, when given, is what its opens share from now on; the caller keeps it alive. Without it the next
+    /// Lets a node stand for another inode; the kernel keeps no entry that leads to it. `pin`, when given, is what its opens share from now on; the caller keeps it alive. Without it the next
     /// open makes one: handles of the inode before may live on, and their pin is not for others.
     pub fn rebind(&self, id: NodeId, identity: Identity, pin: Option<&Arc<Pin>>) {
         let mut inner = self.inner.write();
@@ -224,6 +226,7 @@ impl NodeTable {
         if let Some(node) = inner.nodes.get_mut(&id) {
             node.identity = identity;
             node.detached = false;
+            node.kept = false;
             node.orphan = None;
             node.open = pin.map_or_else(Weak::new, Arc::downgrade);
             if free && !natural {
@@ -243,23 +246,25 @@ impl NodeTable {
         }
     }
 
-    /// The same where the name leads to another version of the same file, or soon will: a *former* node. It keeps its inode where `held` is given. Returns what
-    /// is no former node any more, because there are too many.
-    pub fn overtake(&self, id: NodeId, held: Option<Arc<Pin>>) -> Vec<NodeId> {
+    /// The same where the name leads to another version of the same file, or soon will: a *former* node. It keeps its inode where `held` is given. Returns whether
+    /// lookups found it until now, and what is no former node any more, because there are too many.
+    pub fn overtake(&self, id: NodeId, held: Option<Arc<Pin>>) -> (bool, Vec<NodeId>) {
         let mut inner = self.inner.write();
+        let found = inner.nodes.get(&id).is_some_and(|node| !node.detached);
         inner.detach(id);
         let Some(node) = inner.nodes.get_mut(&id) else {
-            return Vec::new();
+            return (found, Vec::new());
         };
         node.orphan = held;
         if std::mem::replace(&mut node.former, true) {
-            return Vec::new();
+            return (found, Vec::new());
         }
         let names = node.names.as_slice().to_vec();
-        names
+        let ended = names
             .into_iter()
             .filter_map(|name| inner.add_former(name, id))
-            .collect()
+            .collect();
+        (found, ended)
     }
 
     /// The nodes that a name has led to before, as long as the kernel knows them.
@@ -336,6 +341,25 @@ impl NodeTable {
     /// Whether no name leads to the node, whatever links its inode has.
     pub fn is_detached(&self, id: NodeId) -> bool {
         self.inner.read().nodes.get(&id).is_some_and(|node| node.detached)
+    }
+
+    /// The kernel is told that it may keep an entry of the node's.
+    pub fn keep(&self, id: NodeId) {
+        if let Some(node) = self.inner.write().nodes.get_mut(&id) {
+            node.kept = true;
+        }
+    }
+
+    /// Whether the kernel may come to the node by an entry that it has kept.
+    pub fn is_kept(&self, id: NodeId) -> bool {
+        self.inner.read().nodes.get(&id).is_some_and(|node| node.kept)
+    }
+
+    /// Whether an entry that the kernel has kept may lead to the node although the name leads to another by now.
+    pub fn is_left_behind(&self, id: NodeId) -> bool {
+        let inner = self.inner.read();
+        let node = inner.nodes.get(&id);
+        node.is_some_and(|node| node.kept && node.detached && !node.names.as_slice().is_empty())
     }
 
     /// What holds the inode while it is open, or after its last name went.
@@ -469,6 +493,7 @@ impl Node {
             detached: false,
             former: false,
             kept_aside: false,
+            kept: false,
             lookups: 1,
             children: 0,
             names,

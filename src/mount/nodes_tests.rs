@@ -135,7 +135,7 @@ fn a_rebound_node_is_found_by_its_new_inode_and_a_fresh_one_is_not() {
 /// A node of the file `a` on inode `ino`, overtaken.
 fn former(table: &NodeTable, ino: u64) -> NodeId {
     let node = table.intern(name(ROOT, "a"), identity(ino), FileType::RegularFile);
-    assert_eq!(table.overtake(node, Some(held())), []);
+    assert_eq!(table.overtake(node, Some(held())), (true, vec![]));
     node
 }
 
@@ -160,7 +160,7 @@ fn of_too_many_former_nodes_the_oldest_are_none_any_more() {
     let oldest = former(&table, 100);
     let others: Vec<NodeId> = (1..FORMERS_MAX as u64).map(|ino| former(&table, 100 + ino)).collect();
     let last = table.intern(name(ROOT, "a"), identity(9000), FileType::RegularFile);
-    assert_eq!(table.overtake(last, Some(held())), [oldest]);
+    assert_eq!(table.overtake(last, Some(held())), (true, vec![oldest]));
     let kept: Vec<NodeId> = others.into_iter().chain([last]).collect();
     assert_eq!(table.formers(&name(ROOT, "a")), kept);
     assert_eq!([oldest, last].map(|node| table.links(node, 1)), [0, 1]);

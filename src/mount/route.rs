@@ -30,13 +30,14 @@ const COPY_BYTES_MAX: u64 = 0x7fff_f000;
 const VERSION_TTL: Duration = Duration::from_millis(1);
 
 impl Fs {
-    /// The kernel asks for a coordinated file's name at each walk; what it then learns of a version's attributes stays true.
+    /// The kernel asks for a coordinated file's name at each walk while somebody writes the file; what it then learns of a version's attributes stays true.
     pub fn lookup_coordinated(&self, caller: Caller, target: &Target, reply: ReplyEntry) {
         match self.coordination.lookup(caller, target) {
             // It has no sessions: everybody finds the same one, and a walk below it need not ask again.
             Ok(entry) if FileType::from_raw_mode(entry.stat.st_mode) == FileType::Directory => {
                 self.reply_entry(Ok(entry), reply);
             }
+            Ok(entry) if self.coordination.may_keep(target, &entry) => self.reply_entry(Ok(entry), reply),
             Ok(mut entry) => {
                 let shadow = self.coordination.stat_of_session(caller, entry.id).is_some();
                 let growing = !shadow && self.growing(entry.id, &mut entry.stat);
@@ -356,6 +357,7 @@ impl Fs {
                     None => coordination.touch(node).and_then(|()| set()),
                 });
             }),
+            _ if self.coordination.is_astray(caller, node) => answer(Err(Errno::STALE)),
             _ => {
                 let image = self.tree.is_image(node);
                 // Whatever handle it is: the metadata of a file that is written in place is its inode's.

@@ -39,13 +39,34 @@ impl Call {
         (flags & libc::O_CREAT as u64 != 0).then_some(mode as u32 & 0o7777)
     }
 
-    /// stat(2), lstat(2), fstatat(2) or statx(2) that walks a path.
-    fn is_stat_of_path(&self) -> bool {
+    /// What asks for attributes, changes them, or makes a link, of a file that it is given by its path.
+    fn is_of_path(&self) -> bool {
         let flags = match self.number {
-            libc::SYS_newfstatat => self.arguments.get(3),
+            libc::SYS_newfstatat | libc::SYS_fchmodat2 => self.arguments.get(3),
             libc::SYS_statx => self.arguments.get(2),
+            libc::SYS_fchownat | libc::SYS_linkat => self.arguments.get(4),
+            // futimens(3) has no path.
+            libc::SYS_utimensat => self.arguments.get(3).filter(|_| self.arguments[1] != 0),
+            libc::SYS_fchmodat
+            | libc::SYS_getxattr
+            | libc::SYS_lgetxattr
+            | libc::SYS_setxattr
+            | libc::SYS_lsetxattr
+            | libc::SYS_listxattr
+            | libc::SYS_llistxattr
+            | libc::SYS_removexattr
+            | libc::SYS_lremovexattr => return true,
             #[cfg(target_arch = "x86_64")]
-            libc::SYS_stat | libc::SYS_lstat => return true,
+            libc::SYS_stat
+            | libc::SYS_lstat
+            | libc::SYS_chmod
+            | libc::SYS_chown
+            | libc::SYS_lchown
+            | libc::SYS_utime
+            | libc::SYS_utimes
+            | libc::SYS_link => return true,
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_futimesat => return self.arguments.get(1).is_some_and(|path| *path != 0),
             _ => None,
         };
         flags.is_some_and(|flags| flags & libc::AT_EMPTY_PATH as u64 == 0)
@@ -105,10 +126,10 @@ fn parse_doing(text: &[u8]) -> Doing {
     }
 }
 
-/// Whether a thread that waits for us asks for the attributes of what a path leads to: the kernel walks it again when it is answered ESTALE. `false` also where
-/// the kernel does not tell. Waits for execve, and for the thread to sleep.
-pub fn is_stat_of_path(tid: u32) -> bool {
-    waits_in(tid, Call::is_stat_of_path)
+/// Whether a thread that waits for us asks for, or changes, the attributes of what a path leads to: the kernel walks it again when it is answered ESTALE. `false`
+/// also where the kernel does not tell. Waits for execve, and for the thread to sleep.
+pub fn is_of_path(tid: u32) -> bool {
+    waits_in(tid, Call::is_of_path)
 }
 
 /// Whether a thread that waits for us is in link(2) or linkat(2). `false` also where the kernel does not tell. Waits for execve, and for the thread to sleep.
@@ -141,13 +162,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stat_of_a_path_is_told_from_stat_of_a_descriptor() {
+    fn a_call_by_path_is_told_from_one_by_descriptor() {
         let asks = |call: libc::c_long, flags: [i32; 2]| {
             let line = format!(
                 "{call} 0x3 0x7ffc {:#x} {:#x} 0x0 0x0 0x7ffd 0x7ffe\n",
                 flags[0], flags[1]
             );
-            Call::parse(line.as_bytes()).unwrap().is_stat_of_path()
+            Call::parse(line.as_bytes()).unwrap().is_of_path()
         };
         let other = 0x7fff;
         assert!(asks(libc::SYS_newfstatat, [other, libc::AT_SYMLINK_NOFOLLOW]));
@@ -156,6 +177,12 @@ mod tests {
         assert!(!asks(libc::SYS_statx, [libc::AT_EMPTY_PATH, 0]));
         assert!(!asks(libc::SYS_fstat, [0, 0]));
         assert!(!asks(libc::SYS_openat, [0, 0]));
+        assert!(asks(libc::SYS_utimensat, [other, 0]));
+        assert!(!asks(libc::SYS_fchmod, [0, 0]));
+        assert!(asks(libc::SYS_setxattr, [0, 0]));
+        assert!(!asks(libc::SYS_fsetxattr, [0, 0]));
+        let futimens = format!("{} 0x3 0x0 0x7ffc 0x0 0x0 0x0 0x7ffd 0x7ffe\n", libc::SYS_utimensat);
+        assert!(!Call::parse(futimens.as_bytes()).unwrap().is_of_path());
         assert_eq!(Call::parse(b"running\n"), None);
     }
 
@@ -189,7 +216,7 @@ mod tests {
         let own = std::process::id();
         let tasks = std::fs::read_dir(format!("/proc/{own}/task")).unwrap();
         let mut tids = tasks.filter_map(|task| task.unwrap().file_name().to_str()?.parse::<u32>().ok());
-        assert!(tids.all(|tid| !is_stat_of_path(tid)));
+        assert!(tids.all(|tid| !is_of_path(tid)));
         thread.thread().unpark();
         thread.join().unwrap();
     }

@@ -24,6 +24,7 @@ mod files;
 mod flock;
 mod handles;
 mod holders;
+mod kept;
 mod linked;
 mod locks;
 mod lookup;

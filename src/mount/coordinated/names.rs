@@ -91,6 +91,7 @@ impl Coordination {
         let opener = caller::opener(caller);
         let name = target.name.clone();
         let errand = Errand {
+            leaving: self.kept_names(caller, node),
             needs_free: Some(name.clone()),
             ..Errand::new(vec![target], name.parent)
         };

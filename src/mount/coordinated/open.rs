@@ -49,11 +49,14 @@ impl Coordination {
         let seen = self.tree.nodes.identity(node);
         // A stranger would not be known again. Until the node is open, nobody may take it over: that ends with `arrived`.
         let is_back = caller.tid == 0 || self.files.lock().is_back(caller.tid, file, node);
+        // By a kept entry it may come to what somebody is about to take over.
+        let leads_astray = || (caller.tid == 0 || !is_back) && self.tree.nodes.is_left_behind(node);
         // One that is ending counts too: what it staged may be discarded.
         let shadow_of = || self.files.lock().session_on(node).cloned();
         let session = shadow_of();
         let is_own = session.is_some();
         let found = match session {
+            None if leads_astray() => Err(Errno::STALE),
             None => self.open_version_node(caller, node),
             Some(session) => {
                 let own = self
@@ -78,7 +81,7 @@ impl Coordination {
         // A session may have taken the node while it was opened, before or after its pin was; it is known by now, or over.
         let is_shadow = |opened: &Ordinary| match (shadow_of(), self.tree.nodes.open_pin(node)) {
             (Some(session), _) => !is_own || !Arc::ptr_eq(&session.pin, &opened.pin),
-            (None, pin) => !is_own && !pin.is_some_and(|pin| Arc::ptr_eq(&pin, &opened.pin)),
+            (None, pin) => !is_own && (leads_astray() || !pin.is_some_and(|pin| Arc::ptr_eq(&pin, &opened.pin))),
         };
         let found = match found {
             Ok(opened) if is_shadow(&opened) => {
@@ -152,8 +155,11 @@ impl Coordination {
         // Who does not wait is refused on the node that it has.
         let refused = nonblock && self.nearest_of(key, &opener).is_none();
         let in_the_way = || reroute.is_none() && !refused && self.must_go_round(key, node, &opener, truncate);
-        if !self.takes_over(node, in_the_way) {
+        if !self.takes_over(node, reroute.is_some(), in_the_way) {
             self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
+            return answer(Err(Errno::STALE));
+        }
+        if reroute.is_none() && !refused && self.has_entry_renewed(caller, key, node) {
             return answer(Err(Errno::STALE));
         }
         let process = opener.proc;
@@ -257,13 +263,15 @@ impl Coordination {
     }
 
     /// Takes a node from its name, for a session, unless somebody is `in_the_way`. This comes before the queue admits it: whoever is told of the session must find
-    /// the current version under another node.
-    pub(super) fn takes_over(&self, node: NodeId, in_the_way: impl Fn() -> bool) -> bool {
+    /// the current version under another node. `is_back`: it has the node to itself already.
+    pub(super) fn takes_over(&self, node: NodeId, is_back: bool, in_the_way: impl Fn() -> bool) -> bool {
         if in_the_way() {
             return false;
         }
-        if self.files.lock().session_on(node).is_none() {
-            self.tree.overtaken(node, None);
+        let is_free = self.files.lock().session_on(node).is_none();
+        if is_free && !self.tree.overtaken(node, None) && !is_back && self.tree.nodes.is_kept(node) {
+            // Somebody else has it to himself.
+            return false;
         }
         // Who was sent round meanwhile may have found the node by the name still.
         !in_the_way()

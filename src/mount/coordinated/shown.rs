@@ -5,7 +5,7 @@
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
-use super::files::Finds;
+use super::files::{Finds, InHand};
 use super::session::Session;
 use super::{Coordination, caller};
 use crate::mount::attr;
@@ -17,7 +17,7 @@ use crate::os::syscall;
 pub enum Shown {
     /// A session's shadow, or what goes for it.
     Stat(Stat),
-    /// Nothing yet: it stands for what somebody stages who is no ancestor of the caller.
+    /// Nothing yet: it stands for what somebody stages who is no ancestor of the caller, or for a version that its name does not lead to any more.
     Anothers,
     /// What any node shows.
     Version,
@@ -27,7 +27,10 @@ impl Coordination {
     /// What stat(2) shows of a node, as far as a session on it decides.
     pub fn shown(&self, caller: Caller, node: NodeId) -> Shown {
         let Some(session) = self.files.lock().session_on(node).cloned() else {
-            return Shown::Version;
+            return match self.tree.nodes.is_left_behind(node) {
+                true => Shown::Anothers,
+                false => Shown::Version,
+            };
         };
         if session.shared().is_none() && !is_of_lineage(caller, &session) && !self.is_committed(&session) {
             return Shown::Anothers;
@@ -56,19 +59,38 @@ impl Coordination {
         session.stat().ok()
     }
 
-    /// Whether a thread asks for attributes of what a path leads to. `false`: it has a descriptor, or nobody can tell. Only for worker threads.
+    /// Whether a thread asks for, or changes, attributes of what a path leads to. `false`: it has a descriptor, or nobody can tell. Only for worker threads, unless
+    /// the thread is known not to be in execve(2).
     pub fn walks_again(&self, caller: Caller) -> bool {
-        caller.tid != 0 && syscall::is_stat_of_path(caller.tid)
+        caller.tid != 0 && syscall::is_of_path(caller.tid)
     }
 
-    /// A thread that came to a session's node by a path will be answered ESTALE. `false`: there is no session on it any more.
+    /// A thread that came by a path to a session's node, or to one that its name does not lead to any more, will be answered ESTALE. `false`: it is neither.
     pub fn send_round(&self, caller: Caller, node: NodeId) -> bool {
+        let name = self
+            .tree
+            .nodes
+            .info(node)
+            .and_then(|info| info.names.into_iter().next());
+        let left_behind = self.tree.nodes.is_left_behind(node);
+        let name = name.filter(|_| left_behind).map(|name| self.key_name(&name));
+        let in_hand = name.map(|name| InHand::take(&self.files, &name));
         let mut files = self.files.lock();
-        let file = files.session_on(node).map(|session| session.about.file);
+        let of_session = files.session_on(node).map(|session| session.about.file);
+        let file = of_session.or(in_hand.as_ref().map(InHand::key));
         if let Some(file) = file {
             files.send_round(caller.tid, file, Finds::Attributes, None);
         }
+        drop(files);
         file.is_some()
+    }
+
+    /// Whether a call by a path came to a node by an entry that the kernel has kept, and its name leads to another by now: it must walk again.
+    pub fn is_astray(&self, caller: Caller, node: NodeId) -> bool {
+        self.tree.nodes.is_left_behind(node)
+            && !self.has_been_round(caller, node)
+            && self.walks_again(caller)
+            && self.send_round(caller, node)
     }
 
     /// Whether the thread is on its way back from there. The kernel must ask for the attributes of what it finds, so that we learn of its arrival.

@@ -41,8 +41,11 @@ impl Coordination {
             reroute.is_none()
                 && (!files.queue.is_idle(key) || files.expects(key) || self.tree.nodes.open_pin(node).is_some())
         };
-        if !self.takes_over(node, in_the_way) {
+        if !self.takes_over(node, reroute.is_some(), in_the_way) {
             self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
+            return answer(Err(Errno::STALE));
+        }
+        if reroute.is_none() && self.has_entry_renewed(caller, key, node) {
             return answer(Err(Errno::STALE));
         }
         let process = opener.proc;
