@@ -215,6 +215,10 @@ impl Tree {
     pub fn overtaken(&self, id: NodeId, held: Option<Arc<Pin>>) -> bool {
         let (found, ended) = self.nodes.overtake(id, held);
         self.end(ended);
+        if self.nodes.is_kept(id) {
+            // The kernel may come to it without asking us, and must not find there what was.
+            self.attributes_changed(id);
+        }
         found
     }
 
