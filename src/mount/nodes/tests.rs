@@ -1,3 +1,4 @@
+use super::inner::FORMERS_MAX;
 use super::*;
 use crate::mount::pin::Access;
 use fuser::FileType;
