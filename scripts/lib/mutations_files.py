@@ -55,7 +55,7 @@ FILES = [
         ],
     ),
     (
-        "Notices", "notices-the-watch-on-what-was-replaced-hears-of-no-appended-line", "src/mount/coordinated/append.rs",
+        "Notices", "notices-the-watch-on-what-was-replaced-hears-of-no-appended-line", "src/mount/coordinated/append_close.rs",
         "self.tell_formers(&held.log.name(), News::Saved);",
         "",
         ["notices::a_watch_on_the_file_itself_hears_of_all_that_comes_after_a_save_while_others_had_it_open"],
@@ -79,14 +79,14 @@ FILES = [
         ],
     ),
     (
-        "Notices", "notices-the-link-in-the-history-is-seen", "src/mount/nodes.rs",
+        "Notices", "notices-the-link-in-the-history-is-seen", "src/mount/nodes/node.rs",
         "if self.kept_aside && counted > 1 {",
         "if self.kept_aside && counted > 2 {",
         ["notices::a_watch_on_the_file_itself_ends_with_each_rename_over_it_whoever_looks_meanwhile"],
     ),
     (
         "Notices", "notices-what-is-told-of-is-never-forgotten", "src/cli/tell.rs",
-        "let _ = rustix::fs::unlink(path);",
+        "let _ = rustix::fs::unlinkat(&root, path, AtFlags::empty());",
         "",
         [
             "notices::a_watch_on_the_file_itself_hears_of_all_that_comes_after_a_save_while_others_had_it_open",
@@ -155,8 +155,8 @@ FILES = [
     ),
     (
         "W9", "w9-who-would-create-a-name-that-a-saver-has-finds-nothing", "src/mount/coordinated/lookup.rs",
-        "None if self.waits_to_create(caller, key) => self.made_up(&target.name)?,",
-        "",
+        "None if !self.waits_to_create(caller, key) => return Ok(None),",
+        "None => return Ok(None),",
         ["unlocked::w9_who_would_create_a_name_that_a_saver_has_waits_for_it"],
     ),
     (
@@ -690,8 +690,8 @@ FILES = [
     ),
     (
         "F5", "f5-sessions-begin-while-an-unmount-waits", "src/mount/coordinated/wait.rs",
-        "if self.is_closing() {",
-        "if self.is_closing() && claim.caller.tid == 0 {",
+        "if self.is_closing() {\n            return resume(Err(Errno::BUSY));",
+        "if self.is_closing() && claim.caller.tid == 0 {\n            return resume(Err(Errno::BUSY));",
         ["unmount::f5_while_an_unmount_waits_no_session_begins"],
     ),
     (

@@ -18,8 +18,8 @@ SESSIONS = [
     ),
     (
         "R1", "r1-a-writer-of-a-quiet-file-does-not-walk-again", "src/mount/coordinated/kept.rs",
-        "if caller.tid == 0 || !self.tree.nodes.is_kept(node)",
-        "if caller.tid != 1 || !self.tree.nodes.is_kept(node)",
+        "if caller.tid == 0 || !self.tree.nodes.is_kept(node) || self.files",
+        "if caller.tid != 1 || !self.tree.nodes.is_kept(node) || self.files",
         ["quiet::r4_the_first_writer_of_a_quiet_file_is_the_only_one_who_sees_what_it_stages"],
     ),
     (
@@ -100,8 +100,8 @@ SESSIONS = [
     ),
     (
         "R4", "r4-who-came-to-a-shadow-by-a-path-is-shown-it", "src/mount/coordinated/shown.rs",
-        "        caller.tid != 0 && syscall::is_stat_of_path(caller.tid)",
-        "        caller.tid != 0 && syscall::is_stat_of_path(caller.tid) && false",
+        "        caller.tid != 0 && syscall::is_of_path(caller.tid)",
+        "        caller.tid != 0 && syscall::is_of_path(caller.tid) && false",
         ["shown::r4_others_are_never_shown_a_size_that_is_being_staged"],
     ),
     (
