@@ -346,6 +346,51 @@ fn w4_the_open_that_would_close_a_cycle_fails_with_edeadlk() {
     }
 }
 
+/// Each waits for the other with one thread, and goes on with another.
+#[test]
+fn w4_threads_that_save_two_files_at_once_are_no_deadlock() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '60s'\n"), ("0.md", ""), ("1.md", "")]);
+    let mut programs: Vec<Puppet> = (0..2).map(|_| Puppet::new(&project)).collect();
+    for (number, program) in programs.iter_mut().enumerate() {
+        program.does("from concurrent.futures import ThreadPoolExecutor");
+        assert_eq!(program.does(&format!("f = open('{number}.md', 'w')")), "ok");
+    }
+    for (number, program) in programs.iter_mut().enumerate() {
+        let other = 1 - number;
+        let step = format!("save = ThreadPoolExecutor(1).submit(put, '{other}.md', '{number}')");
+        assert_eq!(program.does(&step), "ok");
+        project.await_sessions(2, number + 1);
+    }
+    for program in &mut programs {
+        assert_eq!(program.does("f.close()"), "None");
+    }
+    for program in &mut programs {
+        assert_eq!(program.does("save.result()"), "None");
+    }
+    assert_eq!((project.read("0.md"), project.read("1.md")), ("1".into(), "0".into()));
+}
+
+/// As an agent that writes one file while a command of its writes another.
+#[test]
+fn w4_a_program_with_threads_goes_on_while_its_child_waits() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '60s'\n"), ("0.md", ""), ("1.md", "")]);
+    let (mut agent, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    agent.does("quit = threading.Event(); threading.Thread(target=quit.wait).start()");
+    assert_eq!(agent.does("f = open('0.md', 'w')"), "ok");
+    assert_eq!(other.does("f = open('1.md', 'w')"), "ok");
+    agent.does("child = subprocess.Popen(['sh', '-c', 'exec 3<> 1.md && echo x >&3'])");
+    project.await_sessions(2, 1);
+    other.starts("put('0.md', 'x')");
+    project.await_sessions(2, 2);
+    assert_eq!(agent.does("f.close()"), "None");
+    assert_eq!(other.says(), "None");
+    assert_eq!(other.does("f.close()"), "None");
+    assert_eq!(agent.does("child.wait()"), "0");
+    agent.does("quit.set()");
+}
+
 #[test]
 fn w1_lease_a_holder_that_others_wait_for_too_long_is_discarded() {
     watchdog();

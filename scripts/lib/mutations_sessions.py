@@ -297,9 +297,27 @@ SESSIONS = [
     ),
     (
         "W4", "w4-cycles-are-not-looked-for", "src/session/queue.rs",
-        "if !line.has_same_wait(&request) && self.closes_cycle(file, &request.lineage, place) {",
-        "if line.has_same_wait(&request) && self.closes_cycle(file, &request.lineage, place) {",
+        "if !line.has_same_wait(&request) && self.closes_cycle(file, &request.halted, place) {",
+        "if line.has_same_wait(&request) && self.closes_cycle(file, &request.halted, place) {",
         ["waiting::w4_the_open_that_would_close_a_cycle_fails_with_edeadlk"],
+    ),
+    (
+        "W4", "w4-who-has-threads-is-taken-for-blocked", "src/mount/coordinated/caller.rs",
+        ".filter(|process| process.is_known() && proc::is_single_threaded(process.tgid))",
+        ".filter(|process| process.is_known())",
+        [
+            "waiting::w4_threads_that_save_two_files_at_once_are_no_deadlock",
+            "waiting::w4_a_program_with_threads_goes_on_while_its_child_waits",
+        ],
+    ),
+    (
+        "W4", "w4-nobody-is-taken-for-blocked", "src/mount/coordinated/wait.rs",
+        "claim.opener.halted = caller::halted(&claim.opener);",
+        "claim.opener.halted = Vec::new();",
+        [
+            "waiting::w4_the_open_that_would_close_a_cycle_fails_with_edeadlk",
+            "unlocked::w4_a_rename_that_would_close_a_cycle_fails_with_edeadlk",
+        ],
     ),
     (
         "W4", "w4-a-deadlock-is-told-as-ebusy", "src/mount/coordinated/files.rs",

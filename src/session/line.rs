@@ -64,6 +64,8 @@ pub(super) struct Request {
     pub proc: ProcId,
     /// The process and its ancestors, nearest first, known ones only.
     pub lineage: Vec<ProcId>,
+    /// Those of them that stand still while it waits.
+    pub halted: Vec<ProcId>,
     pub intent: Intent,
     /// How long its session may stay while others wait.
     pub lease_max: Millis,
@@ -201,12 +203,12 @@ impl Line {
         ahead.min().map_or(arrival, |first| first.min(arrival))
     }
 
-    /// Whether the same process waits here already with the same lineage: then one more waits for nobody new.
+    /// Whether the same process waits here already with the same lineage, and halts the same: then one more adds no edge.
     pub fn has_same_wait(&self, request: &Request) -> bool {
         let first = self.of_proc.get(&request.proc).and_then(|arrivals| arrivals.first());
         first
             .and_then(|a| self.waiters.get(a))
-            .is_some_and(|w| w.request.lineage == request.lineage)
+            .is_some_and(|w| w.request.lineage == request.lineage && w.request.halted == request.halted)
     }
 
     pub fn enqueue(&mut self, arrival: Arrival, waiter: Waiter) {

@@ -8,7 +8,7 @@ use super::types::{Admission, FileKey, Intent, Millis, Opener, Patience, ProcId,
 /// All sessions and all waits over all coordinated files. A file that nobody writes takes no memory.
 ///
 /// Invariants between calls: a file with waiters has a session; sessions of one file are of one lineage; nobody
-/// waits for a session of its own lineage; the waits-for graph (see `deadlock.rs`) has no cycle.
+/// waits for a session of its own lineage; the waits-for graph has no cycle, but for what `deadlock.rs` leaves out.
 #[derive(Debug, Clone)]
 pub struct Queue {
     next_session: u64,
@@ -70,6 +70,7 @@ impl Queue {
             ticket,
             proc: opener.proc,
             lineage: opener.lineage(),
+            halted: opener.halted.clone(),
             intent,
             lease_max,
         };
@@ -83,7 +84,7 @@ impl Queue {
         let arrival = self.next_arrival;
         let line = self.lines.entry(file).or_default();
         let place = line.place_of(&request.lineage, arrival);
-        if !line.has_same_wait(&request) && self.closes_cycle(file, &request.lineage, place) {
+        if !line.has_same_wait(&request) && self.closes_cycle(file, &request.halted, place) {
             return Admission::Refuse(Refusal::Deadlock);
         }
         self.next_arrival += 1;
@@ -341,10 +342,10 @@ impl Queue {
             let Some(Waiter { request, .. }) = line.waiter(arrival) else {
                 continue;
             };
-            let (ticket, lineage) = (request.ticket, request.lineage.clone());
-            let place = line.place_of(&lineage, arrival);
+            let (ticket, halted) = (request.ticket, request.halted.clone());
+            let place = line.place_of(&request.lineage, arrival);
             line.set_place(arrival, place);
-            if self.closes_cycle(file, &lineage, place) {
+            if self.closes_cycle(file, &halted, place) {
                 wakes.push(Wake::Refused {
                     ticket,
                     why: Refusal::Deadlock,

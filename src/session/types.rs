@@ -49,6 +49,8 @@ pub struct Opener {
     pub proc: ProcId,
     /// Its parent, grandparent and so on: nearest first, without itself.
     pub ancestors: Vec<ProcId>,
+    /// Which of all these stand still while the opener waits: those with one thread only. Asked for where it may wait.
+    pub halted: Vec<ProcId>,
 }
 
 impl Opener {

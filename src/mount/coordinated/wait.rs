@@ -129,10 +129,15 @@ impl Coordination {
             Patience::Until(now.saturating_add(millis(target.policy.wait)))
         };
         let mut files = self.files.lock();
-        if claim.opener.ancestors.is_empty() && !files.queue.is_idle(claim.file) {
-            // Somebody took the file since the opener was looked at.
+        if !files.queue.is_idle(claim.file) && (claim.opener.ancestors.is_empty() || !claim.nonblock) {
             drop(files);
-            claim.opener = caller::opener(claim.caller);
+            if claim.opener.ancestors.is_empty() {
+                // Somebody took the file since the opener was looked at.
+                claim.opener = caller::opener(claim.caller);
+            }
+            if !claim.nonblock {
+                claim.opener.halted = caller::halted(&claim.opener);
+            }
             files = self.files.lock();
         }
         let ticket = files.ticket();
@@ -258,6 +263,7 @@ impl Coordination {
             Opener {
                 proc: caller::process(caller),
                 ancestors: Vec::new(),
+                halted: Vec::new(),
             }
         } else {
             caller::opener(caller)

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::pair::{Pair, proc};
+use super::pair::{Pair, opener, proc};
 use crate::session::Intent::*;
 use crate::session::*;
 
@@ -24,12 +24,8 @@ struct Thread {
 }
 
 fn thread(who: &[u32], script: &[Op]) -> Thread {
-    let opener = Opener {
-        proc: proc(who[0]),
-        ancestors: who[1..].iter().map(|&p| proc(p)).collect(),
-    };
     Thread {
-        who: opener,
+        who: opener(proc(who[0]), who[1..].iter().map(|&p| proc(p)).collect()),
         script: script.to_vec(),
     }
 }
@@ -43,6 +39,8 @@ struct Run {
     has: Vec<Vec<(u64, SessionId)>>,
     cancels: usize,
     ticks: usize,
+    /// Opens refused with `Deadlock`.
+    deadlocks: usize,
 }
 
 const FOREVER: u64 = 1 << 40;
@@ -68,6 +66,7 @@ impl Run {
         match admission {
             Admission::Start(id) | Admission::Private(id) if intent == Instant => self.close(id),
             Admission::Start(id) | Admission::Private(id) | Admission::Join(id) => self.has[t].push((file, id)),
+            Admission::Refuse(Refusal::Deadlock) => self.deadlocks += 1,
             _ => {}
         }
     }
@@ -82,6 +81,9 @@ impl Run {
 
     fn woken(&mut self, wakes: &[Wake]) {
         for wake in wakes {
+            if self.pair.model.strayed {
+                return;
+            }
             match *wake {
                 Wake::Granted { ticket, admission } => {
                     let t = (ticket.0 / 100) as usize;
@@ -156,6 +158,7 @@ fn admission_of(admission: Admission) -> Option<SessionId> {
 #[derive(Default, Debug)]
 struct Seen {
     states: usize,
+    deadlocks: usize,
     deadlocks_at_leave: usize,
     ends: usize,
 }
@@ -169,13 +172,18 @@ fn explore(threads: &[Thread], cancels: usize, ticks: usize) -> Seen {
         has: vec![vec![]; n],
         cancels,
         ticks,
+        deadlocks: 0,
     };
     let (mut todo, mut known, mut seen) = (vec![start], HashSet::new(), Seen::default());
     while let Some(run) = todo.pop() {
         if !known.insert(run.fingerprint()) {
             continue;
         }
+        if run.pair.model.strayed {
+            continue;
+        }
         seen.states += 1;
+        seen.deadlocks += run.deadlocks;
         let mut next = vec![];
         for (t, thread) in threads.iter().enumerate() {
             if run.waits[t] && run.cancels > 0 {
@@ -276,4 +284,38 @@ fn all_interleavings_in_which_leaving_closes_a_cycle_follow_the_model() {
     let seen = explore(&threads, 1, 1);
     println!("{seen:?}");
     assert!(seen.deadlocks_at_leave > 0, "{seen:?}");
+}
+
+#[test]
+fn all_interleavings_of_two_programs_with_a_thread_for_each_of_two_files_are_no_deadlock() {
+    let save = |file| vec![Open(file, Truncate), Close(file)];
+    // The same process twice, and a program with threads whose child saves the other file.
+    for [a, b] in [[&[51][..], &[51]], [&[51], &[1, 51]]] {
+        let threads = [
+            thread(a, &save(1)),
+            thread(b, &save(2)),
+            thread(&[52], &save(2)),
+            thread(&[52], &save(1)),
+        ];
+        let seen = explore(&threads, 1, 0);
+        println!("{seen:?}");
+        assert!(
+            seen.ends > 0 && seen.deadlocks + seen.deadlocks_at_leave == 0,
+            "{seen:?}"
+        );
+    }
+}
+
+#[test]
+fn all_interleavings_with_children_of_a_program_with_threads_follow_the_model() {
+    let both = |a, b| vec![Open(a, Truncate), Open(b, Modify), Close(a), Close(b)];
+    let threads = [
+        thread(&[51], &[Open(1, Truncate), Close(1)]),
+        thread(&[1, 51], &both(1, 2)),
+        thread(&[2, 51], &both(2, 3)),
+        thread(&[3], &both(3, 1)),
+    ];
+    let seen = explore(&threads, 1, 0);
+    println!("{seen:?}");
+    assert!(seen.ends > 0 && seen.deadlocks > 0, "{seen:?}");
 }

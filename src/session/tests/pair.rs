@@ -20,6 +20,17 @@ pub fn proc(n: u32) -> ProcId {
     }
 }
 
+/// A process and its ancestors. From 50 on they have threads, and go on while one waits.
+pub fn opener(proc: ProcId, ancestors: Vec<ProcId>) -> Opener {
+    let lineage = std::iter::once(&proc).chain(&ancestors);
+    let halted = lineage.filter(|p| p.is_known() && p.tgid < 50).copied().collect();
+    Opener {
+        proc,
+        ancestors,
+        halted,
+    }
+}
+
 impl Pair {
     pub fn new() -> Pair {
         let model = Model {
@@ -50,6 +61,7 @@ impl Pair {
             file,
             proc: opener.proc,
             lineage,
+            halted: opener.halted.clone(),
             intent,
             since: self.now,
             until: self.now,
@@ -60,8 +72,10 @@ impl Pair {
         let admission = self
             .queue
             .open(self.now, file, opener, intent, patience, lease_max, ticket);
-        assert_eq!(admission, expected, "open {file:?} {opener:?} {intent:?} in {self:#?}");
-        self.check();
+        if !self.model.strayed {
+            assert_eq!(admission, expected, "open {file:?} {opener:?} {intent:?} in {self:#?}");
+            self.check();
+        }
         admission
     }
 
@@ -88,7 +102,7 @@ impl Pair {
         let wakes = self.queue.tick(self.now);
         let wakes = self.same(wakes, expected);
         assert!(
-            self.model.waiting.iter().all(|w| w.until > self.now),
+            self.model.strayed || self.model.waiting.iter().all(|w| w.until > self.now),
             "a wait outlived its time: {self:#?}"
         );
         assert!(
@@ -99,8 +113,10 @@ impl Pair {
     }
 
     fn same(&mut self, wakes: Vec<Wake>, expected: Vec<Wake>) -> Vec<Wake> {
-        assert_eq!(wakes, expected, "in {self:#?}");
-        self.check();
+        if !self.model.strayed {
+            assert_eq!(wakes, expected, "in {self:#?}");
+            self.check();
+        }
         self.wakes.extend(&wakes);
         wakes
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::model::Waiting;
-use super::pair::{Pair, proc};
+use super::pair::{Pair, opener, proc};
 use crate::session::*;
 
 const FILES: u64 = 3;
@@ -60,9 +60,15 @@ fn parents() -> impl Strategy<Value = Vec<Option<usize>>> {
         .collect::<Vec<_>>()
 }
 
+/// Which of them have threads: mostly none.
+fn threaded() -> impl Strategy<Value = [bool; 6]> {
+    prop_oneof![2 => Just([false; 6]), 1 => any::<[bool; 6]>()]
+}
+
 struct World {
     pair: Pair,
     parents: Vec<Option<usize>>,
+    threaded: [bool; 6],
     ended: [bool; 6],
     next_ticket: u64,
 }
@@ -71,17 +77,15 @@ impl World {
     /// The process as it stands in the family now; the seventh is unknown.
     fn opener(&self, who: usize) -> Opener {
         if who == 6 {
-            return Opener {
-                proc: ProcId { tgid: 0, unique: 0 },
-                ancestors: vec![],
-            };
+            return opener(ProcId { tgid: 0, unique: 0 }, vec![]);
         }
         let parent = |p: &usize| self.parents[*p];
         let up = std::iter::successors(self.parents[who], parent);
-        Opener {
-            proc: proc(who as u32 + 1),
-            ancestors: up.map(|p| proc(p as u32 + 1)).collect(),
-        }
+        opener(self.proc(who), up.map(|p| self.proc(p)).collect())
+    }
+
+    fn proc(&self, who: usize) -> ProcId {
+        proc(who as u32 + if self.threaded[who] { 51 } else { 1 })
     }
 
     fn run(&mut self, step: &Step) {
@@ -140,21 +144,21 @@ impl World {
     }
 
     fn bequeath(&mut self, who: usize) {
-        let me = proc(who as u32 + 1);
+        let me = self.proc(who);
         let all = self.pair.model.held.iter().map(|(_, h)| h);
         let own: Vec<SessionId> = all.filter(|h| h.holders().contains(&me)).map(|h| h.id).collect();
         let is_child = |child: &usize| self.parents[*child] == Some(who) && !self.ended[*child];
         let children: Vec<usize> = (0..6).filter(is_child).collect();
         for child in children {
             for session in &own {
-                self.pair.inherit(*session, proc(child as u32 + 1));
+                self.pair.inherit(*session, self.proc(child));
             }
         }
     }
 
     /// Its sessions stay: another process may have inherited the descriptors.
     fn end(&mut self, who: usize, orphans: bool) {
-        let me = proc(who as u32 + 1);
+        let me = self.proc(who);
         let own = |w: &&Waiting| w.proc == me;
         let tickets: Vec<Ticket> = self.pair.model.waiting.iter().filter(own).map(|w| w.ticket).collect();
         tickets.into_iter().for_each(|ticket| drop(self.pair.cancel(ticket)));
@@ -181,9 +185,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_lives_of_six_processes_follow_the_model(parents in parents(), steps in prop::collection::vec(step(), 1..60)) {
-        let mut world = World { pair: Pair::new(), parents, ended: [false; 6], next_ticket: 0 };
-        steps.iter().for_each(|step| world.run(step));
+    fn random_lives_of_six_processes_follow_the_model(parents in parents(), threaded in threaded(), steps in prop::collection::vec(step(), 1..60)) {
+        let mut world = World { pair: Pair::new(), parents, threaded, ended: [false; 6], next_ticket: 0 };
+        for step in &steps {
+            world.run(step);
+            if world.pair.model.strayed {
+                return Ok(());
+            }
+        }
         world.drain();
     }
 }

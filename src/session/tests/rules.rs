@@ -1,6 +1,6 @@
 //! One sentence a rule.
 
-use super::pair::{Pair, proc};
+use super::pair::{Pair, opener, proc};
 use crate::session::Admission::*;
 use crate::session::Intent::*;
 use crate::session::*;
@@ -9,17 +9,11 @@ const UNKNOWN: ProcId = ProcId { tgid: 0, unique: 0 };
 const LONG: u64 = 1 << 40;
 
 fn alone(n: u32) -> Opener {
-    Opener {
-        proc: proc(n),
-        ancestors: vec![],
-    }
+    opener(proc(n), vec![])
 }
 
 fn child(n: u32, ancestors: &[u32]) -> Opener {
-    Opener {
-        proc: proc(n),
-        ancestors: ancestors.iter().map(|&a| proc(a)).collect(),
-    }
+    opener(proc(n), ancestors.iter().map(|&a| proc(a)).collect())
 }
 
 fn started(n: u64) -> Admission {
@@ -264,6 +258,41 @@ fn w4_a_holder_is_blocked_when_its_descendant_waits() {
 }
 
 #[test]
+fn w4_who_has_threads_goes_on_while_one_waits() {
+    let mut p = Pair::new();
+    p.wants(1, &alone(51), Modify, 1);
+    p.wants(2, &alone(52), Modify, 2);
+    assert_eq!(p.wants(2, &alone(51), Modify, 3), Wait);
+    assert_eq!(p.wants(1, &alone(52), Modify, 4), Wait);
+    assert_eq!(p.close(SessionId(1)), [granted(4, started(3))]);
+}
+
+#[test]
+fn w4_who_has_threads_goes_on_while_its_child_waits_but_the_child_does_not() {
+    let mut p = Pair::new();
+    p.wants(1, &alone(51), Modify, 1);
+    p.wants(2, &alone(9), Modify, 2);
+    p.wants(3, &child(3, &[51]), Modify, 3);
+    assert_eq!(p.wants(2, &child(3, &[51]), Modify, 4), Wait);
+    assert_eq!(p.wants(1, &alone(9), Modify, 5), Wait);
+    assert_eq!(p.wants(3, &alone(9), Modify, 6), Refuse(Refusal::Deadlock));
+}
+
+#[test]
+fn w4_who_waited_with_threads_and_waits_again_without_is_looked_at() {
+    let mut p = Pair::new();
+    p.wants(1, &alone(9), Modify, 1);
+    p.wants(2, &alone(1), Modify, 2);
+    assert_eq!(p.wants(2, &alone(9), Modify, 3), Wait);
+    let threaded = Opener {
+        halted: vec![],
+        ..alone(1)
+    };
+    assert_eq!(p.wants(1, &threaded, Modify, 4), Wait);
+    assert_eq!(p.wants(1, &alone(1), Modify, 5), Refuse(Refusal::Deadlock));
+}
+
+#[test]
 fn w4_a_cycle_through_a_waiter_further_ahead_in_line_is_refused_before_it_closes() {
     let mut p = Pair::new();
     p.wants(1, &alone(9), Modify, 1);
@@ -334,10 +363,7 @@ fn w4_a_wait_that_runs_out_together_with_its_kin_is_busy_not_deadlocked() {
 #[test]
 fn an_unknown_process_is_nobodys_kin_and_not_even_its_own() {
     let mut p = Pair::new();
-    let unknown = Opener {
-        proc: UNKNOWN,
-        ancestors: vec![UNKNOWN],
-    };
+    let unknown = opener(UNKNOWN, vec![UNKNOWN]);
     assert_eq!(p.wants(1, &unknown, Modify, 1), started(1));
     assert_eq!(p.wants(1, &unknown, Modify, 2), Wait);
     assert_eq!(p.wants(1, &unknown, Modify, 3), Wait);
@@ -352,18 +378,7 @@ fn a_reused_pid_is_a_stranger() {
     let mut p = Pair::new();
     p.wants(1, &alone(1), Modify, 1);
     let later = ProcId { unique: 999, ..proc(1) };
-    assert_eq!(
-        p.wants(
-            1,
-            &Opener {
-                proc: later,
-                ancestors: vec![]
-            },
-            Modify,
-            2
-        ),
-        Wait
-    );
+    assert_eq!(p.wants(1, &opener(later, vec![]), Modify, 2), Wait);
 }
 
 #[test]

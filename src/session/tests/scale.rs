@@ -6,10 +6,14 @@ use crate::session::*;
 const MANY: u32 = 10_000;
 const FILE: FileKey = FileKey(7);
 
+/// With one thread, whatever its number.
 fn opener(n: u32) -> Opener {
+    let ancestors: Vec<ProcId> = (1..=8).map(proc).collect();
+    let halted = std::iter::once(proc(n)).chain(ancestors.clone()).collect();
     Opener {
         proc: proc(n),
-        ancestors: (1..=8).map(proc).collect(),
+        ancestors,
+        halted,
     }
 }
 
