@@ -278,10 +278,6 @@ impl World {
         if ended.stage != Stage::Open {
             return;
         }
-        let shares = |other: &Session| other.stage == Stage::Open && other.node == ended.node;
-        if self.sessions.iter().filter(|other| shares(other)).count() > 1 {
-            self.give_up_on("of_two_sessions_on_one_node_one_ends_unchanged_and_others_are_shown_the_version");
-        }
         self.sessions[session].stage = if ended.unlinked || !ended.changed {
             Stage::Done(ended.base.filter(|_| !ended.changed).unwrap_or(ended.shadow))
         } else if killed {

@@ -11,9 +11,6 @@ pub const OPEN: &[&str] = &[
     "a_line_that_two_appenders_wrote_during_a_session_is_one_line",
     // R2: a writer that waits for a lock gives up its session, and its node and the reader's stand for one version then; only one of them learns of the publish.
     "who_opened_a_file_beside_a_session_that_gave_way_to_a_lock_reads_what_is_current",
-    // R4: of two sessions that began again with locks on one node the one ends, and others are shown what the other one stages.
-    "of_two_sessions_on_one_node_one_ends_unchanged_and_others_are_shown_the_version",
-    "of_two_sessions_on_one_node_one_publishes_and_others_are_shown_the_version",
     // W8: the late version goes to the name that the file had at first, and so brings that back.
     "what_is_written_late_follows_a_file_that_was_renamed_since",
 ];
