@@ -29,6 +29,12 @@ SESSIONS = [
         ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
     ),
     (
+        "W10", "w10-lines-of-two-appenders-are-never-one", "src/mount/coordinated/append_log.rs",
+        "            && last.identity == identity\n",
+        "            && Arc::ptr_eq(&last.file, file)\n",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "R4", "r4-what-a-session-stages-is-shared-with-the-one-beside-it", "src/mount/coordinated/flock.rs",
         "Some(beside) => beside.shared().cloned(),",
         "Some(beside) => Some(Arc::clone(&beside.pin)),",
