@@ -35,6 +35,12 @@ SESSIONS = [
         ["model::what_went_wrong_once_goes_right"],
     ),
     (
+        "R2", "r2-a-node-that-is-given-back-hides-the-one-that-others-have-open", "src/mount/nodes.rs",
+        "node.detached = !free;",
+        "node.detached = false;",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "R4", "r4-what-a-session-stages-is-shared-with-the-one-beside-it", "src/mount/coordinated/flock.rs",
         "Some(beside) => beside.shared().cloned(),",
         "Some(beside) => Some(Arc::clone(&beside.pin)),",

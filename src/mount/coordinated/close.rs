@@ -405,10 +405,7 @@ impl Coordination {
             if self.tree.nodes.identity(session.about.node) != Some(identity) {
                 let pin = session.is_resumable().then(|| self.current_pin(&session.name()).ok());
                 let pin = pin.flatten().inspect(|pin| session.leave_behind(pin));
-                self.tree.nodes.rebind(session.about.node, identity, pin.as_ref());
-                if self.tree.nodes.find(identity) != Some(session.about.node) {
-                    self.tree.overtaken(session.about.node, pin);
-                }
+                self.tree.given_back(session.about.node, identity, pin.as_ref());
             }
         }
     }
