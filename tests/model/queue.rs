@@ -163,7 +163,6 @@ impl World {
         if let Some(name) = stands.filter(|name| *name != before.name) {
             // It has been renamed since.
             before.name = name;
-            self.give_up_on("what_is_written_late_follows_a_file_that_was_renamed_since");
         }
         self.sessions.push(Session {
             shadow,
