@@ -34,6 +34,12 @@ FILES = [
         ["model::what_went_wrong_once_goes_right"],
     ),
     (
+        "W8", "w8-what-is-written-late-goes-to-the-name-before-the-last-rename", "src/mount/coordinated/begin.rs",
+        "self.name_of(&content).unwrap_or_else(|| ended.name()),",
+        "ended.name(),",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "W8", "w8-an-open-file-is-renamed-and-nobody-can-open-it", "src/mount/route.rs",
         "match pin.as_deref().and_then(Pin::backing) {",
         "match pin.as_deref().and_then(Pin::backing).filter(|_| false) {",

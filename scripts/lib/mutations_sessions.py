@@ -29,6 +29,30 @@ SESSIONS = [
         ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
     ),
     (
+        "W10", "w10-lines-of-two-appenders-are-never-one", "src/mount/coordinated/append_log.rs",
+        "            && last.identity == identity\n",
+        "            && Arc::ptr_eq(&last.file, file)\n",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "R2", "r2-a-node-that-is-given-back-hides-the-one-that-others-have-open", "src/mount/nodes.rs",
+        "node.detached = !free;",
+        "node.detached = false;",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "R4", "r4-what-a-session-stages-is-shared-with-the-one-beside-it", "src/mount/coordinated/flock.rs",
+        "Some(beside) => beside.shared().cloned(),",
+        "Some(beside) => Some(Arc::clone(&beside.pin)),",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "R4", "r4-a-session-that-ends-takes-the-node-from-the-one-beside-it", "src/mount/coordinated/close.rs",
+        "                self.leave_node(session, true);\n                if session.is_late() {",
+        "                if session.is_late() {",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "R4", "r4-a-kept-entry-shows-the-version-before", "src/mount/coordinated/shown.rs",
         "true => Shown::Anothers,",
         "true => Shown::Version,",

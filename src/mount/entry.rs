@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::nodes::{Name, NodeId};
+use super::nodes::{Identity, Name, NodeId};
 use super::notices::{self, News};
 use super::pin::{Access, Pin};
 use super::tree::{Caller, Tree};
@@ -220,6 +220,15 @@ impl Tree {
             self.attributes_changed(id);
         }
         found
+    }
+
+    /// A node stands for the current version of its name, after it stood for something else. Where lookups find another node for that, they still do, and this one is
+    /// a former node: whoever has it open learns of the next version all the same. `pin` as for [`rebind`](super::nodes::NodeTable::rebind): only its handles hold it.
+    pub fn given_back(&self, id: NodeId, identity: Identity, pin: Option<&Arc<Pin>>) {
+        self.nodes.rebind(id, identity, pin);
+        if self.nodes.find(identity) != Some(id) {
+            self.overtaken(id, None);
+        }
     }
 
     fn leads_elsewhere(&self, name: &Name) {

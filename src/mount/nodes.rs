@@ -87,7 +87,7 @@ impl NodeTable {
         true
     }
 
-    /// Lets a node stand for another inode; the kernel keeps no entry that leads to it. `pin`, when given, is what its opens share from now on; the caller keeps it alive. Without it the next
+    /// Lets a node stand for another inode; the kernel keeps no entry that leads to it. Where lookups find another node for that already, they still do. `pin`, when given, is what its opens share from now on; the caller keeps it alive. Without it the next
     /// open makes one: handles of the inode before may live on, and their pin is not for others.
     pub fn rebind(&self, id: NodeId, identity: Identity, pin: Option<&Arc<Pin>>) {
         let mut inner = self.inner.write();
@@ -97,7 +97,7 @@ impl NodeTable {
         let natural = inner.natural_id(identity) == Some(id);
         if let Some(node) = inner.nodes.get_mut(&id) {
             node.identity = identity;
-            node.detached = false;
+            node.detached = !free;
             node.kept = false;
             node.orphan = None;
             node.open = pin.map_or_else(Weak::new, Arc::downgrade);

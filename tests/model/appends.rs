@@ -71,15 +71,16 @@ impl World {
         self.files[inode].data.extend(lines);
         self.modify(inode);
         self.show_times(inode);
-        let mut glued = false;
         for session in &mut self.sessions {
             if session.name == name && session.stage == Stage::Open {
-                glued |= session.appended.last().is_some_and(|byte| *byte != b'\n');
+                // What goes on with a line that is in another version is a line of its own.
+                let is_torn = session.appended.last().is_some_and(|byte| *byte != b'\n');
+                if is_torn && session.appended_to != Some(inode) {
+                    session.appended.push(b'\n');
+                }
                 session.appended.extend(lines);
+                session.appended_to = Some(inode);
             }
-        }
-        if glued {
-            self.give_up_on("a_line_that_two_appenders_wrote_during_a_session_is_one_line");
         }
         // Many lines are one version, as long as somebody appends.
         if name.is_coordinated() {

@@ -353,16 +353,6 @@ impl World {
             return;
         }
         let gave_up = self.give_up(session);
-        let base = self.sessions[session].base;
-        let unbound = |kind: &Kind| matches!(kind, Kind::Reader { opened, bound: None, .. } if Some(*opened) == base);
-        if gave_up
-            && self
-                .descriptions
-                .iter()
-                .any(|other| other.descriptors > 0 && unbound(&other.kind))
-        {
-            self.give_up_on("who_opened_a_file_beside_a_session_that_gave_way_to_a_lock_reads_what_is_current");
-        }
         if !gave_up && self.sessions[session].stage == Stage::Open {
             self.sessions[session].stepped_back = true;
             let name = self.sessions[session].name;

@@ -140,6 +140,7 @@ impl World {
             node: session,
             stage: Stage::Open,
             appended: Vec::new(),
+            appended_to: None,
             resumable: false,
             stepped_back: false,
             saved: false,
@@ -162,7 +163,6 @@ impl World {
         if let Some(name) = stands.filter(|name| *name != before.name) {
             // It has been renamed since.
             before.name = name;
-            self.give_up_on("what_is_written_late_follows_a_file_that_was_renamed_since");
         }
         self.sessions.push(Session {
             shadow,
@@ -175,6 +175,7 @@ impl World {
             known: std::iter::once(before.owner).chain(before.heirs.clone()).collect(),
             stage: Stage::Open,
             appended: Vec::new(),
+            appended_to: None,
             resumable: false,
             stepped_back: false,
             saved: false,
@@ -277,10 +278,6 @@ impl World {
         let ended = self.sessions[session].clone();
         if ended.stage != Stage::Open {
             return;
-        }
-        let shares = |other: &Session| other.stage == Stage::Open && other.node == ended.node;
-        if self.sessions.iter().filter(|other| shares(other)).count() > 1 {
-            self.give_up_on("of_two_sessions_on_one_node_one_ends_unchanged_and_others_are_shown_the_version");
         }
         self.sessions[session].stage = if ended.unlinked || !ended.changed {
             Stage::Done(ended.base.filter(|_| !ended.changed).unwrap_or(ended.shadow))

@@ -6,17 +6,7 @@ use super::ops::Name::*;
 use super::ops::{Op, R, RW, W};
 
 /// Those of them that go wrong still; the model gives up a case that comes to this.
-pub const OPEN: &[&str] = &[
-    // W10: where an appender left the beginning of a line and another went on with it, the session that takes both along puts a newline between them.
-    "a_line_that_two_appenders_wrote_during_a_session_is_one_line",
-    // R2: a writer that waits for a lock gives up its session, and its node and the reader's stand for one version then; only one of them learns of the publish.
-    "who_opened_a_file_beside_a_session_that_gave_way_to_a_lock_reads_what_is_current",
-    // R4: of two sessions that began again with locks on one node the one ends, and others are shown what the other one stages.
-    "of_two_sessions_on_one_node_one_ends_unchanged_and_others_are_shown_the_version",
-    "of_two_sessions_on_one_node_one_publishes_and_others_are_shown_the_version",
-    // W8: the late version goes to the name that the file had at first, and so brings that back.
-    "what_is_written_late_follows_a_file_that_was_renamed_since",
-];
+pub const OPEN: &[&str] = &[];
 
 /// The name, whether opens wait for a moment only, and what is done.
 pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {

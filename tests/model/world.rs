@@ -61,6 +61,8 @@ pub struct Session {
     pub stage: Stage,
     /// Lines that were appended since it began.
     pub appended: Vec<u8>,
+    /// Where the last of them are.
+    pub appended_to: Option<Inode>,
     /// It ended with a lock: its handles go on with another one (W12).
     pub resumable: bool,
     /// Who has it open did not get a lock: it goes on outside the queue.

@@ -109,7 +109,8 @@ impl Coordination {
             from_io(&error)
         })?;
         current.committed.store(to, Ordering::Release);
-        state.remember(log, &file, committed.min(before), to);
+        let identity = current.identity;
+        state.remember(log, (&file, identity), committed.min(before), to);
         self.tell_formers(&state.name, News::Modified);
         Ok(Placed::There)
     }

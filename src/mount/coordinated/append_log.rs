@@ -69,9 +69,10 @@ pub(super) struct Current {
     pub failed: Option<Errno>,
 }
 
-/// Bytes of a file that were appended one after the other.
+/// Bytes of a file that were appended one after the other, by however many: what begins in the midst of a line goes on with it.
 struct Piece {
     file: Arc<File>,
+    identity: Identity,
     from: u64,
     to: u64,
 }
@@ -238,18 +239,23 @@ impl Log {
 
 impl State {
     /// Writes down that [from, to) was appended, for the sessions that have a mark.
-    pub(super) fn remember(&mut self, log: &Log, file: &Arc<File>, from: u64, to: u64) {
+    pub(super) fn remember(&mut self, log: &Log, (file, identity): (&Arc<File>, Identity), from: u64, to: u64) {
         self.total += to - from;
         if log.marks.load(Ordering::Relaxed) == 0 {
             self.trail.clear();
         } else if let Some(last) = self.trail.last_mut()
-            && Arc::ptr_eq(&last.file, file)
+            && last.identity == identity
             && last.to == from
         {
             last.to = to;
         } else {
             let file = Arc::clone(file);
-            self.trail.push(Piece { file, from, to });
+            self.trail.push(Piece {
+                file,
+                identity,
+                from,
+                to,
+            });
         }
     }
 

@@ -15,7 +15,7 @@ use super::{Coordination, Target, creator, nanos_now, permission, place};
 use crate::mount::attr;
 use crate::mount::descriptors;
 use crate::mount::errno::from_io;
-use crate::mount::nodes::{Identity, NodeId};
+use crate::mount::nodes::{Identity, Name, NodeId};
 use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
 use crate::session::{FileKey, ProcId, SessionId};
@@ -218,7 +218,7 @@ impl Coordination {
     ) -> Result<Arc<Session>, Errno> {
         let id = self.files.lock().queue.number();
         let (name, about) = (
-            ended.name(),
+            self.name_of(&content).unwrap_or_else(|| ended.name()),
             About {
                 id,
                 how: How::Late,
@@ -246,6 +246,13 @@ impl Coordination {
         session.inherit(ended.heirs());
         self.files.lock().add_session(Arc::clone(&session));
         Ok(session)
+    }
+
+    /// The name that a version has now: it may have been renamed since it was published. `None`: it was replaced or removed.
+    fn name_of(&self, version: &File) -> Option<Name> {
+        let identity = attr::identity(&rustix::fs::fstat(version).ok()?, false);
+        let target = self.target_of(self.tree.nodes.find(identity)?)?;
+        Some(target.name)
     }
 
     /// A second descriptor of a shadow, which holds its inode. EMFILE: then there is no session, and the shadow goes.

@@ -12,7 +12,7 @@ use super::staged::Staged;
 use super::{Coordination, Counted, caller, described, nanos_now, place, publish_info};
 use crate::mount::attr;
 use crate::mount::errno::from_io;
-use crate::mount::nodes::Name;
+use crate::mount::nodes::{Name, NodeId};
 use crate::mount::notices::{self, News};
 use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
@@ -297,6 +297,7 @@ impl Coordination {
             Ok(published) => {
                 self.replaced(&mut log);
                 self.replace_node(replaced, session);
+                self.leave_node(session, true);
                 if session.is_late() {
                     self.counts.add(Counted::Late);
                 }
@@ -319,6 +320,7 @@ impl Coordination {
                 if error.published {
                     self.replaced(&mut log);
                     self.replace_node(replaced, session);
+                    self.leave_node(session, true);
                 }
                 Outcome::Lost(from_io(&error.source))
             }
@@ -366,17 +368,44 @@ impl Coordination {
         }
     }
 
+    /// Another session that stages on a session's node: another handle's, that began again after a lock as well.
+    pub(super) fn beside(&self, node: NodeId, session: &Session) -> Option<Arc<Session>> {
+        let all = self.files.lock().sessions_on(node);
+        all.into_iter()
+            .find(|other| other.about.id != session.about.id && !self.is_committed(other))
+    }
+
+    /// The session's node is another one's too: it stands for what that stages, and not for what the session has left. `false`: it is the session's alone.
+    fn leave_node(&self, session: &Session, published: bool) -> bool {
+        let node = session.about.node;
+        let Some(beside) = self.beside(node, session) else {
+            return false;
+        };
+        if published {
+            // Who found the node by the name meanwhile has this version open.
+            beside.share_node(Some(Arc::clone(&session.pin)));
+        }
+        if let Ok(stat) = rustix::fs::fstat(beside.pin.fd()) {
+            let identity = attr::identity(&stat, false);
+            if self.tree.nodes.identity(node) != Some(identity) {
+                self.tree.nodes.rebind(node, identity, Some(&beside.pin));
+            }
+        }
+        self.tree.attributes_changed(node);
+        true
+    }
+
     /// The session's shadow is gone: its node stands for the current version again, if there is one.
     fn rebind_to_current(&self, session: &Session) {
+        if self.leave_node(session, false) {
+            return;
+        }
         if let Ok(stat) = self.stat(&session.name()) {
             let identity = attr::identity(&stat, false);
             if self.tree.nodes.identity(session.about.node) != Some(identity) {
                 let pin = session.is_resumable().then(|| self.current_pin(&session.name()).ok());
                 let pin = pin.flatten().inspect(|pin| session.leave_behind(pin));
-                self.tree.nodes.rebind(session.about.node, identity, pin.as_ref());
-                if self.tree.nodes.find(identity) != Some(session.about.node) {
-                    self.tree.overtaken(session.about.node, pin);
-                }
+                self.tree.given_back(session.about.node, identity, pin.as_ref());
             }
         }
     }

@@ -120,9 +120,7 @@ impl Coordination {
             self.stat(name),
         ) && attr::identity(&own, false) == attr::identity(&live, false)
         {
-            self.tree
-                .nodes
-                .rebind(node, attr::identity(&own, false), Some(&file.pin));
+            self.tree.given_back(node, attr::identity(&own, false), Some(&file.pin));
         }
     }
 
@@ -155,7 +153,7 @@ impl Coordination {
         if self.tree.nodes.identity(node) != Some(now) {
             let pin = self.current_pin(&target.name)?;
             permission::check(caller, pin.fd(), seen, wanted)?;
-            self.tree.nodes.rebind(node, now, None);
+            self.tree.given_back(node, now, None);
         }
         Ok(())
     }

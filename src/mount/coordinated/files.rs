@@ -261,6 +261,12 @@ impl Files {
             .find(|session| session.about.node == node)
     }
 
+    /// All of them: handles that began again after a lock have one node, and a session each.
+    pub fn sessions_on(&self, node: NodeId) -> Vec<Arc<Session>> {
+        let sessions = self.all_sessions().map(|(_, session)| session);
+        sessions.filter(|session| session.about.node == node).cloned().collect()
+    }
+
     /// Whether a name in this directory belongs to a file that exists only as a session's shadow so far.
     pub fn creates_in(&self, directory: NodeId) -> bool {
         self.all_sessions()

@@ -393,10 +393,14 @@ impl Coordination {
             Some(opener) if opener == former => opener,
             _ => asker,
         };
-        let others = self.tree.nodes.open_pin(node).filter(|pin| {
-            // One is here; all else are handles on the version that the node stood for.
-            Arc::strong_count(pin) > 1 + writer.pins(pin)
-        });
+        let others = match self.beside(node, old) {
+            // What the node stands for now is no version.
+            Some(beside) => beside.shared().cloned(),
+            None => self.tree.nodes.open_pin(node).filter(|pin| {
+                // One is here; all else are handles on the version that the node stood for.
+                Arc::strong_count(pin) > 1 + writer.pins(pin)
+            }),
+        };
         let beginning = Beginning {
             id,
             file,

@@ -133,6 +133,18 @@ fn a_rebound_node_is_found_by_its_new_inode_and_a_fresh_one_is_not() {
     assert_eq!(table.find(identity(100)), Some(fresh));
 }
 
+#[test]
+fn a_node_that_returns_to_its_inode_does_not_hide_the_one_that_is_found_for_it_meanwhile() {
+    let table = table();
+    let node = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    table.rebind(node, identity(200), None);
+    let meanwhile = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    assert_ne!(meanwhile, node);
+    table.rebind(node, identity(100), None);
+    assert_eq!(table.find(identity(100)), Some(meanwhile));
+    assert!(table.is_detached(node) && !table.is_detached(meanwhile));
+}
+
 /// A node of the file `a` on inode `ino`, overtaken.
 fn former(table: &NodeTable, ino: u64) -> NodeId {
     let node = table.intern(name(ROOT, "a"), identity(ino), FileType::RegularFile);
