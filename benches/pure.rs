@@ -20,6 +20,7 @@ fn opener(tgid: u32) -> Opener {
         proc: process(tgid),
         // As deep as an agent's tool call is: init, shell, agent, shell.
         ancestors: [1, 2, 3, 4].map(process).to_vec(),
+        halted: [tgid, 1, 2, 3, 4].map(process).to_vec(),
     }
 }
 

@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    /// W4: whether who is waited for waits, directly or through others, for one of this lineage. Who has a child that waits counts as waiting.
+    /// W4: whether who is waited for waits, directly or through others, for one of this lineage. Who has a child that waits counts as waiting; nobody here has threads.
     fn closes_cycle(&self, lineage: &[Pid], name: Name) -> bool {
         let mut todo = self.waited_for(lineage, name, usize::MAX);
         let mut seen: Vec<Pid> = Vec::new();

@@ -244,7 +244,7 @@ impl Model {
         loop {
             let blocked = |p: &ProcId| p.tgid != 0 && world.waiting.iter().any(|w| w.halted.contains(p));
             let Some((_, free)) = world.held.iter().find(|(_, h)| !h.holders().iter().any(blocked)) else {
-                return (!world.strayed).then(|| world.waiting.is_empty());
+                return (!world.strayed).then_some(world.waiting.is_empty());
             };
             let id = free.id;
             world.end_session(Millis(0), id);

@@ -175,6 +175,9 @@ impl World {
         while let Some((_, held)) = self.pair.model.held.first() {
             let id = held.id;
             self.pair.close(id);
+            if self.pair.model.strayed {
+                return;
+            }
         }
         assert_eq!(self.pair.model.waiting, []);
         assert_eq!(self.pair.queue.next_deadline(), None);
