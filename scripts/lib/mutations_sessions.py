@@ -41,6 +41,12 @@ SESSIONS = [
         ["model::what_went_wrong_once_goes_right"],
     ),
     (
+        "R4", "r4-a-replaced-versions-attributes-are-kept-until-watchers-are-told", "src/mount/entry.rs",
+        "if self.nodes.is_kept(id) {",
+        "if false {",
+        ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
+    ),
+    (
         "R4", "r4-what-a-session-stages-is-shared-with-the-one-beside-it", "src/mount/coordinated/flock.rs",
         "Some(beside) => beside.shared().cloned(),",
         "Some(beside) => Some(Arc::clone(&beside.pin)),",

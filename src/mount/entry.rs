@@ -215,6 +215,10 @@ impl Tree {
     pub fn overtaken(&self, id: NodeId, held: Option<Arc<Pin>>) -> bool {
         let (found, ended) = self.nodes.overtake(id, held);
         self.end(ended);
+        if self.nodes.is_kept(id) {
+            // Who comes by the entry that the kernel has kept must be sent round, and so must ask.
+            self.attributes_changed(id);
+        }
         found
     }
 
