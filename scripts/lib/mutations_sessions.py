@@ -41,6 +41,12 @@ SESSIONS = [
         ["model::what_went_wrong_once_goes_right"],
     ),
     (
+        "W3", "w3-a-reader-of-its-own-opens-the-other-session-on-the-node", "src/mount/coordinated/open.rs",
+        "Some(own) => (own.show(&self.store), &own.pin),",
+        "Some(own) => (own.show(&self.store), &session.pin),",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "R4", "r4-a-replaced-versions-attributes-are-kept-until-watchers-are-told", "src/mount/entry.rs",
         "if self.nodes.is_kept(id) {",
         "if false {",
