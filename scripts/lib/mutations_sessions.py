@@ -130,7 +130,7 @@ SESSIONS = [
     ),
     (
         "R1", "r1-a-session-that-has-published-hides-its-node-from-readers", "src/mount/coordinated/open.rs",
-        "None if self.is_committed(&session) => self.reads_directly(&session.pin),",
+        "None if self.is_committed(&session) => (self.reads_directly(&session.pin), &session.pin),",
         "",
         ["shown::r1_what_is_mapped_beside_a_writer_is_as_long_as_fstat_said"],
     ),
