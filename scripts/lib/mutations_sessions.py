@@ -41,6 +41,18 @@ SESSIONS = [
         ["model::what_went_wrong_once_goes_right"],
     ),
     (
+        "W3", "w3-a-reader-of-its-own-opens-the-other-session-on-the-node", "src/mount/coordinated/open.rs",
+        "Some(own) => (own.show(&self.store), &own.pin),",
+        "Some(own) => (own.show(&self.store), &session.pin),",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "R4", "r4-a-replaced-versions-attributes-are-kept-until-watchers-are-told", "src/mount/entry.rs",
+        "if self.nodes.is_kept(id) {",
+        "if false {",
+        ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
+    ),
+    (
         "R4", "r4-what-a-session-stages-is-shared-with-the-one-beside-it", "src/mount/coordinated/flock.rs",
         "Some(beside) => beside.shared().cloned(),",
         "Some(beside) => Some(Arc::clone(&beside.pin)),",
@@ -118,7 +130,7 @@ SESSIONS = [
     ),
     (
         "R1", "r1-a-session-that-has-published-hides-its-node-from-readers", "src/mount/coordinated/open.rs",
-        "None if self.is_committed(&session) => self.reads_directly(&session.pin),",
+        "None if self.is_committed(&session) => (self.reads_directly(&session.pin), &session.pin),",
         "",
         ["shown::r1_what_is_mapped_beside_a_writer_is_as_long_as_fstat_said"],
     ),

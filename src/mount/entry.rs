@@ -216,7 +216,7 @@ impl Tree {
         let (found, ended) = self.nodes.overtake(id, held);
         self.end(ended);
         if self.nodes.is_kept(id) {
-            // The kernel may come to it without asking us, and must not find there what was.
+            // Who comes by the entry that the kernel has kept must be sent round, and so must ask.
             self.attributes_changed(id);
         }
         found

@@ -199,6 +199,22 @@ pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
             ],
         ),
         (
+            "who_has_two_sessions_on_one_node_reads_what_it_has_staged",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(1, Open(2, A, RW)),
+                Op(1, Write(2, 1)),
+                Op(1, Open(0, A, RW)),
+                Op(1, Flock(2, Shared)),
+                Op(1, Flock(2, TryExclusive)),
+                Op(1, Write(0, 2)),
+                Op(1, Open(1, A, R)),
+                Op(1, Pread(1, 0, 4096)),
+            ],
+        ),
+        (
             "what_is_written_late_follows_a_file_that_was_renamed_since",
             false,
             vec![

@@ -62,16 +62,17 @@ impl Coordination {
                 let own = self
                     .nearest_shown(file, &caller::opener(caller))
                     .filter(|own| own.about.node == node);
-                let shown = match own {
-                    Some(own) => own.show(&self.store),
+                let (shown, pin) = match &own {
+                    // Another session of its lineage may be on the node besides.
+                    Some(own) => (own.show(&self.store), &own.pin),
                     // Its end is not over yet, but what it staged is everybody's.
-                    None if self.is_committed(&session) => self.reads_directly(&session.pin),
-                    None => Ok(false),
+                    None if self.is_committed(&session) => (self.reads_directly(&session.pin), &session.pin),
+                    None => (Ok(false), &session.pin),
                 };
                 match shown {
                     Ok(true) => Ok(Arc::new(Ordinary {
                         node,
-                        pin: Arc::clone(&session.pin),
+                        pin: Arc::clone(pin),
                     })),
                     Ok(false) => Err(Errno::STALE),
                     Err(errno) => Err(errno),
@@ -79,9 +80,13 @@ impl Coordination {
             }
         };
         // A session may have taken the node while it was opened, before or after its pin was; it is known by now, or over.
-        let is_shadow = |opened: &Ordinary| match (shadow_of(), self.tree.nodes.open_pin(node)) {
-            (Some(session), _) => !is_own || !Arc::ptr_eq(&session.pin, &opened.pin),
-            (None, pin) => !is_own && (leads_astray() || !pin.is_some_and(|pin| Arc::ptr_eq(&pin, &opened.pin))),
+        let is_shadow = |opened: &Ordinary| {
+            let is_it = |pin: &Arc<Pin>| Arc::ptr_eq(pin, &opened.pin);
+            let sessions = self.files.lock().sessions_on(node);
+            match (sessions.is_empty(), self.tree.nodes.open_pin(node)) {
+                (false, _) => !is_own || !sessions.iter().any(|session| is_it(&session.pin)),
+                (true, pin) => !is_own && (leads_astray() || !pin.as_ref().is_some_and(is_it)),
+            }
         };
         let found = match found {
             Ok(opened) if is_shadow(&opened) => {
