@@ -228,7 +228,10 @@ os.close(keep); time.sleep(0.05)"
         assert_eq!(a.does("os.pread(new, 1 << 21, 0) == data"), "True", "round {round}");
         assert_eq!(a.does("os.close(new)"), "None");
     }
-    assert_eq!(project.status()["locks"].as_array().unwrap().len(), 0);
+    // The kernel does not wait for the daemon to hear of a close.
+    eventually("no lock is left", || {
+        project.status()["locks"].as_array().unwrap().is_empty()
+    });
 }
 
 /// Adds one under the lock, time and again. Whoever has the lock must be alone, whatever it opened the file for and however it lets go: each in a process of its own,
@@ -615,6 +618,128 @@ fn w12_letting_go_publishes_what_its_process_has_saved_and_closed() {
     );
     assert_eq!(project.read("STATE.md"), "v2!");
     assert_eq!(project.status()["counts"]["stale"], 0, "{}", project.status());
+}
+
+#[test]
+fn w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it() {
+    watchdog();
+    for (script, left) in [
+        ("( flock 9; echo new > STATE.md ) 9> STATE.md", "new\n"),
+        ("exec 9>STATE.md; flock 9; echo new > STATE.md; flock -u 9", "new\n"),
+        (
+            "exec 9>STATE.md; flock 9; echo new > STATE.md; flock -u 9; flock 9; cat STATE.md > copy.txt",
+            "new\n",
+        ),
+        ("( flock 9; echo new > t.txt; mv t.txt STATE.md ) 9> STATE.md", "new\n"),
+        (
+            "( flock 9; echo one > STATE.md; echo two >> STATE.md ) 9> STATE.md",
+            "one\ntwo\n",
+        ),
+        ("( flock 9; echo new > n.md ) 9> n.md; mv n.md STATE.md", "new\n"),
+        (
+            "ln STATE.md other.txt; ( flock 9; echo new > STATE.md ) 9> STATE.md",
+            "new\n",
+        ),
+        // Nobody in between: the file is emptied.
+        (": > STATE.md", ""),
+        ("( flock 9 ) 9> STATE.md", ""),
+        ("( flock 9; ln STATE.md other.txt ) 9> STATE.md", ""),
+        ("( flock 9; echo line >> STATE.md ) 9> STATE.md", "line\n"),
+        // Who has written has something to say, and says it last.
+        (
+            "( flock 9; echo first >&9; echo new > STATE.md ) 9> STATE.md",
+            "first\n",
+        ),
+    ] {
+        let project = Project::with(&[("STATE.md", "v1, long ago\n")]);
+        succeed(project.sh(script));
+        assert_eq!(project.read("STATE.md"), left, "{script}");
+        eventually("nothing is open", || {
+            project.status()["sessions"].as_array().unwrap().is_empty()
+        });
+        assert_eq!(project.recovered().len(), 0, "{script}");
+    }
+}
+
+#[test]
+fn w12_who_emptied_the_file_by_its_open_and_gave_way_to_a_lock_takes_nothing_back() {
+    watchdog();
+    let (project, mut holder, mut late) = two_with("STATE.md", "r");
+    holder.does("fcntl.flock(f, fcntl.LOCK_EX)");
+    late.does("f = open('STATE.md', 'w')");
+    assert_eq!(late.does(TRY), "EAGAIN");
+    assert_eq!(holder.does("put('STATE.md', 'by the holder')"), "None");
+    holder.does("fcntl.flock(f, fcntl.LOCK_UN)");
+    assert_eq!(late.does("f.close()"), "None");
+    assert_eq!(project.read("STATE.md"), "by the holder");
+    assert_eq!(project.status()["counts"]["stale"], 0, "{}", project.status());
+}
+
+#[test]
+fn w12_a_file_that_was_only_given_another_name_since_is_emptied() {
+    watchdog();
+    let (project, mut holder, mut late) = two_with("STATE.md", "r");
+    holder.does("fcntl.flock(f, fcntl.LOCK_EX)");
+    late.does("f = open('STATE.md', 'w')");
+    assert_eq!(late.does(TRY), "EAGAIN");
+    // Who opens a file with two names for writing gives it an image.
+    assert_eq!(
+        holder.does("os.link('STATE.md', 'other.txt'); g = open('STATE.md', 'r+'); g.read(); g.close()"),
+        "ok"
+    );
+    assert_eq!(late.does("f.close()"), "None");
+    assert_eq!(
+        (project.read("STATE.md"), project.read("other.txt")),
+        Default::default()
+    );
+}
+
+#[test]
+fn w12_letting_go_publishes_the_beginning_of_a_line() {
+    watchdog();
+    let appends =
+        "fd = os.open('STATE.md', os.O_WRONLY | os.O_APPEND); fcntl.flock(fd, fcntl.LOCK_EX); os.write(fd, b'+half')";
+    for (lets_go, lives) in [
+        ("fcntl.flock(fd, fcntl.LOCK_UN)", true),
+        ("fcntl.flock(fd, fcntl.LOCK_SH)", true),
+        ("os.close(fd)", false),
+    ] {
+        for rule in ["", "append = 'close'\n"] {
+            let config = format!("[[rule]]\npaths = ['STATE.md']\n{rule}");
+            let project = Project::with(&[("concord.toml", config.as_str()), ("STATE.md", "v1")]);
+            let (mut writer, mut next) = (Puppet::new(&project), Puppet::new(&project));
+            writer.does(appends);
+            next.does("f = open('STATE.md')");
+            next.starts("fcntl.flock(f, fcntl.LOCK_SH)");
+            assert_eq!(project.read("STATE.md"), "v1", "not yet");
+            assert_eq!(writer.does(lets_go), "None");
+            assert_eq!(next.says(), "None");
+            assert_eq!(next.does("f.read()"), "v1+half", "{lets_go} {rule}");
+            if lives {
+                assert_eq!(writer.does("os.write(fd, b' and half\\n...')"), "13");
+                assert_eq!(writer.does("os.close(fd)"), "None");
+                assert_eq!(project.read("STATE.md"), "v1+half and half\n...", "{lets_go} {rule}");
+            }
+            assert_eq!(project.recovered().len(), 0, "{lets_go} {rule}");
+        }
+    }
+}
+
+#[test]
+fn w12_letting_go_publishes_what_is_no_line() {
+    watchdog();
+    let (project, mut writer, _next) = two_with("STATE.md", "r");
+    writer.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_APPEND); fcntl.flock(fd, fcntl.LOCK_EX); os.write(fd, b'x' * (3 << 19))");
+    assert_eq!(writer.does("fcntl.flock(fd, fcntl.LOCK_UN)"), "None");
+    assert_eq!(project.read("STATE.md").len(), 2 + (3 << 19));
+    assert_eq!(writer.does("os.write(fd, b' to here\\nand')"), "12");
+    assert!(
+        project.read("STATE.md").ends_with("x to here\n"),
+        "it writes lines as before"
+    );
+    assert_eq!(writer.does("os.close(fd)"), "None");
+    assert!(project.read("STATE.md").ends_with("x to here\nand"));
+    assert_eq!(project.recovered().len(), 0);
 }
 
 #[test]

@@ -444,14 +444,14 @@ SESSIONS = [
     ),
     (
         "W5", "w5-copied-ranges-are-no-change", "src/mount/coordinated/handles.rs",
-        "staged.changed |= copied.is_ok_and(|count| count > 0);",
-        "staged.changed |= copied.is_ok_and(|count| count > usize::MAX / 2);",
+        "if copied.is_ok_and(|count| count > 0) {",
+        "if copied.is_ok_and(|count| count > usize::MAX / 2) {",
         ["closing::w5_each_way_to_change_a_session_is_a_change_by_itself"],
     ),
     (
         "W5", "w5-allocating-is-no-change", "src/mount/coordinated/handles.rs",
         """            rustix::fs::fallocate(&staged.shadow.file, mode, offset, length)?;
-            staged.changed = true;""",
+            staged.note_change();""",
         "            rustix::fs::fallocate(&staged.shadow.file, mode, offset, length)?;",
         ["closing::w5_each_way_to_change_a_session_is_a_change_by_itself"],
     ),
@@ -611,9 +611,42 @@ SESSIONS = [
     ),
     (
         "W12", "w12-letting-go-publishes-nothing", "src/mount/coordinated/flock.rs",
-        "Handle::Writer(writer) if lets_go => Some(Arc::clone(writer)),",
-        "Handle::Writer(_) if lets_go => None,",
+        "Holder::Writer(_) | Holder::Appender(_) if lets_go => Some(holder.clone()),",
+        "Holder::Writer(_) | Holder::Appender(_) if lets_go => None,",
         ["locks::w12_letting_go_publishes_before_anybody_else_has_the_lock"],
+    ),
+    (
+        "W12", "w12-letting-go-leaves-the-beginning-of-a-line", "src/mount/coordinated/flock.rs",
+        "Holder::Appender(appender) => return self.publish_held(appender),",
+        "Holder::Appender(_) => return Ok(()),",
+        ["locks::w12_letting_go_publishes_the_beginning_of_a_line"],
+    ),
+    (
+        "W12", "w12-who-wrote-no-line-before-it-let-go-holds-back-lines", "src/mount/coordinated/append_close.rs",
+        "held.whole = held.removed || appender.policy.append == Append::Close;",
+        "held.whole |= held.removed;",
+        ["locks::w12_letting_go_publishes_what_is_no_line"],
+    ),
+    (
+        "W12", "w12-who-has-only-emptied-the-file-publishes-last", "src/mount/coordinated/close.rs",
+        "if staged.only_opened && self.is_overtaken(",
+        "if false && self.is_overtaken(",
+        [
+            "locks::w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it",
+            "locks::w12_who_emptied_the_file_by_its_open_and_gave_way_to_a_lock_takes_nothing_back",
+        ],
+    ),
+    (
+        "W12", "w12-who-has-written-is-taken-for-one-who-has-not", "src/mount/coordinated/staged.rs",
+        "        self.only_opened = false;",
+        "",
+        ["locks::w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it"],
+    ),
+    (
+        "W12", "w12-a-name-that-was-given-since-is-taken-for-a-publish", "src/mount/coordinated/close.rs",
+        "&& self.store.version_at(place).ok() != Some(staged.shadow.based_on)",
+        "",
+        ["locks::w12_a_file_that_was_only_given_another_name_since_is_emptied"],
     ),
     (
         "R2", "r2-a-lock-leaves-the-binding", "src/mount/coordinated/reader.rs",

@@ -3,7 +3,7 @@
 set -uo pipefail
 . "$(dirname "$0")/../lib/common.sh"
 
-suites=(pjdfstest fsx stress-ng fio dbench sqlite watchers model)
+suites=(pjdfstest fsx stress-ng fio dbench sqlite watchers locks model)
 case ${1:-} in
 '' | --quick | --keep) ;;
 -h | --help) say "Usage: scripts/suites/all.sh [--quick] [--keep]   runs ${suites[*]}" && exit ;;

@@ -88,6 +88,17 @@ impl World {
         }
     }
 
+    /// W12: it lets go of a lock, and what it has held back is everybody's.
+    pub fn say_rest(&mut self, number: Did) {
+        let Kind::Appender { place, held, .. } = &mut self.descriptions[number].kind else {
+            unreachable!("it appends");
+        };
+        if let Place::At(name) = *place {
+            let held = std::mem::take(held);
+            self.land(name, &held);
+        }
+    }
+
     pub fn closed_appender(&mut self, by: Pid, number: Did, killed: bool) {
         let Kind::Appender { place, known, .. } = &mut self.descriptions[number].kind else {
             unreachable!("it appends");

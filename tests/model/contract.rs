@@ -309,7 +309,7 @@ impl World {
             Stage::Lost => return Err(errno("ESTALE")),
             Stage::Done(content) => self.continue_late(number, session, content),
         };
-        self.sessions[session].changed = true;
+        self.note_change(session);
         Ok(self.sessions[session].shadow)
     }
 
@@ -470,7 +470,8 @@ impl World {
                 vec![inode, base]
             }
             None => {
-                (session.changed, session.touched) = (true, true);
+                session.touched = true;
+                self.note_change(own);
                 vec![inode]
             }
         }

@@ -174,8 +174,10 @@ impl World {
 
     /// W12: what the handle has written is a version before anybody else has the lock.
     fn publish_locked(&mut self, number: Did) {
-        let Kind::Writer { session } = self.descriptions[number].kind else {
-            return;
+        let session = match self.descriptions[number].kind {
+            Kind::Writer { session } => session,
+            Kind::Appender { .. } => return self.say_rest(number),
+            Kind::Reader { .. } | Kind::Ordinary { .. } => return,
         };
         let Stage::Open = self.sessions[session].stage else {
             return;
@@ -450,7 +452,7 @@ impl World {
             Stage::Done(content) => self.continue_late(number, session, content),
             Stage::Open | Stage::Lost => session,
         };
-        self.sessions[session].changed = true;
+        self.note_change(session);
         self.write(number, self.sessions[session].shadow, what)
     }
 

@@ -102,7 +102,7 @@ impl World {
         file.poked = true;
         self.modify(map.inode);
         if let Some(session) = map.session {
-            self.sessions[session].changed = true;
+            self.note_change(session);
         }
         Expected::Is(Answer::Done)
     }

@@ -331,7 +331,7 @@ impl World {
         }
         let name = self.home(name);
         if let Some(own) = self.nearest(by, name).filter(|own| !self.sessions[*own].unlinked) {
-            self.sessions[own].changed = true;
+            self.note_change(own);
             self.cut(found, length);
             return done();
         }
@@ -358,7 +358,7 @@ impl World {
             Ok(session) => {
                 let shadow = self.sessions[session].shadow;
                 self.cut(shadow, length);
-                self.sessions[session].changed = true;
+                self.note_change(session);
                 self.end(session, false);
                 done()
             }

@@ -131,6 +131,7 @@ impl World {
             shadow,
             base,
             changed: fresh,
+            only_opened: true,
             touched: false,
             unlinked: false,
             creates: base.is_none(),
@@ -168,6 +169,7 @@ impl World {
             shadow,
             base: Some(content),
             changed: false,
+            only_opened: true,
             touched: false,
             unlinked: false,
             creates: false,
@@ -287,6 +289,8 @@ impl World {
                 self.recovered.push(data);
             }
             Stage::Lost
+        } else if ended.only_opened && self.is_overtaken(&ended) {
+            Stage::Done(ended.base.unwrap_or(ended.shadow))
         } else {
             self.publish(&ended);
             Stage::Done(ended.shadow)
@@ -295,6 +299,12 @@ impl World {
             .holders
             .retain(|(_, other)| *other != Some(session));
         self.go_on(ended.name);
+    }
+
+    /// W12: who has only emptied the file did so before whoever has published since.
+    fn is_overtaken(&self, ended: &Session) -> bool {
+        let current = self.names.get(&ended.name);
+        current.is_some() && current != ended.base.as_ref()
     }
 
     fn publish(&mut self, ended: &Session) {

@@ -215,6 +215,37 @@ pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
             ],
         ),
         (
+            "who_has_only_emptied_a_file_takes_back_nothing_that_was_saved_since",
+            true,
+            vec![
+                Op(0, Open(0, A, W.creat().trunc())),
+                Op(0, Flock(0, Exclusive)),
+                Op(0, Fork(1)),
+                Op(1, Open(1, A, W.trunc())),
+                Op(1, Write(1, 1)),
+                Op(1, Close(1)),
+                Op(1, Exit),
+                Op(0, Flock(0, Un)),
+                Op(0, Look),
+                Op(0, Close(0)),
+            ],
+        ),
+        (
+            "the_beginning_of_a_line_is_seen_when_its_appender_lets_go_of_the_lock",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Write(0, 1)),
+                Op(0, Close(0)),
+                Op(0, Open(0, A, W.append())),
+                Op(0, Flock(0, Exclusive)),
+                Op(0, Write(0, 2)),
+                Op(1, Look),
+                Op(0, Flock(0, Un)),
+                Op(1, Look),
+            ],
+        ),
+        (
             "what_is_written_late_follows_a_file_that_was_renamed_since",
             false,
             vec![

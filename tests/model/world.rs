@@ -47,6 +47,8 @@ pub struct Session {
     pub shadow: Inode,
     pub base: Option<Inode>,
     pub changed: bool,
+    /// Its writer has changed nothing: it holds what its open(2) has made of it.
+    pub only_opened: bool,
     /// Its mode was changed, and counts.
     pub touched: bool,
     pub unlinked: bool,
@@ -316,6 +318,12 @@ impl World {
         names.into_iter().for_each(|name| {
             self.names.insert(name, version);
         });
+    }
+
+    /// Its writer has made something of it.
+    pub fn note_change(&mut self, session: Sid) {
+        let session = &mut self.sessions[session];
+        (session.changed, session.only_opened) = (true, false);
     }
 
     /// R4: its content was changed just now.

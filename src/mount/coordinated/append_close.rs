@@ -12,7 +12,7 @@ use super::{Coordination, Counted, caller, described, nanos_now};
 use crate::mount::notices::News;
 use crate::mount::tree::Caller;
 use crate::os::proc::{self, Closing};
-use crate::rules::Durability;
+use crate::rules::{Append, Durability};
 use crate::store::record::RecoveredKind;
 
 const KILLED: &str = "its writer was killed before it finished the line";
@@ -37,7 +37,7 @@ impl Coordination {
             if processes.is_none_or(goes_on) {
                 reply(this.settle_on_disk(&appender));
             } else {
-                reply(this.finish_append(&appender, closing));
+                reply(this.finish_append(&appender));
                 this.store.tidy();
             }
         });
@@ -47,9 +47,8 @@ impl Coordination {
     pub fn close_append(self: &Arc<Self>, appender: Arc<Appender>) {
         let this = Arc::clone(self);
         let end = move || {
-            let closing = appender.held.lock().last_close;
             // How it ended nobody is left to be told; the log says it.
-            let _ = this.finish_append(&appender, closing);
+            let _ = this.finish_append(&appender);
             this.store.tidy();
             this.tree.close(Arc::clone(&appender.file));
         };
@@ -66,30 +65,57 @@ impl Coordination {
         Ok(())
     }
 
-    fn finish_append(&self, appender: &Appender, closing: Closing) -> Result<(), Errno> {
+    /// The last close of the handle, as far as is known, was its last one.
+    ///
+    /// # Errors
+    /// As [`Coordination::publish_held`].
+    pub(super) fn finish_append(&self, appender: &Appender) -> Result<(), Errno> {
         let mut held = appender.held.lock();
         if !held.attached {
             return held.lost.map_or(Ok(()), Err);
         }
-        let result = if closing == Closing::Killed {
+        let result = if held.last_close == Closing::Killed {
             self.counts.add(Counted::Killed);
             self.set_aside(&mut held, appender, RecoveredKind::Staged, KILLED);
-            Ok(())
-        } else if held.removed {
-            self.set_aside(&mut held, appender, RecoveredKind::Staged, REMOVED);
+            self.sync_rest(&mut held, appender)
+        } else {
+            self.say_rest(&mut held, appender)
+        };
+        self.let_go_of_log(&mut held);
+        result
+    }
+
+    /// The handle lets go of a lock (W12): what it has held back is everybody's then, as after its close, and it goes on.
+    ///
+    /// # Errors
+    /// ENOSPC, EDQUOT, EFBIG, EIO: what was held back is in `recovered/`.
+    pub(super) fn publish_held(&self, appender: &Appender) -> Result<(), Errno> {
+        let mut held = appender.held.lock();
+        // Of a file that is gone nobody sees the end; its close says what becomes of that.
+        if !held.attached || held.removed {
+            return Ok(());
+        }
+        let result = self.say_rest(&mut held, appender);
+        held.whole = held.removed || appender.policy.append == Append::Close;
+        result
+    }
+
+    fn say_rest(&self, held: &mut Held, appender: &Appender) -> Result<(), Errno> {
+        let said = if held.removed {
+            self.set_aside(held, appender, RecoveredKind::Staged, REMOVED);
             Ok(())
         } else {
-            let published = self.publish_rest(&mut held, appender);
+            let published = self.publish_rest(held, appender);
             self.tell_formers(&held.log.name(), News::Saved);
             published
         };
-        let result = match held.unsynced && appender.policy.durability == Durability::Full {
-            true => result.and(self.sync_log(&mut held.log)),
-            false => result,
-        };
+        said.and(self.sync_rest(held, appender))
+    }
+
+    fn sync_rest(&self, held: &mut Held, appender: &Appender) -> Result<(), Errno> {
+        let waits = held.unsynced && appender.policy.durability == Durability::Full;
         held.unsynced = false;
-        self.let_go_of_log(&mut held);
-        result
+        if waits { self.sync_log(&mut held.log) } else { Ok(()) }
     }
 
     fn let_go_of_log(&self, held: &mut Held) {

@@ -20,6 +20,7 @@ use crate::os::proc::{self, Closing};
 use crate::rules::Durability;
 use crate::session::ProcId;
 use crate::store::record::{How, RecoveredKind};
+use crate::store::{Place, RealDisk};
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,6 +255,9 @@ impl Coordination {
                 return Outcome::Lost(errno);
             }
         };
+        if staged.only_opened && self.is_overtaken(&staged, &name, &place(&dir, &name, &path)) {
+            return self.drop_staged(session, staged);
+        }
         let mut staged = staged;
         let log = self.logs.of(&key_name);
         let mut log = log.lock();
@@ -325,6 +329,17 @@ impl Coordination {
                 Outcome::Lost(from_io(&error.source))
             }
         }
+    }
+
+    /// Whether the name leads to another version by now than the one that this started from. Lines that were appended to that make no other.
+    fn is_overtaken(&self, staged: &Staged, name: &Name, place: &Place<'_, RealDisk>) -> bool {
+        let Ok(now) = self.stat(name) else { return false };
+        let Some(Ok(base)) = staged.base.as_ref().map(rustix::fs::fstat) else {
+            return true;
+        };
+        // A file that was given another name meanwhile has moved to an image, with its version.
+        (now.st_dev, now.st_ino) != (base.st_dev, base.st_ino)
+            && self.store.version_at(place).ok() != Some(staged.shadow.based_on)
     }
 
     /// The inode that a publish to this name will replace, held.

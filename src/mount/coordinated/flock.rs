@@ -97,8 +97,8 @@ impl Coordination {
             true => self.saved_by(&whose, caller::process(caller)),
             false => Vec::new(),
         };
-        let written = match handle {
-            Handle::Writer(writer) if lets_go => Some(Arc::clone(writer)),
+        let written = match &holder {
+            Holder::Writer(_) | Holder::Appender(_) if lets_go => Some(holder.clone()),
             _ => None,
         };
         let this = Arc::clone(self);
@@ -125,7 +125,7 @@ impl Coordination {
         let this = Arc::clone(self);
         self.tree.workers.run(move || {
             this.publish_saved(saved);
-            then(written.map_or(Ok(()), |writer| this.publish_locked(&writer)));
+            then(written.map_or(Ok(()), |holder| this.publish_locked(&holder)));
         });
     }
 
@@ -162,16 +162,24 @@ impl Coordination {
         };
         let saved = whose.map_or(Vec::new(), |whose| self.saved_by(&whose, process));
         let this = Arc::clone(self);
-        let Some(Handle::Writer(writer)) = handle else {
-            if saved.is_empty() {
-                return self.unlock(owner);
+        let session = match handle {
+            Some(Handle::Writer(writer)) => writer.session(),
+            Some(Handle::Appender(appender)) => {
+                let appender = Arc::clone(appender);
+                return self.tree.workers.run(move || {
+                    this.publish_saved(saved);
+                    let _ = this.finish_append(&appender);
+                    this.unlock(owner);
+                });
             }
-            return self.tree.workers.run(move || {
-                this.publish_saved(saved);
-                this.unlock(owner);
-            });
+            _ if saved.is_empty() => return self.unlock(owner),
+            _ => {
+                return self.tree.workers.run(move || {
+                    this.publish_saved(saved);
+                    this.unlock(owner);
+                });
+            }
         };
-        let session = writer.session();
         self.tree.workers.run(move || {
             this.publish_saved(saved);
             let unpublished =
@@ -206,8 +214,12 @@ impl Coordination {
     }
 
     /// What the handle has written becomes a version. Waits for the disk.
-    fn publish_locked(self: &Arc<Self>, writer: &Writer) -> Result<(), Errno> {
-        let session = writer.session();
+    fn publish_locked(self: &Arc<Self>, holder: &Holder) -> Result<(), Errno> {
+        let session = match holder {
+            Holder::Writer(writer) => writer.session(),
+            Holder::Appender(appender) => return self.publish_held(appender),
+            Holder::Reader(_) | Holder::Other => return Ok(()),
+        };
         match session.staged(|staged| Ok(staged.changed && !staged.unlinked)) {
             Ok(true) => {
                 session.set_resumable();

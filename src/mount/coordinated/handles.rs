@@ -171,7 +171,7 @@ impl Writer {
         self.change(coordination, |staged| {
             let mode = FallocateFlags::from_bits_retain(mode as u32);
             rustix::fs::fallocate(&staged.shadow.file, mode, offset, length)?;
-            staged.changed = true;
+            staged.note_change();
             Ok(())
         })
     }
@@ -192,7 +192,9 @@ impl Writer {
             let (mut from_at, mut to_at) = (offset, to_offset);
             let copied =
                 rustix::fs::copy_file_range(from, Some(&mut from_at), &staged.shadow.file, Some(&mut to_at), length);
-            staged.changed |= copied.is_ok_and(|count| count > 0);
+            if copied.is_ok_and(|count| count > 0) {
+                staged.note_change();
+            }
             copied.map(|count| count as u32)
         })
     }

@@ -96,6 +96,7 @@ impl Coordination {
                         });
                         let _ = session.staged(|staged| {
                             staged.failed = filled.err();
+                            staged.note_change();
                             Ok(())
                         });
                         let ended = that.end_now(&session, Ending::Closed);

@@ -26,6 +26,8 @@ pub struct Staged {
     pub filled: bool,
     /// There is something to publish.
     pub changed: bool,
+    /// Nothing but what open(2) has made of it: an empty file, as of then.
+    pub only_opened: bool,
     /// Its name was removed by its own lineage: there is nothing to publish to.
     pub unlinked: bool,
     /// Copying the base or a sync failed; such content is never published (fsyncgate).
@@ -58,6 +60,7 @@ impl Staged {
             base,
             filled: fresh,
             changed: fresh,
+            only_opened: true,
             unlinked: false,
             failed: None,
             refused: None,
@@ -99,6 +102,12 @@ impl Staged {
         Ok(stat)
     }
 
+    /// Its writer has made something of it.
+    pub fn note_change(&mut self) {
+        self.changed = true;
+        self.only_opened = false;
+    }
+
     /// Whether somebody has written to it and closed it, and another handle keeps it open.
     pub fn is_saved(&self) -> bool {
         self.changed && !self.unlinked && self.unclosed < self.opened && self.last_close == Ending::Closed
@@ -128,7 +137,7 @@ impl Staged {
                 Ok(0) => Errno::NOSPC,
                 Ok(count) => {
                     written += count;
-                    self.changed = true;
+                    self.note_change();
                     continue;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -149,7 +158,7 @@ impl Staged {
     pub fn set_len(&mut self, len: u64) -> Result<(), Errno> {
         rustix::fs::ftruncate(&self.shadow.file, len)?;
         self.filled = true;
-        self.changed = true;
+        self.note_change();
         self.refused = self.refused.filter(|(at, _)| *at < len);
         Ok(())
     }

@@ -108,7 +108,7 @@ impl Coordination {
         let touched = session.fill(&self.store).and_then(|()| {
             session.change(|staged| {
                 staged.shadow.meta_touched = true;
-                staged.changed = true;
+                staged.note_change();
                 Ok(())
             })
         });
