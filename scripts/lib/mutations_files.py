@@ -145,7 +145,7 @@ FILES = [
         "W8", "w8-who-is-killed-on-its-way-keeps-the-name", "src/mount/coordinated/rounds.rs",
         "Doing::Other => true,",
         "Doing::Other => for_long >= REMEMBERED,",
-        ["lib::mount::coordinated::rounds::tests::who_does_not_come_loses_its_names_and_is_forgotten_when_it_is_known_to_do_something_else", "unlocked::w8_a_place_whose_file_or_right_was_lost_meanwhile_is_given_back"],
+        ["lib::mount::coordinated::rounds::tests::who_does_not_come_loses_its_names_and_is_forgotten_when_it_is_known_to_do_something_else"],
     ),
     (
         "W8", "w8-who-is-on-its-way-stops-who-has-the-directory", "src/mount/coordinated/rounds.rs",
