@@ -246,6 +246,21 @@ pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
             ],
         ),
         (
+            "who_has_two_sessions_on_one_node_is_shown_the_size_of_what_it_reads",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(1, Open(2, A, W)),
+                Op(1, Flock(2, TryExclusive)),
+                Op(1, Open(1, A, RW)),
+                Op(1, Write(1, 0)),
+                Op(1, Flock(2, Shared)),
+                Op(1, Write(1, 1)),
+                Op(1, Look),
+            ],
+        ),
+        (
             "what_is_written_late_follows_a_file_that_was_renamed_since",
             false,
             vec![

@@ -387,7 +387,7 @@ impl Coordination {
     pub(super) fn beside(&self, node: NodeId, session: &Session) -> Option<Arc<Session>> {
         let all = self.files.lock().sessions_on(node);
         all.into_iter()
-            .find(|other| other.about.id != session.about.id && !self.is_committed(other))
+            .rfind(|other| other.about.id != session.about.id && !self.is_committed(other))
     }
 
     /// The session's node is another one's too: it stands for what that stages, and not for what the session has left. `false`: it is the session's alone.

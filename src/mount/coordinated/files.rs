@@ -254,11 +254,12 @@ impl Files {
         &self.late
     }
 
-    /// The session whose shadow a node stands for.
+    /// The session whose shadow a node stands for: of several, the one that its lineage finds, which began last.
     pub fn session_on(&self, node: NodeId) -> Option<&Arc<Session>> {
         self.all_sessions()
             .map(|(_, session)| session)
-            .find(|session| session.about.node == node)
+            .filter(|session| session.about.node == node)
+            .last()
     }
 
     /// All of them: handles that began again after a lock have one node, and a session each.
