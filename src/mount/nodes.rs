@@ -55,7 +55,7 @@ impl NodeTable {
             Some(id) if inner.nodes[&id].kind == kind => {
                 inner.add_name(id, name);
                 if let Some(node) = inner.nodes.get_mut(&id) {
-                    node.lookups += 1;
+                    node.lookups = node.lookups.saturating_add(1);
                 }
                 id
             }
@@ -83,7 +83,7 @@ impl NodeTable {
         let Some(node) = inner.nodes.get_mut(&id) else {
             return false;
         };
-        node.lookups += 1;
+        node.lookups = node.lookups.saturating_add(1);
         true
     }
 
@@ -318,7 +318,7 @@ impl NodeTable {
     pub fn forget(&self, id: NodeId, lookups: u64) {
         let mut inner = self.inner.write();
         if let Some(node) = inner.nodes.get_mut(&id) {
-            node.lookups = node.lookups.saturating_sub(lookups);
+            node.lookups = node.lookups.saturating_sub(u32::try_from(lookups).unwrap_or(u32::MAX));
         }
         inner.drop_unused(id, &self.dirs);
     }

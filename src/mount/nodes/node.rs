@@ -59,7 +59,8 @@ pub(super) struct Node {
     pub kept_aside: bool,
     /// The kernel may keep an entry that leads here, and come back without asking.
     pub kept: bool,
-    pub lookups: u64,
+    /// Stays at the largest there is: what the kernel then forgets at once is no less.
+    pub lookups: u32,
     /// Names in the table whose parent this is; while there are any, the node stays.
     pub children: u32,
     pub names: Names,
