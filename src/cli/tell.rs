@@ -34,7 +34,7 @@ fn tell(mountpoint: &Path, news: News, path: &Path) -> rustix::io::Result<()> {
         return Err(Errno::NOTCONN);
     }
     let told = open(&root, news, path).and_then(|opened| touch(&opened, news));
-    if notices::is_of_node(path) {
+    if notices::node_at(path).is_some() {
         // The kernel forgets the name, and with it a node that nobody needs. It is never removed, and so this fails.
         let _ = rustix::fs::unlinkat(&root, path, AtFlags::empty());
     }

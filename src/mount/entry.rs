@@ -227,7 +227,7 @@ impl Tree {
     pub fn given_back(&self, id: NodeId, identity: Identity, pin: Option<&Arc<Pin>>) {
         self.nodes.rebind(id, identity, pin);
         if self.nodes.find(identity) != Some(id) {
-            self.overtaken(id, None);
+            self.end(self.nodes.stand_aside(id));
         }
     }
 

@@ -143,7 +143,9 @@ impl Mount {
         })?;
         let tree = Arc::new(tree);
         if let Some(program) = teller {
-            tree.set_notices(Notices::start(program).map_err(wrap)?);
+            let of = Arc::downgrade(&tree);
+            let known = move |node| of.upgrade().is_some_and(|tree| tree.nodes.identity(node).is_some());
+            tree.set_notices(Notices::start(program, known).map_err(wrap)?);
         }
         let Coordinated {
             store,

@@ -118,25 +118,25 @@ impl NodeTable {
         }
     }
 
-    /// The same where the name leads to another version of the same file, or soon will: a *former* node. It keeps its inode where `held` is given. Returns whether
-    /// lookups found it until now, and what is no former node any more, because there are too many.
+    /// The same where the name leads to another version of the same file, or soon will: lookups that found the node until now make it a *former* one. It keeps its
+    /// inode where `held` is given. Returns whether they did, and what is no former node any more, because there are too many.
     pub fn overtake(&self, id: NodeId, held: Option<Arc<Pin>>) -> (bool, Vec<NodeId>) {
         let mut inner = self.inner.write();
         let found = inner.nodes.get(&id).is_some_and(|node| !node.detached);
         inner.detach(id);
-        let Some(node) = inner.nodes.get_mut(&id) else {
-            return (found, Vec::new());
-        };
-        node.orphan = held;
-        if std::mem::replace(&mut node.former, true) {
-            return (found, Vec::new());
+        if let Some(node) = inner.nodes.get_mut(&id) {
+            node.orphan = held;
         }
-        let names = node.names.as_slice().to_vec();
-        let ended = names
-            .into_iter()
-            .filter_map(|name| inner.add_former(name, id))
-            .collect();
+        // Any other was made for one thread, and nobody else can watch it.
+        let ended = if found { inner.add_former(id) } else { Vec::new() };
         (found, ended)
+    }
+
+    /// Makes a node a former one that stands for a version for which lookups find another node. Returns what [`overtake`](Self::overtake) does.
+    pub fn stand_aside(&self, id: NodeId) -> Vec<NodeId> {
+        let mut inner = self.inner.write();
+        inner.detach(id);
+        inner.add_former(id)
     }
 
     /// The nodes that a name has led to before, as long as the kernel knows them.

@@ -62,9 +62,10 @@ pub fn path_of(node: NodeId) -> PathBuf {
     Path::new(STORE).join(format!("{NODE}{}", node.0))
 }
 
-/// Whether [`path_of`] gave this path.
-pub fn is_of_node(path: &Path) -> bool {
-    path.parent() == Some(Path::new(STORE)) && path.file_name().and_then(node_named).is_some()
+/// The node that [`path_of`] gave this path.
+pub fn node_at(path: &Path) -> Option<NodeId> {
+    let name = path.file_name().filter(|_| path.parent() == Some(Path::new(STORE)))?;
+    node_named(name)
 }
 
 /// The node that [`path_of`] gave this name.
@@ -81,11 +82,11 @@ pub struct Notices {
 
 impl Notices {
     /// `program` reads a notice after the other ([`read`]) from its standard input, tells it, and says so with a byte on its standard output; it runs from the
-    /// first publish on.
+    /// first publish on. Nodes that are not `known` to the kernel any more are not told of.
     ///
     /// # Errors
     /// Those of starting a thread.
-    pub fn start(program: Command) -> io::Result<Notices> {
+    pub fn start(program: Command, known: impl Fn(NodeId) -> bool + Send + 'static) -> io::Result<Notices> {
         let (sender, receiver) = crossbeam_channel::unbounded();
         let teller = Arc::new(AtomicU32::new(0));
         let telling = Telling {
@@ -95,7 +96,7 @@ impl Notices {
         };
         std::thread::Builder::new()
             .name("concord-notices".to_owned())
-            .spawn(move || telling.run(&receiver))?;
+            .spawn(move || telling.run(&receiver, known))?;
         Ok(Notices { news: sender, teller })
     }
 
@@ -139,7 +140,7 @@ struct Telling {
 }
 
 impl Telling {
-    fn run(mut self, news: &Receiver<(Instant, Notice)>) {
+    fn run(mut self, news: &Receiver<(Instant, Notice)>, known: impl Fn(NodeId) -> bool) {
         let mut waiting = Waiting::default();
         loop {
             if waiting.0.is_empty() {
@@ -148,7 +149,8 @@ impl Telling {
             }
             std::thread::sleep(waiting.for_how_long(Instant::now()));
             waiting.0.extend(news.try_iter());
-            let gathered = waiting.due(Instant::now());
+            let mut gathered = waiting.due(Instant::now());
+            gathered.retain(|(_, path)| node_at(path).is_none_or(&known));
             if let Err(error) = gathered.chunks(TOLD_AT_ONCE_MAX).try_for_each(|some| self.send(some)) {
                 log::warn!(
                     "programs that watch files are told of writes only, not of publishes: the process that tells them cannot be had: {error}; they may need to look twice"
@@ -280,8 +282,8 @@ mod tests {
     fn a_node_is_known_by_its_name_and_by_no_other() {
         let named = |name: &str| node_named(OsStr::new(name));
         assert_eq!(node_named(path_of(NodeId(7)).file_name().unwrap()), Some(NodeId(7)));
-        assert!(is_of_node(&path_of(NodeId(7))));
-        assert!(!is_of_node(Path::new("@7")) && !is_of_node(Path::new(".concord/log")));
+        assert_eq!(node_at(&path_of(NodeId(7))), Some(NodeId(7)));
+        assert_eq!(["@7", ".concord/log"].map(|path| node_at(Path::new(path))), [None; 2]);
         assert_eq!([named("7"), named("@"), named("@x"), named("log")], [None; 4]);
     }
 }

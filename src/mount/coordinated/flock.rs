@@ -517,8 +517,8 @@ impl Coordination {
         }
     }
 
-    /// Ends the waits of threads that have a signal pending, and those of LOCK_NB whose time has come; returns when it has to be asked again.
-    pub(super) fn watch_locks(self: &Arc<Self>) -> Option<Duration> {
+    /// Ends the waits of LOCK_NB whose time has come and, where it `asks` for them, of threads that have a signal pending; returns when it has to be called again.
+    pub(super) fn watch_locks(self: &Arc<Self>, asks: bool) -> Option<Duration> {
         let now = Instant::now();
         let (mut over, mut tids) = (Vec::new(), Vec::new());
         let mut next = None;
@@ -533,7 +533,7 @@ impl Coordination {
                 }
             }
         }
-        for (ticket, tid) in &tids {
+        for (ticket, tid) in tids.iter().filter(|_| asks) {
             if proc::signal_waits(*tid) != Some(false) {
                 over.push((*ticket, Errno::INTR));
             }

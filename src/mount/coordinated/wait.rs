@@ -230,8 +230,8 @@ impl Coordination {
         }
     }
 
-    /// One round of the watching thread; returns how long it may sleep.
-    fn watch(self: &Arc<Self>) -> Duration {
+    /// One round of the watching thread, which asked for signals at `asked`; returns how long it may sleep.
+    fn watch(self: &Arc<Self>, asked: &mut Instant) -> Duration {
         let expired;
         let wakes = {
             let mut files = self.files.lock();
@@ -240,8 +240,13 @@ impl Coordination {
         };
         expired.into_iter().for_each(|node| self.tree.nodes.forget(node, 1));
         self.carry_out(wakes);
-        self.end_interrupted();
-        let locks = self.watch_locks().unwrap_or(IDLE);
+        // Each new wait wakes this thread: to ask every one of them as often would cost more than all the rest.
+        let asks = asked.elapsed() >= SIGNALS_EVERY;
+        if asks {
+            *asked = Instant::now();
+            self.end_interrupted();
+        }
+        let locks = self.watch_locks(asks).unwrap_or(IDLE);
         let looks_after = self.look_after_rounds();
         let files = self.files.lock();
         let deadline = files
@@ -251,7 +256,7 @@ impl Coordination {
         let signals = if files.waiting.is_empty() && !looks_after {
             IDLE
         } else {
-            SIGNALS_EVERY
+            SIGNALS_EVERY.saturating_sub(asked.elapsed())
         };
         let soonest = deadline.unwrap_or(IDLE).min(signals).min(locks);
         soonest.max(Duration::from_millis(1))
@@ -299,8 +304,9 @@ pub fn start(coordination: &Arc<Coordination>) -> std::io::Result<()> {
     std::thread::Builder::new()
         .name("concord-waits".to_owned())
         .spawn(move || {
+            let mut asked = Instant::now();
             while let Some(coordination) = watched.upgrade() {
-                let sleep = coordination.watch();
+                let sleep = coordination.watch(&mut asked);
                 coordination.wakeup.sleep(sleep);
             }
         })?;

@@ -117,13 +117,22 @@ impl Inner {
         }
     }
 
-    /// Returns the oldest, if there are too many.
-    pub fn add_former(&mut self, name: Name, id: NodeId) -> Option<NodeId> {
-        let formers = self.formers.entry(name).or_default();
-        formers.push_back(id);
-        let oldest = (formers.len() > FORMERS_MAX).then(|| formers[0])?;
-        self.is_former_no_more(oldest);
-        Some(oldest)
+    /// Returns the oldest of each of its names, where there are too many.
+    pub fn add_former(&mut self, id: NodeId) -> Vec<NodeId> {
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.former) else {
+            return Vec::new();
+        };
+        node.former = true;
+        let mut ended = Vec::new();
+        for name in node.names.as_slice() {
+            let formers = self.formers.entry(name.clone()).or_default();
+            formers.push_back(id);
+            if formers.len() > FORMERS_MAX {
+                ended.push(formers[0]);
+            }
+        }
+        ended.iter().for_each(|oldest| self.is_former_no_more(*oldest));
+        ended
     }
 
     pub fn is_former_no_more(&mut self, id: NodeId) {

@@ -180,6 +180,21 @@ fn of_too_many_former_nodes_the_oldest_are_none_any_more() {
 }
 
 #[test]
+fn a_node_that_only_one_thread_was_given_is_no_former_one_when_another_version_comes() {
+    let table = table();
+    let own = table.fresh(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    assert_eq!(table.overtake(own, Some(held())), (false, vec![]));
+    assert_eq!(table.formers(&name(ROOT, "a")), []);
+    table.rebind(own, identity(200), None);
+    assert_eq!(table.overtake(own, Some(held())), (true, vec![]));
+    assert_eq!(table.formers(&name(ROOT, "a")), [own]);
+    assert_eq!(table.stand_aside(own), []);
+    let beside = table.fresh(name(ROOT, "a"), identity(300), FileType::RegularFile);
+    table.stand_aside(beside);
+    assert_eq!(table.formers(&name(ROOT, "a")), [own, beside]);
+}
+
+#[test]
 fn the_link_count_of_a_node_is_that_of_the_file_which_it_is() {
     let table = table();
     let node = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
