@@ -111,6 +111,8 @@ if [ $quick = yes ] && [ -z "$out" ]; then
     cat "$work/report.md"
 else
     out=${out:-$REPO/docs/PERFORMANCE.md}
+    # What was added by hand stays.
+    if [ -e "$out" ]; then { echo && sed -n '/^## Where a target is missed/,$p' "$out"; } >>"$work/report.md"; fi
     cp "$work/report.md" "$out"
     say "Written to $out"
 fi
