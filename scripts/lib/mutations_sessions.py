@@ -632,7 +632,7 @@ SESSIONS = [
         "if staged.only_opened && self.is_overtaken(",
         "if false && self.is_overtaken(",
         [
-            "locks::w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it",
+            "lock_idioms::w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it",
             "locks::w12_who_emptied_the_file_by_its_open_and_gave_way_to_a_lock_takes_nothing_back",
         ],
     ),
@@ -640,7 +640,7 @@ SESSIONS = [
         "W12", "w12-who-has-written-is-taken-for-one-who-has-not", "src/mount/coordinated/staged.rs",
         "        self.only_opened = false;",
         "",
-        ["locks::w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it"],
+        ["lock_idioms::w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it"],
     ),
     (
         "W12", "w12-a-name-that-was-given-since-is-taken-for-a-publish", "src/mount/coordinated/close.rs",
@@ -676,13 +676,13 @@ SESSIONS = [
         "W12", "w12-a-session-begins-again-as-who-locked-alone", "src/mount/coordinated/flock.rs",
         "        self.told_of(&session, &holders);",
         "        drop(holders);",
-        ["locks::w12_who_locks_by_a_child_goes_on_with_its_own_session"],
+        ["lock_idioms::w12_who_locks_by_a_child_goes_on_with_its_own_session"],
     ),
     (
         "W12", "w12-who-waits-beside-the-holder-keeps-its-session-when-another-has-the-lock", "src/mount/coordinated/flock.rs",
         "turn.into_iter().for_each(|turn| self.turned(turn));",
         "turn.into_iter().for_each(|turn| self.turned(Turn { crowded: false, ..turn }));",
-        ["locks::w12_threads_of_several_processes_that_save_under_the_lock_count_exactly"],
+        ["lock_idioms::w12_threads_of_several_processes_that_save_under_the_lock_count_exactly"],
     ),
     (
         "W12", "w12-a-save-that-a-sibling-has-joined-waits-for-its-close", "src/mount/coordinated/flock.rs",
