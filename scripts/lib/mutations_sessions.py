@@ -261,6 +261,18 @@ SESSIONS = [
         ["waiting::w2_a_signal_is_noticed_within_100_ms"],
     ),
     (
+        "W2", "w2-signals-are-asked-for-once", "src/mount/coordinated/wait.rs",
+        "let asks = asked.elapsed() >= SIGNALS_EVERY;",
+        "let asks = asked.elapsed() >= SIGNALS_EVERY * 1000;",
+        ["waiting::w2_a_signal_ends_the_wait_with_eintr", "locks::w12_a_signal_ends_the_wait"],
+    ),
+    (
+        "W2", "w2-signals-are-asked-for-with-the-next-wait-only", "src/mount/coordinated/wait.rs",
+        "SIGNALS_EVERY.saturating_sub(asked.elapsed())",
+        "IDLE",
+        ["waiting::w2_a_signal_is_noticed_within_100_ms"],
+    ),
+    (
         "W2", "w2-a-waiter-holds-a-thread", "src/mount/coordinated/wait.rs",
         """                self.counts.add(Counted::Waited);
                 self.wakeup.call();""",
@@ -718,6 +730,12 @@ SESSIONS = [
         "W12", "w12-signals-do-not-end-the-wait-for-a-lock", "src/mount/coordinated/flock.rs",
         "if proc::signal_waits(*tid) != Some(false) {",
         "if proc::signal_waits(*tid) != Some(false) && *tid == 0 {",
+        ["locks::w12_a_signal_ends_the_wait"],
+    ),
+    (
+        "W12", "w12-signals-of-who-waits-for-a-lock-are-asked-for-with-the-next-wait-only", "src/mount/coordinated/flock.rs",
+        "next.or((!tids.is_empty()).then_some(super::wait::SIGNALS_EVERY))",
+        "next",
         ["locks::w12_a_signal_ends_the_wait"],
     ),
     (
