@@ -616,12 +616,6 @@ SESSIONS = [
         ["model::what_went_wrong_once_goes_right"],
     ),
     (
-        "R4", "r4-one-of-two-sessions-on-a-node-shows-its-size-to-all", "src/mount/coordinated/shown.rs",
-        "!= Some(attr::identity(&shadow, false)) && !is_own() {",
-        "!= Some(attr::identity(&shadow, false)) && !is_own() && false {",
-        ["model::what_went_wrong_once_goes_right"],
-    ),
-    (
         "W12", "w12-letting-go-publishes-nothing", "src/mount/coordinated/flock.rs",
         "Holder::Writer(_) | Holder::Appender(_) if lets_go => Some(holder.clone()),",
         "Holder::Writer(_) | Holder::Appender(_) if lets_go => None,",
