@@ -234,69 +234,6 @@ os.close(keep); time.sleep(0.05)"
     });
 }
 
-/// Adds one under the lock, time and again. Whoever has the lock must be alone, whatever it opened the file for and however it lets go: each in a process of its own,
-/// so that the end of a process can be one of the ways.
-const GUARDED: &str = "import fcntl, os, signal, sys
-seed, turns, save, modes = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-def add(turn):
-    lock = open('lock.md', modes[(seed + turn) % len(modes)])
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    with open('count.md') as f: count = int(f.read()) + 1
-    if save == 'rename':
-        with open(f'count.md.{os.getpid()}', 'w') as f: f.write(str(count))
-        os.rename(f.name, 'count.md')
-    else:
-        with open('count.md', 'w') as f: f.write(str(count))
-    return lock
-for turn in range(turns):
-    way = (seed + turn // len(modes)) % 5
-    if way < 2:
-        child = os.fork()
-        if child == 0:
-            lock = add(turn)
-            if way == 0: os._exit(0)
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.waitpid(child, 0)
-    elif way == 2:
-        lock = add(turn)
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        lock.close()
-    elif way == 3:
-        lock = add(turn)
-        last = os.dup(lock.fileno())
-        lock.close()
-        os.close(last)
-    else:
-        add(turn).close()";
-
-#[test]
-fn w12_a_counter_loses_nothing_under_a_lock_however_its_file_is_opened_and_let_go_of() {
-    watchdog();
-    let turns = 15;
-    for (modes, save, exists) in [
-        (&["w"][..], "rename", true),
-        (&["w"], "in place", false),
-        (&["w", "r", "a", "r+"], "rename", true),
-        (&["w", "a"], "in place", false),
-    ] {
-        let project = Project::with(&[("concord.toml", "wait = '60s'\n"), ("count.md", "0")]);
-        if exists {
-            std::fs::write(project.path("lock.md"), "x").unwrap();
-        }
-        let add = |seed: usize| {
-            let mut command = project.python(GUARDED);
-            command.args([&seed.to_string(), &turns.to_string(), save]).args(modes);
-            Running::start(command)
-        };
-        let adding: Vec<Running> = (0..6).map(add).collect();
-        for adds in adding {
-            assert!(adds.finish().success(), "{modes:?} {save}");
-        }
-        assert_eq!(project.read("count.md"), (6 * turns).to_string(), "{modes:?} {save}");
-    }
-}
-
 #[test]
 fn w12_a_lock_that_is_not_had_is_no_open_that_failed() {
     watchdog();
@@ -422,23 +359,6 @@ fn w12_a_lock_shows_what_its_own_process_has_published_meanwhile() {
 }
 
 #[test]
-fn w12_threads_that_share_a_session_take_turns() {
-    watchdog();
-    let (project, mut a, _b) = two_with("work.lock", "r");
-    succeed(project.sh("echo 0 > n.json"));
-    let program = "def add():
-    for _ in range(10):
-        with open('n.json', 'r+') as f:
-            fcntl.flock(f, fcntl.LOCK_EX)
-            n = int(f.read()); f.seek(0); f.truncate(); f.write(str(n + 1)); f.flush()
-            fcntl.flock(f, fcntl.LOCK_UN)
-threads = [threading.Thread(target=add) for _ in range(4)]
-[t.start() for t in threads]; [t.join() for t in threads]";
-    assert_eq!(a.does(program), "ok");
-    assert_eq!(project.read("n.json"), "40");
-}
-
-#[test]
 fn w12_an_unlock_that_cannot_publish_says_so() {
     watchdog();
     let mut project = Project::unmounted(&[]);
@@ -510,98 +430,6 @@ fn r2_who_goes_by_the_size_sees_the_whole_of_one_version() {
 }
 
 #[test]
-fn w12_flock_of_util_linux_and_git_work() {
-    watchdog();
-    let project = Project::with(&[("STATE.md", "0\n"), ("n.txt", "0\n")]);
-    let script = "for i in 1 2 3 4 5 6 7 8; do
-  (for k in 1 2 3 4 5; do
-    flock n.txt sh -c 'n=$(cat n.txt); echo $((n + 1)) > n.txt'
-    flock STATE.md sh -c 'n=$(cat STATE.md); echo $((n + 1)) > STATE.md'
-  done) &
-done; wait; cat n.txt STATE.md";
-    assert_eq!(succeed(project.sh(script)), "40\n40\n");
-    let git = "git init -q . && git config user.email a@b && git config user.name n && git add -A && git commit -qm one && git gc -q && git status --porcelain && git fsck 2>/dev/null && echo fine";
-    assert_eq!(succeed(project.sh(git)), "fine\n");
-    let cargo = "cargo init -q --vcs none --name seed tool && (cargo build -q --offline --manifest-path tool/Cargo.toml & cargo build -q --offline --manifest-path tool/Cargo.toml; wait) && tool/target/debug/seed";
-    assert_eq!(succeed(project.sh(cargo)), "Hello, world!\n");
-    eventually("nothing is open", || {
-        project.status()["sessions"].as_array().unwrap().is_empty()
-    });
-}
-
-#[test]
-fn w12_who_locks_by_a_child_goes_on_with_its_own_session() {
-    watchdog();
-    // The child is gone when the lock is had, and with it the name under which the session could have begun again.
-    for script in [
-        "( flock 9; echo new > STATE.md ) 9<>STATE.md",
-        "exec 9<>STATE.md; flock 9; echo new > STATE.md; flock -u 9",
-        "{ flock -s 9; flock -x 9; echo new > STATE.md; } 9<>STATE.md",
-        "( flock 9; sed -i s/.*/new/ STATE.md ) 9<>STATE.md",
-        "( flock 9; echo new > t.txt; mv t.txt STATE.md ) 9<>STATE.md",
-        "( flock 9; echo new >&9 ) 9<>STATE.md",
-        "( flock 9; echo new > STATE.md ) 9<STATE.md",
-        "flock STATE.md -c 'echo new > STATE.md'",
-    ] {
-        let (project, mut holder, _b) = two_with("STATE.md", "r");
-        assert_eq!(holder.does("fcntl.flock(f, fcntl.LOCK_EX)"), "None");
-        let child = Running::start(project.sh(script));
-        eventually("it waits for the lock", || {
-            let status = project.status();
-            !status["locks"][0]["waiting"].as_array().unwrap().is_empty()
-        });
-        // It is told of no session while it waits, and holds up nobody.
-        assert_eq!(holder.does("put('STATE.md', 'v2\\n')"), "None", "{script}");
-        assert_eq!(holder.does("fcntl.flock(f, fcntl.LOCK_UN)"), "None");
-        assert!(child.finish().success(), "{script}");
-        assert_eq!(project.read("STATE.md"), "new\n", "{script}");
-        eventually("nothing is open", || {
-            project.status()["sessions"].as_array().unwrap().is_empty()
-        });
-        let counts = &project.status()["counts"];
-        assert_eq!((&counts["busy"], &counts["stale"]), (&0.into(), &0.into()), "{script}");
-    }
-}
-
-/// Adds one in each of several threads: each has the file open, locks it, and saves by a second handle.
-const THREADS: &str = "import fcntl, os, sys, threading
-def add():
-    for _ in range(5):
-        with open('n.json', 'r+') as f:
-            fcntl.flock(f, fcntl.LOCK_EX)
-            text = str(int(open('n.json').read()) + 1)
-            if sys.argv[1] == 'write':
-                with open('n.json', 'w') as g: g.write(text)
-            else:
-                with open(f'n.json.{os.getpid()}.{threading.get_ident()}', 'w') as g: g.write(text)
-                os.replace(g.name, 'n.json')
-            fcntl.flock(f, fcntl.LOCK_UN)
-threads = [threading.Thread(target=add) for _ in range(4)]
-[t.start() for t in threads]; [t.join() for t in threads]";
-
-#[test]
-fn w12_threads_of_several_processes_that_save_under_the_lock_count_exactly() {
-    watchdog();
-    for (save, rounds) in [("write", 3), ("replace", 1)] {
-        for _ in 0..rounds {
-            let project = Project::with(&[("concord.toml", "wait = '60s'\n"), ("n.json", "0")]);
-            let adding: Vec<Running> = (0..3)
-                .map(|_| {
-                    let mut command = project.python(THREADS);
-                    command.arg(save);
-                    Running::start(command)
-                })
-                .collect();
-            for adds in adding {
-                assert!(adds.finish().success(), "{save}");
-            }
-            assert_eq!(project.read("n.json"), "60", "{save}");
-            assert_eq!(project.status()["counts"]["stale"], 0, "{}", project.status());
-        }
-    }
-}
-
-#[test]
 fn w12_letting_go_publishes_what_its_process_has_saved_and_closed() {
     watchdog();
     let (project, mut a, mut b) = two_with("STATE.md", "r");
@@ -618,47 +446,6 @@ fn w12_letting_go_publishes_what_its_process_has_saved_and_closed() {
     );
     assert_eq!(project.read("STATE.md"), "v2!");
     assert_eq!(project.status()["counts"]["stale"], 0, "{}", project.status());
-}
-
-#[test]
-fn w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it() {
-    watchdog();
-    for (script, left) in [
-        ("( flock 9; echo new > STATE.md ) 9> STATE.md", "new\n"),
-        ("exec 9>STATE.md; flock 9; echo new > STATE.md; flock -u 9", "new\n"),
-        (
-            "exec 9>STATE.md; flock 9; echo new > STATE.md; flock -u 9; flock 9; cat STATE.md > copy.txt",
-            "new\n",
-        ),
-        ("( flock 9; echo new > t.txt; mv t.txt STATE.md ) 9> STATE.md", "new\n"),
-        (
-            "( flock 9; echo one > STATE.md; echo two >> STATE.md ) 9> STATE.md",
-            "one\ntwo\n",
-        ),
-        ("( flock 9; echo new > n.md ) 9> n.md; mv n.md STATE.md", "new\n"),
-        (
-            "ln STATE.md other.txt; ( flock 9; echo new > STATE.md ) 9> STATE.md",
-            "new\n",
-        ),
-        // Nobody in between: the file is emptied.
-        (": > STATE.md", ""),
-        ("( flock 9 ) 9> STATE.md", ""),
-        ("( flock 9; ln STATE.md other.txt ) 9> STATE.md", ""),
-        ("( flock 9; echo line >> STATE.md ) 9> STATE.md", "line\n"),
-        // Who has written has something to say, and says it last.
-        (
-            "( flock 9; echo first >&9; echo new > STATE.md ) 9> STATE.md",
-            "first\n",
-        ),
-    ] {
-        let project = Project::with(&[("STATE.md", "v1, long ago\n")]);
-        succeed(project.sh(script));
-        assert_eq!(project.read("STATE.md"), left, "{script}");
-        eventually("nothing is open", || {
-            project.status()["sessions"].as_array().unwrap().is_empty()
-        });
-        assert_eq!(project.recovered().len(), 0, "{script}");
-    }
 }
 
 #[test]

@@ -142,6 +142,22 @@ fn a_watch_on_the_file_itself_hears_of_all_that_comes_after_a_save_while_others_
     assert_eq!(before.last().map(String::as_str), Some("ATTRIB 5"), "{before:?}");
 }
 
+/// Its node is the session's then, and afterwards the current version's once more; but others have found another one for that meanwhile.
+#[test]
+fn a_watch_on_the_file_itself_outlives_a_session_that_changed_nothing() {
+    let project = Project::with(&[("STATE.md", "0")]);
+    let (mut writer, mut reader) = (
+        support::puppet::Puppet::new(&project),
+        support::puppet::Puppet::new(&project),
+    );
+    let mut watcher = watcher(&project, "('MODIFY', 'DELETE_SELF')", "kind, content()");
+    assert_eq!(writer.does("fd = os.open('STATE.md', os.O_RDWR)"), "ok");
+    assert_eq!(reader.does("fd = os.open('STATE.md', os.O_RDONLY)"), "ok");
+    assert_eq!(writer.does("os.close(fd)"), "None");
+    succeed(project.sh("printf 1 > STATE.md"));
+    assert_eq!(hears(&mut watcher, "MODIFY 1"), [""; 0]);
+}
+
 #[test]
 fn a_reader_that_has_an_older_version_open_sees_a_link_until_another_file_has_the_name() {
     let project = Project::with(&[("STATE.md", "0")]);

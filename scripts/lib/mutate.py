@@ -134,7 +134,14 @@ def attempt(copy: Copy, mutation) -> tuple[str, str]:
         return BROKEN, f"no result of {', '.join(missing)}\n{errors or said[-2000:]}"
     if passed := [test for test in mutation.tests if ended[test] == "ok"]:
         return SURVIVED, f"passed: {', '.join(passed)}"
-    return SEEN, ", ".join(f"{test} {ended[test]}" for test in mutation.tests)
+    return SEEN, ", ".join(f"{test} {ended[test]}{why_failed(test, said)}" for test in mutation.tests)
+
+
+def why_failed(test: str, said: str) -> str:
+    """Where and with what a test ended, in brackets, so that one that failed for another reason than the mutation is noticed."""
+    name = re.escape(test.split("::", 1)[1])
+    panic = re.search(rf"^thread '{name}'.* panicked at (\S+):\n(.{{0,120}})", said, re.MULTILINE)
+    return f" ({panic[1]}: {panic[2]})" if panic else ""
 
 
 def check_baseline(copy: Copy, mutations) -> bool:

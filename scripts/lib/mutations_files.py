@@ -112,6 +112,39 @@ FILES = [
         ["lib::mount::notices::tests::each_publish_is_told_of_at_its_own_time_and_together_with_others_of_that_time_once"],
     ),
     (
+        "Notices", "notices-every-node-is-taken-for-forgotten", "src/mount/mod.rs",
+        "of.upgrade().is_some_and(|tree| tree.nodes.identity(node).is_some())",
+        "of.upgrade().is_some_and(|tree| tree.nodes.identity(node).is_none())",
+        ["notices::a_watch_on_the_file_itself_hears_of_all_that_comes_after_a_save_while_others_had_it_open"],
+    ),
+    (
+        "Notices", "notices-a-name-is-taken-for-a-forgotten-node", "src/mount/notices.rs",
+        "node_at(path).is_none_or(&known)",
+        "node_at(path).is_some_and(&known)",
+        [
+            "notices::who_listens_to_changes_only_is_told_once_more_when_the_version_is_there",
+            "lib::mount::notices::tests::of_a_node_that_the_kernel_has_forgotten_nothing_is_told",
+        ],
+    ),
+    (
+        "Notices", "notices-a-forgotten-node-is-told-of", "src/mount/notices.rs",
+        "node_at(path).is_none_or(&known)",
+        "node_at(path).is_none_or(|node| known(node) || true)",
+        ["lib::mount::notices::tests::of_a_node_that_the_kernel_has_forgotten_nothing_is_told"],
+    ),
+    (
+        "Notices", "notices-a-node-that-one-thread-was-given-is-told-of", "src/mount/nodes.rs",
+        "let ended = if found { inner.add_former(id) } else { Vec::new() };",
+        "let ended = inner.add_former(id);",
+        ["lib::mount::nodes::tests::a_node_that_only_one_thread_was_given_is_no_former_one_when_another_version_comes"],
+    ),
+    (
+        "Notices", "notices-a-node-that-is-given-back-goes-silent", "src/mount/entry.rs",
+        "self.end(self.nodes.stand_aside(id));",
+        "",
+        ["notices::a_watch_on_the_file_itself_outlives_a_session_that_changed_nothing"],
+    ),
+    (
         "Notices", "notices-who-tells-is-not-started-again", "src/mount/notices.rs",
         """        self.end();
         self.try_send(notices)""",

@@ -261,6 +261,18 @@ SESSIONS = [
         ["waiting::w2_a_signal_is_noticed_within_100_ms"],
     ),
     (
+        "W2", "w2-signals-are-asked-for-once", "src/mount/coordinated/wait.rs",
+        "let asks = asked.elapsed() >= SIGNALS_EVERY;",
+        "let asks = asked.elapsed() >= SIGNALS_EVERY * 1000;",
+        ["waiting::w2_a_signal_ends_the_wait_with_eintr", "locks::w12_a_signal_ends_the_wait"],
+    ),
+    (
+        "W2", "w2-signals-are-asked-for-with-the-next-wait-only", "src/mount/coordinated/wait.rs",
+        "SIGNALS_EVERY.saturating_sub(asked.elapsed())",
+        "IDLE",
+        ["waiting::w2_a_signal_is_noticed_within_100_ms"],
+    ),
+    (
         "W2", "w2-a-waiter-holds-a-thread", "src/mount/coordinated/wait.rs",
         """                self.counts.add(Counted::Waited);
                 self.wakeup.call();""",
@@ -604,12 +616,6 @@ SESSIONS = [
         ["model::what_went_wrong_once_goes_right"],
     ),
     (
-        "R4", "r4-one-of-two-sessions-on-a-node-shows-its-size-to-all", "src/mount/coordinated/shown.rs",
-        "!= Some(attr::identity(&shadow, false)) && !is_own() {",
-        "!= Some(attr::identity(&shadow, false)) && !is_own() && false {",
-        ["model::what_went_wrong_once_goes_right"],
-    ),
-    (
         "W12", "w12-letting-go-publishes-nothing", "src/mount/coordinated/flock.rs",
         "Holder::Writer(_) | Holder::Appender(_) if lets_go => Some(holder.clone()),",
         "Holder::Writer(_) | Holder::Appender(_) if lets_go => None,",
@@ -632,7 +638,7 @@ SESSIONS = [
         "if staged.only_opened && self.is_overtaken(",
         "if false && self.is_overtaken(",
         [
-            "locks::w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it",
+            "lock_idioms::w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it",
             "locks::w12_who_emptied_the_file_by_its_open_and_gave_way_to_a_lock_takes_nothing_back",
         ],
     ),
@@ -640,7 +646,7 @@ SESSIONS = [
         "W12", "w12-who-has-written-is-taken-for-one-who-has-not", "src/mount/coordinated/staged.rs",
         "        self.only_opened = false;",
         "",
-        ["locks::w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it"],
+        ["lock_idioms::w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it"],
     ),
     (
         "W12", "w12-a-name-that-was-given-since-is-taken-for-a-publish", "src/mount/coordinated/close.rs",
@@ -676,13 +682,13 @@ SESSIONS = [
         "W12", "w12-a-session-begins-again-as-who-locked-alone", "src/mount/coordinated/flock.rs",
         "        self.told_of(&session, &holders);",
         "        drop(holders);",
-        ["locks::w12_who_locks_by_a_child_goes_on_with_its_own_session"],
+        ["lock_idioms::w12_who_locks_by_a_child_goes_on_with_its_own_session"],
     ),
     (
         "W12", "w12-who-waits-beside-the-holder-keeps-its-session-when-another-has-the-lock", "src/mount/coordinated/flock.rs",
         "turn.into_iter().for_each(|turn| self.turned(turn));",
         "turn.into_iter().for_each(|turn| self.turned(Turn { crowded: false, ..turn }));",
-        ["locks::w12_threads_of_several_processes_that_save_under_the_lock_count_exactly"],
+        ["lock_idioms::w12_threads_of_several_processes_that_save_under_the_lock_count_exactly"],
     ),
     (
         "W12", "w12-a-save-that-a-sibling-has-joined-waits-for-its-close", "src/mount/coordinated/flock.rs",
@@ -718,6 +724,12 @@ SESSIONS = [
         "W12", "w12-signals-do-not-end-the-wait-for-a-lock", "src/mount/coordinated/flock.rs",
         "if proc::signal_waits(*tid) != Some(false) {",
         "if proc::signal_waits(*tid) != Some(false) && *tid == 0 {",
+        ["locks::w12_a_signal_ends_the_wait"],
+    ),
+    (
+        "W12", "w12-signals-of-who-waits-for-a-lock-are-asked-for-with-the-next-wait-only", "src/mount/coordinated/flock.rs",
+        "next.or((!tids.is_empty()).then_some(super::wait::SIGNALS_EVERY))",
+        "next",
         ["locks::w12_a_signal_ends_the_wait"],
     ),
     (

@@ -124,11 +124,12 @@ impl Waiting {
         })
     }
 
-    /// Takes out what is to be told now, each once.
-    fn due(&mut self, now: Instant) -> Vec<Notice> {
+    /// Takes out what is to be told now, each once; of nodes that are not `known` any more nothing.
+    fn due(&mut self, now: Instant, known: impl Fn(NodeId) -> bool) -> Vec<Notice> {
         let count = self.0.partition_point(|(published, _)| *published + TOLD_AFTER <= now);
         let mut told = HashSet::new();
         let due = self.0.drain(..count).map(|(_, notice)| notice);
+        let due = due.filter(|(_, path)| node_at(path).is_none_or(&known));
         due.filter(|notice| told.insert(notice.clone())).collect()
     }
 }
@@ -149,8 +150,7 @@ impl Telling {
             }
             std::thread::sleep(waiting.for_how_long(Instant::now()));
             waiting.0.extend(news.try_iter());
-            let mut gathered = waiting.due(Instant::now());
-            gathered.retain(|(_, path)| node_at(path).is_none_or(&known));
+            let gathered = waiting.due(Instant::now(), &known);
             if let Err(error) = gathered.chunks(TOLD_AT_ONCE_MAX).try_for_each(|some| self.send(some)) {
                 log::warn!(
                     "programs that watch files are told of writes only, not of publishes: the process that tells them cannot be had: {error}; they may need to look twice"
@@ -264,18 +264,30 @@ mod tests {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let notice = |path: &str| (News::Modified, PathBuf::from(path));
+        let due = |waiting: &mut Waiting, now| waiting.due(now, |_| true);
         let mut waiting = Waiting::default();
-        assert_eq!(waiting.due(start), []);
+        assert_eq!(due(&mut waiting, start), []);
         for (published, path) in [(0, "a"), (10, "b"), (20, "a"), (24, "a"), (70, "b")] {
             waiting.0.push_back((at(published), notice(path)));
         }
-        assert_eq!(waiting.due(at(74)), []);
+        assert_eq!(due(&mut waiting, at(74)), []);
         assert_eq!(waiting.for_how_long(at(0)), Duration::from_millis(100));
-        assert_eq!(waiting.due(at(100)), [notice("a"), notice("b")]);
+        assert_eq!(due(&mut waiting, at(100)), [notice("a"), notice("b")]);
         assert_eq!(waiting.for_how_long(at(100)), Duration::from_millis(70));
-        assert_eq!(waiting.due(at(144)), []);
-        assert_eq!(waiting.due(at(145)), [notice("b")]);
+        assert_eq!(due(&mut waiting, at(144)), []);
+        assert_eq!(due(&mut waiting, at(145)), [notice("b")]);
         assert_eq!(waiting.for_how_long(at(145)), Duration::ZERO);
+    }
+
+    #[test]
+    fn of_a_node_that_the_kernel_has_forgotten_nothing_is_told() {
+        let start = Instant::now();
+        let notices = ["a", ".concord/@7", ".concord/@8"].map(|path| (News::Saved, PathBuf::from(path)));
+        let mut waiting = Waiting(notices.iter().map(|notice| (start, notice.clone())).collect());
+        assert_eq!(
+            waiting.due(start + TOLD_AFTER, |node| node == NodeId(8)),
+            [notices[0].clone(), notices[2].clone()]
+        );
     }
 
     #[test]

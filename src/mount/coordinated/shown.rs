@@ -51,7 +51,7 @@ impl Coordination {
         {
             return rustix::fs::fstat(pin.fd()).ok();
         }
-        // Two handles that began again after a lock have one node, and a session each: where one has published, the node is the version's.
+        // It has just ended, and its node is the version's by now, or that of another session which began on it again after a lock.
         let (node, shadow) = (session.about.node, rustix::fs::fstat(session.pin.fd()).ok()?);
         if self.tree.nodes.identity(node) != Some(attr::identity(&shadow, false)) && !is_own() {
             return self.stat_of_name(node).ok();
