@@ -419,6 +419,7 @@ impl World {
             entry.expect("it has begun").0 = owner;
             self.descriptions[number].kind = Kind::Writer { session: new };
             self.descriptions[number].unclosed = true;
+            self.descriptions[number].late_to_size = true;
         }
     }
 

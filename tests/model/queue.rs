@@ -351,7 +351,13 @@ impl World {
         let Waiter { process, pending } = waiter;
         self.processes[process].as_mut().expect("it lives").waits = false;
         let expected = match pending {
-            Pending::Open { slot, name, how } => self.open_admitted(process, slot, name, how),
+            Pending::Open { slot, name, how } => {
+                let opened = self.open_admitted(process, slot, name, how);
+                if let Some(slot) = self.slot(process, slot) {
+                    self.descriptions[slot.description].late_to_size = true;
+                }
+                opened
+            }
             Pending::Truncate { name, length } => self.truncate_admitted(process, name, length),
             Pending::Relock(number) => self.relock_admitted(process, number),
             Pending::Write(number, what) => self.write_admitted(process, number, &what),

@@ -3,10 +3,7 @@
 use super::ops::Do::*;
 use super::ops::Lock::*;
 use super::ops::Name::*;
-use super::ops::{Op, R, RW, W};
-
-/// Those of them that go wrong still; the model gives up a case that comes to this.
-pub const OPEN: &[&str] = &[];
+use super::ops::{Op, R, RW, Share, W};
 
 /// The name, whether opens wait for a moment only, and what is done.
 pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
@@ -287,6 +284,32 @@ pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
                 Op(1, Open(0, A, R)),
                 Op(3, Write(2, 2)),
                 Op(3, Write(1, 1)),
+            ],
+        ),
+        (
+            "where_an_append_that_had_to_wait_leaves_the_position_is_said_nowhere",
+            false,
+            vec![
+                Op(3, Open(2, A, W.creat())),
+                Op(2, Open(1, A, RW.creat().append())),
+                Op(3, Write(2, 4)),
+                Op(3, Close(2)),
+                Op(2, Write(1, 7)),
+                Op(2, Read(1, 3)),
+                Op(2, Pread(1, 0, 4096)),
+            ],
+        ),
+        (
+            "what_is_stored_through_a_mapping_is_a_change_when_the_kernel_says_so",
+            false,
+            vec![
+                Op(3, Open(2, A, RW.excl())),
+                Op(3, Truncate(A, 11)),
+                Op(3, Map(2, 0, Share::Written)),
+                Op(2, Open(0, B, W.creat())),
+                Op(2, Kill),
+                Op(3, Poke(0, 6, 1)),
+                Op(3, Look),
             ],
         ),
     ]
