@@ -333,11 +333,16 @@ impl Coordination {
 
     /// A name of a file with several was removed, or leads elsewhere: the node of its image does not have it any more.
     pub(super) fn name_left_image(&self, image: Option<(Identity, OwnedFd)>, name: &Name) {
-        if let Some((identity, held)) = image
-            && let Some(node) = self.tree.nodes.find(identity)
-        {
+        let Some((image, held)) = image else { return };
+        if let Some(node) = self.tree.nodes.find(image) {
             let held = Arc::new(Pin::new(held, Access::Read, None));
             self.tree.nodes.remove_name(node, name, held, false);
+        }
+        // The kernel counts one link less of that one, and knows nothing of the node that ordinary names lead to.
+        if let Some((inode, _)) = self.store.images().inode_of(image.ino)
+            && let Some(node) = self.tree.nodes.find(Identity { ino: inode, ..image })
+        {
+            self.tree.attributes_changed(node);
         }
     }
 
