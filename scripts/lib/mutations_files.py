@@ -34,6 +34,12 @@ FILES = [
         ["model::what_went_wrong_once_goes_right"],
     ),
     (
+        "W11", "w11-an-ordinary-name-shows-the-mode-of-before", "src/mount/coordinated/linked.rs",
+        "if !images.is_empty() {\n            self.live_changed(",
+        "if images.is_empty() {\n            self.live_changed(",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "W8", "w8-truncate-by-path-goes-to-what-was-replaced", "src/mount/coordinated/truncate.rs",
         ".filter(|own| own.shown().is_some())",
         "",

@@ -307,10 +307,8 @@ impl World {
             Kind::Writer { session } => session,
             Kind::Reader { .. } | Kind::Appender { .. } => unreachable!("it has no such writes"),
         };
-        let session = match self.sessions[session].stage {
-            Stage::Open => session,
-            Stage::Lost => return Err(errno("ESTALE")),
-            Stage::Done(content) => self.continue_late(number, session, content),
+        let Some(session) = self.goes_on_in(number, session) else {
+            return Err(errno("ESTALE"));
         };
         self.note_change(session);
         Ok(self.sessions[session].shadow)

@@ -379,6 +379,29 @@ pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
                 Op(1, Flock(1, TryShared)),
             ],
         ),
+        (
+            "an_ordinary_name_shows_the_mode_that_was_set_by_a_coordinated_one",
+            false,
+            vec![
+                Op(2, Open(1, A, RW.creat().nonblock())),
+                Op(2, Close(1)),
+                Op(3, Link(A, T)),
+                Op(0, Truncate(A, 0)),
+                Op(3, Open(1, T, RW)),
+                Op(2, Chmod(A, 0o640)),
+            ],
+        ),
+        (
+            "all_handles_of_a_session_that_is_over_go_on_in_one_late_one",
+            true,
+            vec![
+                Op(3, Open(2, A, RW.creat().nonblock())),
+                Op(3, Open(0, A, RW.creat().append())),
+                Op(3, Rename(A, B)),
+                Op(3, Write(2, 4)),
+                Op(3, Write(0, 1)),
+            ],
+        ),
     ]
 }
 

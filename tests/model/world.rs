@@ -60,6 +60,8 @@ pub struct Session {
     /// What continues a session stands on its node.
     pub node: usize,
     pub stage: Stage,
+    /// In which late one its handles go on, one and all.
+    pub continued: Option<Sid>,
     /// Lines that were appended since it began.
     pub appended: Vec<u8>,
     /// Where the last of them are.

@@ -338,10 +338,14 @@ impl Coordination {
             let held = Arc::new(Pin::new(held, Access::Read, None));
             self.tree.nodes.remove_name(node, name, held, false);
         }
-        // The kernel counts one link less of that one, and knows nothing of the node that ordinary names lead to.
-        if let Some((inode, _)) = self.store.images().inode_of(image.ino)
-            && let Some(node) = self.tree.nodes.find(Identity { ino: inode, ..image })
-        {
+        if let Some((inode, _)) = self.store.images().inode_of(image.ino) {
+            self.live_changed(Identity { ino: inode, ..image });
+        }
+    }
+
+    /// Metadata of a file, or a name, was changed by the node of its image: the kernel does not know that this is the file that ordinary names lead to.
+    fn live_changed(&self, live: Identity) {
+        if let Some(node) = self.tree.nodes.find(live) {
             self.tree.attributes_changed(node);
         }
     }
@@ -373,7 +377,11 @@ impl Coordination {
     /// # Errors
     /// Those of futimens(2).
     pub fn follow_times(&self, live: &std::fs::File) -> Result<(), Errno> {
-        self.store.images().follow_times(live).map_err(|error| from_io(&error))
+        let images = self.store.images();
+        if !images.is_empty() {
+            self.live_changed(attr::identity(&rustix::fs::fstat(live)?, false));
+        }
+        images.follow_times(live).map_err(|error| from_io(&error))
     }
 
     /// The same of a node's.
