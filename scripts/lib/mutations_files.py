@@ -28,6 +28,18 @@ FILES = [
         ["links::w8_truncate_by_a_coordinated_name_beside_an_ordinary_one_waits_and_is_a_version"],
     ),
     (
+        "W11", "w11-an-ordinary-name-shows-a-link-that-is-gone", "src/mount/coordinated/linked.rs",
+        "Identity { ino: inode, ..image }",
+        "Identity { ino: 0, ..image }",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W11", "w11-an-ordinary-name-shows-the-mode-of-before", "src/mount/coordinated/linked.rs",
+        "if !images.is_empty() {\n            self.live_changed(",
+        "if images.is_empty() {\n            self.live_changed(",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "W8", "w8-truncate-by-path-goes-to-what-was-replaced", "src/mount/coordinated/truncate.rs",
         ".filter(|own| own.shown().is_some())",
         "",
@@ -299,8 +311,8 @@ FILES = [
     ),
     (
         "W8", "w8-a-rename-over-ones-own-open-file-is-undone-at-its-close", "src/mount/coordinated/rename.rs",
-        "moving.old != moving.new => replaced.lose_name(),",
-        "moving.old != moving.new => drop(replaced.name()),",
+        "let _ = this.lose_name(replaced);",
+        "let _ = replaced.name();",
         ["openers::w8_a_holder_may_rename_over_its_own_open_file"],
     ),
     (
@@ -365,10 +377,8 @@ FILES = [
     ),
     (
         "W9", "w9-what-its-creator-unlinks-appears-all-the-same", "src/mount/coordinated/names.rs",
-        """            let lost = own.staged(|staged| {
-                staged.unlinked = true;""",
-        """            let lost = own.staged(|staged| {
-                staged.unlinked = false;""",
+        "let lost = self.lose_name(own);",
+        "let lost = own.is_open().then_some(()).ok_or(Errno::STALE);",
         ["names::w9_a_new_file_that_its_creator_unlinks_never_appears"],
     ),
     (

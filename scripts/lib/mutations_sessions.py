@@ -41,6 +41,12 @@ SESSIONS = [
         ["model::what_went_wrong_once_goes_right"],
     ),
     (
+        "R2", "r2-a-relative-reads-what-was-replaced-under-the-session", "src/mount/coordinated/names.rs",
+        "self.tree.nodes.supersede(session.about.node, None);",
+        "",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "W3", "w3-a-reader-of-its-own-opens-the-other-session-on-the-node", "src/mount/coordinated/open.rs",
         "Some(own) => (own.show(&self.store), &own.pin),",
         "Some(own) => (own.show(&self.store), &session.pin),",
@@ -51,6 +57,12 @@ SESSIONS = [
         "if self.nodes.is_kept(id) {",
         "if false {",
         ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
+    ),
+    (
+        "R4", "r4-times-set-by-a-late-writers-descriptor-are-the-version-befores", "src/mount/coordinated/truncate.rs",
+        "(is_of_lineage(caller, &late) && !self.walks_again(caller)).then_some(late)",
+        "(is_of_lineage(caller, &late) && self.walks_again(caller)).then_some(late)",
+        ["model::what_went_wrong_once_goes_right"],
     ),
     (
         "R4", "r4-what-a-session-stages-is-shared-with-the-one-beside-it", "src/mount/coordinated/flock.rs",
@@ -100,7 +112,7 @@ SESSIONS = [
     ),
     (
         "R1", "r1-what-a-rename-or-unlink-replaced-is-reached-by-its-name", "src/mount/entry.rs",
-        ".supersede(id, Arc::new(Pin::new(victim.fd, Access::Path, None)));",
+        ".supersede(id, Some(Arc::new(Pin::new(victim.fd, Access::Path, None))));",
         ".overtake(id, None);",
         ["readers::r1_a_path_descriptor_keeps_its_version"],
     ),
@@ -602,6 +614,12 @@ SESSIONS = [
         "waiting: waits.collect(),",
         "waiting: waits.take(0).collect(),",
         ["locks::w12_status_shows_who_has_a_lock_and_who_waits_for_it"],
+    ),
+    (
+        "W12", "w12-who-appended-beside-a-session-asks-for-the-lock-of-the-old-name", "src/mount/entry.rs",
+        "let of_old = self.nodes.formers(old);",
+        "let of_old = Vec::new();",
+        ["model::what_went_wrong_once_goes_right"],
     ),
     (
         "W12", "w12-an-open-ordinary-file-that-becomes-coordinated-has-another-lock", "src/mount/coordinated/flock.rs",

@@ -180,6 +180,9 @@ impl Tree {
     /// A rename happened on disk: so it does in the table. `moved` is what had the old name, `replaced` what had the new one.
     pub fn renamed(&self, old: &Name, new: &Name, moved: &Stat, replaced: Option<Victim>, flags: RenameFlags) {
         let source = attr::identity(moved, false);
+        let exchanges = flags.contains(RenameFlags::EXCHANGE);
+        let of_old = self.nodes.formers(old);
+        let of_new = if exchanges { self.nodes.formers(new) } else { Vec::new() };
         [old, new].into_iter().for_each(|name| self.leads_elsewhere(name));
         if let Some(victim) = replaced {
             let target = attr::identity(&victim.stat, false);
@@ -187,7 +190,7 @@ impl Tree {
                 // Two names of one inode: rename(2) leaves both.
                 return;
             }
-            if flags.contains(RenameFlags::EXCHANGE) {
+            if exchanges {
                 if let Some(id) = self.nodes.find(target) {
                     self.nodes.rename(id, new, old.clone());
                 }
@@ -198,6 +201,11 @@ impl Tree {
         if let Some(id) = self.nodes.find(source) {
             self.nodes.rename(id, old, new.clone());
         }
+        // They were the same file's: who has one open asks for its lock by the name that it has now.
+        let follow =
+            |all: Vec<NodeId>, from, to: &Name| all.into_iter().for_each(|id| self.nodes.rename(id, from, to.clone()));
+        follow(of_old, old, new);
+        follow(of_new, new, old);
     }
 
     /// A name leads to another file, or to none; the one that it led to lives on where no node leads to.
@@ -205,7 +213,7 @@ impl Tree {
         self.leads_elsewhere(name);
         if let Some(id) = self.nodes.find(attr::identity(&victim.stat, false)) {
             self.nodes
-                .supersede(id, Arc::new(Pin::new(victim.fd, Access::Path, None)));
+                .supersede(id, Some(Arc::new(Pin::new(victim.fd, Access::Path, None))));
             self.attributes_changed(id);
         }
     }

@@ -109,12 +109,12 @@ impl NodeTable {
 
     /// The name that a node was found by leads to another file from now on: lookups find another node. It keeps the name, so that a thread which has just found
     /// it can still be told where to go, and its inode.
-    pub fn supersede(&self, id: NodeId, held: Arc<Pin>) {
+    pub fn supersede(&self, id: NodeId, held: Option<Arc<Pin>>) {
         let mut inner = self.inner.write();
         inner.detach(id);
         inner.is_former_no_more(id);
         if let Some(node) = inner.nodes.get_mut(&id) {
-            node.orphan = Some(held);
+            node.orphan = held;
         }
     }
 

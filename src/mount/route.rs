@@ -358,6 +358,18 @@ impl Fs {
                 });
             }),
             _ if self.coordination.is_astray(caller, node) => answer(Err(Errno::STALE)),
+            _ if changes.are_times()
+                && let Some(late) = self.coordination.late_by_descriptor(caller, node) =>
+            {
+                self.tree.workers.run(move || {
+                    let set = late.change(|staged| changes.set_metadata(staged.shadow.file.as_fd()));
+                    answer(match set {
+                        // It is a version by now, and the node is that one's.
+                        Err(Errno::BUSY | Errno::STALE) => tree.set_attributes(caller, node, handle, &changes),
+                        set => set.and_then(|()| tree.stat(node)),
+                    });
+                });
+            }
             _ => {
                 let image = self.tree.is_image(node);
                 // Whatever handle it is: the metadata of a file that is written in place is its inode's.

@@ -55,6 +55,12 @@ impl Tree {
 }
 
 impl Changes {
+    /// Whether utimensat(2) asks for them.
+    pub fn are_times(&self) -> bool {
+        let others = self.mode.or(self.uid).or(self.gid).is_some() || self.size.is_some();
+        !others && (self.atime.is_some() || self.mtime.is_some())
+    }
+
     /// Makes them to an open file, but for its size.
     ///
     /// # Errors

@@ -174,7 +174,6 @@ impl World {
 
     fn by_descriptor(&mut self, by: usize, number: usize, what: &Do) -> Expected {
         let description = self.descriptions[number].clone();
-        let at = description.at;
         if let Kind::Appender { .. } = description.kind {
             return match what {
                 Do::Write(_, text) | Do::Pwrite(_, _, text) if self.locked().is_empty() => {
@@ -186,22 +185,26 @@ impl World {
         }
         match what {
             Do::Seek(_, to) => {
-                self.descriptions[number].at = *to;
+                self.descriptions[number].at = Some(*to);
                 Expected::Is(Answer::Number(*to as i64))
             }
             Do::Read(_, count) | Do::Pread(_, _, count) => {
                 if !description.how.read {
                     return errno("EBADF");
                 }
-                let from = if let Do::Pread(_, from, _) = what { *from } else { at };
+                let from = match what {
+                    Do::Pread(_, from, _) => Some(*from),
+                    _ => description.at,
+                };
+                let Some(from) = from else { return SKIP };
                 let Some(inode) = self.read_from(by, number, from, *count) else {
                     return Expected::Any;
                 };
                 let data = &self.files[inode].data;
-                let from = (from as usize).min(data.len());
-                let part = data[from..(from + count).min(data.len())].to_vec();
+                let start = (from as usize).min(data.len());
+                let part = data[start..(start + count).min(data.len())].to_vec();
                 if matches!(what, Do::Read(..)) {
-                    self.descriptions[number].at += part.len() as u64;
+                    self.descriptions[number].at = Some(from + part.len() as u64);
                 }
                 Expected::Is(Answer::Bytes(part))
             }
@@ -304,10 +307,8 @@ impl World {
             Kind::Writer { session } => session,
             Kind::Reader { .. } | Kind::Appender { .. } => unreachable!("it has no such writes"),
         };
-        let session = match self.sessions[session].stage {
-            Stage::Open => session,
-            Stage::Lost => return Err(errno("ESTALE")),
-            Stage::Done(content) => self.continue_late(number, session, content),
+        let Some(session) = self.goes_on_in(number, session) else {
+            return Err(errno("ESTALE"));
         };
         self.note_change(session);
         Ok(self.sessions[session].shadow)
@@ -323,7 +324,7 @@ impl World {
                 return done();
             }
             Do::Pwrite(_, offset, text) => (*offset as usize, TEXTS[*text].as_bytes()),
-            Do::Write(_, text) => (description.at as usize, TEXTS[*text].as_bytes()),
+            Do::Write(_, text) => (description.at.unwrap_or_default() as usize, TEXTS[*text].as_bytes()),
             _ => unreachable!("{what:?} writes nothing"),
         };
         let offset = if description.how.append { data.len() } else { offset };
@@ -333,7 +334,8 @@ impl World {
         }
         data[offset..end].copy_from_slice(text);
         if matches!(what, Do::Write(..)) {
-            description.at = end as u64;
+            // By O_APPEND the kernel goes by the size that it knows.
+            description.at = (!description.how.append || !description.late_to_size).then_some(end as u64);
         }
         Expected::Is(Answer::Number(text.len() as i64))
     }

@@ -419,6 +419,7 @@ impl World {
             entry.expect("it has begun").0 = owner;
             self.descriptions[number].kind = Kind::Writer { session: new };
             self.descriptions[number].unclosed = true;
+            self.descriptions[number].late_to_size = true;
         }
     }
 
@@ -448,10 +449,7 @@ impl World {
         let Kind::Writer { session } = self.descriptions[number].kind else {
             unreachable!("it writes");
         };
-        let session = match self.sessions[session].stage {
-            Stage::Done(content) => self.continue_late(number, session, content),
-            Stage::Open | Stage::Lost => session,
-        };
+        let session = self.goes_on_in(number, session).unwrap_or(session);
         self.note_change(session);
         self.write(number, self.sessions[session].shadow, what)
     }

@@ -2,7 +2,7 @@
 //! in the version that its close publishes.
 
 use super::ops::Share;
-use super::puppets::Answer;
+use super::puppets::{Answer, Time};
 use super::world::{Did, Expected, Inode, Kind, Sid, Stage, World};
 
 /// A whole file as it was, in the memory of a process.
@@ -100,7 +100,8 @@ impl World {
         let file = &mut self.files[map.inode];
         file.data[at..end].copy_from_slice(&text[..end - at]);
         file.poked = true;
-        self.modify(map.inode);
+        // When that is a change, the kernel decides, at its next msync(2) or close(2).
+        file.modified = Time::Whenever;
         if let Some(session) = map.session {
             self.note_change(session);
         }

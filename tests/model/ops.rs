@@ -304,8 +304,13 @@ pub fn cases(length: usize) -> impl Strategy<Value = Case> {
         Op(0, Do::Write(0, 1)),
         Op(0, Do::Close(0)),
     ];
+    // Somebody has it open whose child goes on when it is gone.
+    let leave = [Op(0, Do::Open(0, Name::A, RW)), Op(0, Do::Fork(1)), Op(0, Do::Exit)];
+    let orphans = vec(op(orphaned_step().boxed()), 2..length);
+    let left = [begin.to_vec(), leave.to_vec()].concat();
+    let orphans = orphans.prop_map(move |ops| [left.clone(), ops].concat());
     let locks = vec(op(locked_step().boxed()), 2..length).prop_map(move |ops| [begin.to_vec(), ops].concat());
-    let ops = prop_oneof![2 => anything, 1 => locks];
+    let ops = prop_oneof![4 => anything, 2 => locks, 1 => orphans];
     (any::<bool>(), ops).prop_map(|(hasty, ops)| Case { hasty, ops })
 }
 
@@ -329,6 +334,22 @@ fn locked_step() -> impl Strategy<Value = Do> {
         1 => (slot, Just(Name::T), Just(W.creat())).prop_map(|(s, n, h)| Do::Open(s, n, h)),
         1 => Just(Do::Rename(Name::T, Name::A)),
         2 => Just(Do::Look),
+    ]
+}
+
+/// As descriptors go on in children when who opened them closes, exits or is killed.
+fn orphaned_step() -> impl Strategy<Value = Do> {
+    let slot = 0..SLOTS;
+    prop_oneof![
+        10 => (0..PROCESSES).prop_map(Do::Fork),
+        6 => Just(Do::Exit),
+        3 => Just(Do::Kill),
+        12 => (slot.clone(), 0..TEXTS.len()).prop_map(|(s, t)| Do::Write(s, t)),
+        6 => slot.clone().prop_map(Do::Close),
+        8 => (slot.clone(), how()).prop_map(|(s, h)| Do::Open(s, Name::A, h)),
+        4 => slot.prop_map(|s| Do::Pread(s, 0, 4096)),
+        8 => step(),
+        6 => Just(Do::Look),
     ]
 }
 

@@ -140,6 +140,7 @@ impl World {
             heirs: Vec::new(),
             node: session,
             stage: Stage::Open,
+            continued: None,
             appended: Vec::new(),
             appended_to: None,
             resumable: false,
@@ -150,8 +151,24 @@ impl World {
         Ok(session)
     }
 
-    /// Somebody writes by a handle whose session is over: what is written is a version of its own.
-    pub fn continue_late(&mut self, number: usize, ended: Sid, content: Inode) -> Sid {
+    /// The session that a handle writes to; `None`: it was lost.
+    pub fn goes_on_in(&mut self, number: usize, mut session: Sid) -> Option<Sid> {
+        loop {
+            session = match self.sessions[session].stage {
+                Stage::Open => return Some(session),
+                Stage::Lost => return None,
+                Stage::Done(content) => self.continue_late(number, session, content),
+            };
+        }
+    }
+
+    /// Somebody writes by a handle whose session is over: what is written, by this and by its other handles, is a version of its own.
+    fn continue_late(&mut self, number: usize, ended: Sid, content: Inode) -> Sid {
+        if let Some(late) = self.sessions[ended].continued {
+            self.descriptions[number].kind = Kind::Writer { session: late };
+            self.descriptions[number].unclosed = false;
+            return late;
+        }
         let data = self.files[content].data.clone();
         let shadow = self.add_file(data, self.files[content].mode, true);
         self.keep_times(content, shadow);
@@ -184,6 +201,7 @@ impl World {
             ..before
         });
         let late = self.sessions.len() - 1;
+        self.sessions[ended].continued = Some(late);
         self.descriptions[number].kind = Kind::Writer { session: late };
         self.descriptions[number].unclosed = false;
         late
@@ -351,7 +369,13 @@ impl World {
         let Waiter { process, pending } = waiter;
         self.processes[process].as_mut().expect("it lives").waits = false;
         let expected = match pending {
-            Pending::Open { slot, name, how } => self.open_admitted(process, slot, name, how),
+            Pending::Open { slot, name, how } => {
+                let opened = self.open_admitted(process, slot, name, how);
+                if let Some(slot) = self.slot(process, slot) {
+                    self.descriptions[slot.description].late_to_size = true;
+                }
+                opened
+            }
             Pending::Truncate { name, length } => self.truncate_admitted(process, name, length),
             Pending::Relock(number) => self.relock_admitted(process, number),
             Pending::Write(number, what) => self.write_admitted(process, number, &what),

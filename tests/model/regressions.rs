@@ -3,10 +3,7 @@
 use super::ops::Do::*;
 use super::ops::Lock::*;
 use super::ops::Name::*;
-use super::ops::{Op, R, RW, W};
-
-/// Those of them that go wrong still; the model gives up a case that comes to this.
-pub const OPEN: &[&str] = &[];
+use super::ops::{Op, R, RW, Share, W};
 
 /// The name, whether opens wait for a moment only, and what is done.
 pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
@@ -287,6 +284,122 @@ pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
                 Op(1, Open(0, A, R)),
                 Op(3, Write(2, 2)),
                 Op(3, Write(1, 1)),
+            ],
+        ),
+        (
+            "what_a_late_writer_sets_by_its_descriptor_is_its_versions",
+            false,
+            vec![
+                Op(1, Open(1, B, RW.creat().append())),
+                Op(1, Rename(B, A)),
+                Op(1, Write(1, 6)),
+                Op(1, Futime(1, 7)),
+            ],
+        ),
+        (
+            "a_relative_that_has_not_read_yet_reads_what_was_renamed_over_the_open_file",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Write(0, 1)),
+                Op(0, Close(0)),
+                Op(1, Fork(3)),
+                Op(1, Open(0, A, RW)),
+                Op(3, Open(2, T, W.creat())),
+                Op(1, Open(1, A, R)),
+                Op(3, Rename(T, A)),
+                Op(1, Pread(1, 0, 4096)),
+            ],
+        ),
+        (
+            "a_relative_that_has_not_read_yet_reads_what_was_created_after_the_removal",
+            false,
+            vec![
+                Op(0, Open(0, A, RW.creat())),
+                Op(0, Open(1, A, R)),
+                Op(0, Unlink(A)),
+                Op(0, Open(2, A, W.creat())),
+                Op(0, Write(2, 0)),
+                Op(0, Close(2)),
+                Op(0, Pread(1, 0, 4096)),
+            ],
+        ),
+        (
+            "where_an_append_that_had_to_wait_leaves_the_position_is_said_nowhere",
+            false,
+            vec![
+                Op(3, Open(2, A, W.creat())),
+                Op(2, Open(1, A, RW.creat().append())),
+                Op(3, Write(2, 4)),
+                Op(3, Close(2)),
+                Op(2, Write(1, 7)),
+                Op(2, Read(1, 3)),
+                Op(2, Pread(1, 0, 4096)),
+            ],
+        ),
+        (
+            "what_is_stored_through_a_mapping_is_a_change_when_the_kernel_says_so",
+            false,
+            vec![
+                Op(3, Open(2, A, RW.excl())),
+                Op(3, Truncate(A, 11)),
+                Op(3, Map(2, 0, Share::Written)),
+                Op(2, Open(0, B, W.creat())),
+                Op(2, Kill),
+                Op(3, Poke(0, 6, 1)),
+                Op(3, Look),
+            ],
+        ),
+        (
+            "an_ordinary_name_shows_one_link_less_when_a_coordinated_one_is_removed",
+            false,
+            vec![
+                Op(3, Open(2, A, W.creat().trunc())),
+                Op(3, Close(2)),
+                Op(1, Link(A, T)),
+                Op(1, Open(2, A, RW.creat().append())),
+                Op(1, Kill),
+                Op(3, Link(A, T)),
+                Op(1, Unlink(A)),
+            ],
+        ),
+        (
+            "who_appended_beside_a_session_asks_for_the_lock_of_the_renamed_file",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(1, Open(0, A, W)),
+                Op(1, Write(0, 5)),
+                Op(0, Open(2, A, W.append())),
+                Op(1, Close(0)),
+                Op(0, Rename(A, B)),
+                Op(0, Flock(2, TryExclusive)),
+                Op(1, Open(1, B, R)),
+                Op(1, Flock(1, TryShared)),
+            ],
+        ),
+        (
+            "an_ordinary_name_shows_the_mode_that_was_set_by_a_coordinated_one",
+            false,
+            vec![
+                Op(2, Open(1, A, RW.creat().nonblock())),
+                Op(2, Close(1)),
+                Op(3, Link(A, T)),
+                Op(0, Truncate(A, 0)),
+                Op(3, Open(1, T, RW)),
+                Op(2, Chmod(A, 0o640)),
+            ],
+        ),
+        (
+            "all_handles_of_a_session_that_is_over_go_on_in_one_late_one",
+            true,
+            vec![
+                Op(3, Open(2, A, RW.creat().nonblock())),
+                Op(3, Open(0, A, RW.creat().append())),
+                Op(3, Rename(A, B)),
+                Op(3, Write(2, 4)),
+                Op(3, Write(0, 1)),
             ],
         ),
     ]

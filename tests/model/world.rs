@@ -6,7 +6,6 @@ use super::locks::Locks;
 use super::maps::Map;
 use super::ops::{Do, How, MAPS, NAMES, Name, Op, PROCESSES, SLOTS};
 use super::puppets::{Answer, Time};
-use super::regressions;
 
 /// A content with its mode: an inode.
 pub type Inode = usize;
@@ -61,6 +60,8 @@ pub struct Session {
     /// What continues a session stands on its node.
     pub node: usize,
     pub stage: Stage,
+    /// In which late one its handles go on, one and all.
+    pub continued: Option<Sid>,
     /// Lines that were appended since it began.
     pub appended: Vec<u8>,
     /// Where the last of them are.
@@ -110,7 +111,10 @@ pub enum Place {
 pub struct Description {
     pub kind: Kind,
     pub how: How,
-    pub at: u64,
+    /// The file position; `None`: nobody says where it is.
+    pub at: Option<u64>,
+    /// Its session began after the kernel had last asked how long the file is (W2, W12).
+    pub late_to_size: bool,
     pub descriptors: usize,
     /// No descriptor of it was closed yet: it is open, whatever /proc shows of its access mode (W5).
     pub unclosed: bool,
@@ -219,9 +223,6 @@ pub enum Expected {
 #[derive(Debug, Clone, Default)]
 pub struct World {
     pub hasty: bool,
-    /// A regression: nothing is given up.
-    #[allow(dead_code, reason = "nothing is open just now")]
-    pub strict: bool,
     /// The number of the step that is carried out.
     pub now: usize,
     pub files: Vec<File>,
@@ -244,20 +245,13 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(hasty: bool, strict: bool) -> World {
+    pub fn new(hasty: bool) -> World {
         World {
             hasty,
-            strict,
             lines: NAMES.map(|name| (name, Line::default())).into(),
             histories: NAMES.map(|name| (name, History::default())).into(),
             ..World::default()
         }
-    }
-
-    /// What is known to be wrong still is not looked at: [`regressions::OPEN`] has the case.
-    #[allow(dead_code, reason = "nothing is open just now")]
-    pub fn give_up_on(&mut self, regression: &str) {
-        self.unknown |= !self.strict && regressions::OPEN.contains(&regression);
     }
 
     pub fn add_file(&mut self, data: Vec<u8>, mode: u32, is_version: bool) -> Inode {
@@ -472,7 +466,8 @@ impl World {
         self.descriptions.push(Description {
             kind,
             how,
-            at: 0,
+            at: Some(0),
+            late_to_size: false,
             descriptors: 1,
             unclosed: true,
             lock: None,

@@ -333,11 +333,20 @@ impl Coordination {
 
     /// A name of a file with several was removed, or leads elsewhere: the node of its image does not have it any more.
     pub(super) fn name_left_image(&self, image: Option<(Identity, OwnedFd)>, name: &Name) {
-        if let Some((identity, held)) = image
-            && let Some(node) = self.tree.nodes.find(identity)
-        {
+        let Some((image, held)) = image else { return };
+        if let Some(node) = self.tree.nodes.find(image) {
             let held = Arc::new(Pin::new(held, Access::Read, None));
             self.tree.nodes.remove_name(node, name, held, false);
+        }
+        if let Some((inode, _)) = self.store.images().inode_of(image.ino) {
+            self.live_changed(Identity { ino: inode, ..image });
+        }
+    }
+
+    /// Metadata of a file, or a name, was changed by the node of its image: the kernel does not know that this is the file that ordinary names lead to.
+    fn live_changed(&self, live: Identity) {
+        if let Some(node) = self.tree.nodes.find(live) {
+            self.tree.attributes_changed(node);
         }
     }
 
@@ -368,7 +377,11 @@ impl Coordination {
     /// # Errors
     /// Those of futimens(2).
     pub fn follow_times(&self, live: &std::fs::File) -> Result<(), Errno> {
-        self.store.images().follow_times(live).map_err(|error| from_io(&error))
+        let images = self.store.images();
+        if !images.is_empty() {
+            self.live_changed(attr::identity(&rustix::fs::fstat(live)?, false));
+        }
+        images.follow_times(live).map_err(|error| from_io(&error))
     }
 
     /// The same of a node's.

@@ -30,10 +30,7 @@ impl Coordination {
         let own = self.own_session(&target.name, &opener);
         if let (Err(Errno::NOENT), Some(own)) = (self.stat(&target.name), &own) {
             // Its creator takes the file back before it appeared.
-            let lost = own.staged(|staged| {
-                staged.unlinked = true;
-                Ok(())
-            });
+            let lost = self.lose_name(own);
             if lost.is_ok() {
                 self.locks.lock().removed(&Whose::Name(target.name));
             }
@@ -50,11 +47,19 @@ impl Coordination {
             if let Some(own) = own
                 && !this.goes_on_elsewhere(&own, &name)
             {
-                own.lose_name();
+                // One that is over has published already.
+                let _ = this.lose_name(&own);
             }
             Ok(())
         };
         self.with_all(caller, opener, errand, work, answer);
+    }
+
+    /// A session's file has no name any more, and its node is not what the name leads to: who has it open and has not read yet reads that (R2).
+    pub(super) fn lose_name(&self, session: &Session) -> Result<(), Errno> {
+        session.lose_name()?;
+        self.tree.nodes.supersede(session.about.node, None);
+        Ok(())
     }
 
     fn remove_name(&self, caller: Caller, process: ProcId, name: &Name, target: &Target) -> Result<(), Errno> {

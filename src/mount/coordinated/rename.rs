@@ -98,7 +98,10 @@ impl Coordination {
                     own.iter().for_each(|own| own.set_name(moving.old.clone()));
                     exchanged.into_iter().for_each(|own| own.set_name(moving.new.clone()));
                 }
-                (Ok(()), Some(replaced)) if exchanged.is_none() && moving.old != moving.new => replaced.lose_name(),
+                (Ok(()), Some(replaced)) if exchanged.is_none() && moving.old != moving.new => {
+                    // One that is over has published already.
+                    let _ = this.lose_name(replaced);
+                }
                 _ => {}
             }
             if renamed.is_ok() {

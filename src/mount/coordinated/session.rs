@@ -177,11 +177,14 @@ impl Session {
     }
 
     /// Its file has no name any more. As on any filesystem: what is written to it goes with it.
-    pub fn lose_name(&self) {
-        let _ = self.staged(|staged| {
+    ///
+    /// # Errors
+    /// As [`Session::staged`].
+    pub fn lose_name(&self) -> Result<(), Errno> {
+        self.staged(|staged| {
             staged.unlinked = true;
             Ok(())
-        });
+        })
     }
 
     /// The queue does not know it, and nobody waits for it: the continuation of a session that has ended.

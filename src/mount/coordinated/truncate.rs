@@ -9,6 +9,7 @@ use super::begin::Beginning;
 use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
 use super::session::Session;
+use super::shown::is_of_lineage;
 use super::staged::Staged;
 use super::wait::Claim;
 use super::{Answer, Coordination, Target};
@@ -116,6 +117,17 @@ impl Coordination {
             Err(Errno::BUSY | Errno::STALE) => Ok(()),
             result => result,
         }
+    }
+
+    /// What is written late by a node, where its writer asks by a descriptor: the time of its modification is its own. All else is the version's, which the node
+    /// stands for until it is published.
+    pub fn late_by_descriptor(&self, caller: Caller, node: NodeId) -> Option<Arc<Session>> {
+        let late = {
+            let files = self.files.lock();
+            let on_node = files.late_sessions().iter().rfind(|late| late.about.node == node);
+            Arc::clone(on_node?)
+        };
+        (is_of_lineage(caller, &late) && !self.walks_again(caller)).then_some(late)
     }
 
     /// The current version's file, when a session has it open and changed nothing yet. A change of its metadata is made to both, as without a

@@ -81,7 +81,9 @@ impl Inner {
         let stale = if moved { std::mem::take(&mut names) } else { Vec::new() };
         names.push(name);
         node.names = Names::from_vec(names);
-        node.orphan = None;
+        if !node.detached {
+            node.orphan = None;
+        }
         if let Some(parent) = self.nodes.get_mut(&parent) {
             parent.children += 1;
         }

@@ -205,7 +205,7 @@ fn the_link_count_of_a_node_is_that_of_the_file_which_it_is() {
     table.keep_aside(node, false);
     table.overtake(node, Some(held()));
     assert_eq!([0, 1, 2].map(|counted| table.links(node, counted)), [1, 1, 1]);
-    table.supersede(node, held());
+    table.supersede(node, Some(held()));
     assert_eq!([0, 1, 2].map(|counted| table.links(node, counted)), [0, 0, 0]);
     assert_eq!(table.links_by_name(node, 1), 1);
 }
