@@ -57,6 +57,7 @@ fn w3_a_descriptor_by_which_nothing_was_written_goes_on_from_what_its_lineage_sa
                 "echo saved > STATE.md; echo S >&9; cat STATE.md",
                 "echo saved > STATE.md; read -r line <&9; echo $line more >&9; cat STATE.md",
                 "echo saved > STATE.md; stat -L -c %s /proc/self/fd/9",
+                "echo saved > STATE.md; python3 -c 'import os; os.fchmod(9, 0o600)'; cat STATE.md; stat -c %a STATE.md",
                 "echo 1 > STATE.md; echo 22 > STATE.md; cat <&9; echo 333 >&9; cat STATE.md",
             ] {
                 let script = around.replace("{}", inside);
@@ -141,6 +142,26 @@ fn r1_a_relatives_reader_keeps_its_version_when_the_session_that_it_read_starts_
     a.does("subprocess.run(['sh', '-c', 'echo other > STATE.md'])");
     a.does("m[0] = ord('S'); m.close(); f.close()");
     assert_eq!(project.read("STATE.md"), "Saved.and.longer");
+}
+
+#[test]
+fn w5_a_node_stays_its_handles_when_one_of_two_sessions_is_given_up_and_the_other_ends() {
+    watchdog();
+    for last_of_the_other in ["g.close()", "g.write(b'other'); g.close()"] {
+        let project = Project::with(&[("STATE.md", "before")]);
+        let (mut a, mut b) = (Puppet::new(&project), Puppet::new(&project));
+        a.does("f, g = (open('STATE.md', 'r+b', buffering=0) for _ in range(2))");
+        a.does("fcntl.flock(f, fcntl.LOCK_EX); f.write(b'v2'); fcntl.flock(f, fcntl.LOCK_UN)");
+        // Each has a session of its own on the node from now on.
+        a.does("fcntl.flock(f, fcntl.LOCK_SH); fcntl.flock(g, fcntl.LOCK_SH)");
+        assert_eq!(a.does("fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)"), "EAGAIN");
+        a.does(last_of_the_other);
+        // Whoever had the node for itself now would share it with a descriptor that is open for writing: no close would look like the last.
+        assert_eq!(a.does("put('STATE.md', 'saved')"), "None");
+        assert_eq!(b.does("get('STATE.md')"), "saved", "{last_of_the_other}");
+        assert_eq!(a.does("f.seek(0); f.write(b'S'); f.close()"), "ok");
+        assert_eq!(b.does("get('STATE.md')"), "Saved", "{last_of_the_other}");
+    }
 }
 
 #[test]

@@ -677,6 +677,12 @@ SESSIONS = [
         ["opened::r1_a_relatives_reader_keeps_its_version_when_the_session_that_it_read_starts_anew"],
     ),
     (
+        "W5", "w5-who-ends-last-on-a-node-leaves-it-to-anybody", "src/mount/coordinated/flock.rs",
+        "        session.stay_with(old);\n",
+        "",
+        ["opened::w5_a_node_stays_its_handles_when_one_of_two_sessions_is_given_up_and_the_other_ends"],
+    ),
+    (
         "R2", "r2-a-lock-leaves-the-binding", "src/mount/coordinated/reader.rs",
         "*reader.binding.lock() = Binding::Open;",
         "drop(reader.binding.lock());",

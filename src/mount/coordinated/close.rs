@@ -384,6 +384,9 @@ impl Coordination {
     fn leave_node(&self, session: &Session, published: bool) -> bool {
         let node = session.about.node;
         let Some(beside) = self.beside(node, session) else {
+            if published && session.leaves_handles() {
+                session.leave_behind(&session.pin());
+            }
             return false;
         };
         if published {
@@ -408,7 +411,7 @@ impl Coordination {
         if let Ok(stat) = self.stat(&session.name()) {
             let identity = attr::identity(&stat, false);
             if self.tree.nodes.identity(session.about.node) != Some(identity) {
-                let pin = session.is_resumable().then(|| self.current_pin(&session.name()).ok());
+                let pin = session.leaves_handles().then(|| self.current_pin(&session.name()).ok());
                 let pin = pin.flatten().inspect(|pin| session.leave_behind(pin));
                 self.tree.given_back(session.about.node, identity, pin.as_ref());
             }

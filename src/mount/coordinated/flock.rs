@@ -430,6 +430,7 @@ impl Coordination {
         };
         let session = self.begin(target, beginning)?;
         session.share_node(others);
+        session.stay_with(old);
         session.inherit([former, asker].into_iter().chain(old.heirs()));
         let holders: Vec<ProcId> = std::iter::once(opener).chain(session.heirs()).collect();
         self.told_of(&session, &holders);

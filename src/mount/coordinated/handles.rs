@@ -51,8 +51,8 @@ impl Writer {
     /// How many pins of its node are its own.
     pub fn pins(&self, pin: &Arc<Pin>) -> usize {
         let session = self.session();
-        let own = [self.pin.as_ref(), Some(&session.pin()), session.left_behind()];
-        own.into_iter().flatten().filter(|own| Arc::ptr_eq(own, pin)).count()
+        let own = [self.pin.clone(), Some(session.pin()), session.left_behind()];
+        own.iter().flatten().filter(|own| Arc::ptr_eq(own, pin)).count()
     }
 
     /// The same for a file that does not exist yet, by the flags of open(2).

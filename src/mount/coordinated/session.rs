@@ -44,6 +44,9 @@ pub struct About {
     pub policy: Policy,
 }
 
+/// What a node stands for that handles go on with: one for all sessions that were ever on the node at the same time.
+type LeftBehind = Arc<Mutex<Option<Arc<Pin>>>>;
+
 /// A session that has a shadow.
 pub struct Session {
     /// What does not change.
@@ -63,8 +66,8 @@ pub struct Session {
     resumable: AtomicBool,
     /// Its node stands for a version too, which others have open through this pin.
     shared: OnceLock<Arc<Pin>>,
-    /// What its node stands for since it was given up. Its handles have the node open still: nobody else may take it over.
-    left_behind: OnceLock<Arc<Pin>>,
+    /// What its node stands for since it was given up, or another session that was on the node. Its handles have the node open still: nobody else may take it over.
+    left_behind: Mutex<LeftBehind>,
     /// Never held over what waits for the disk: see [`Session::apart`].
     stage: Mutex<Stage>,
     /// Another stage has come, or a shadow that was busy is not any more.
@@ -132,7 +135,7 @@ impl Session {
             heirs: Mutex::default(),
             resumable: AtomicBool::new(false),
             shared: OnceLock::new(),
-            left_behind: OnceLock::new(),
+            left_behind: Mutex::default(),
             stage: Mutex::new(Stage::Open(Box::new(staged))),
             settled: Condvar::new(),
         }
@@ -357,14 +360,24 @@ impl Session {
         }
     }
 
-    /// Its handles keep its node, which stands for this from now on.
+    /// Its handles go on with the node of `old`, which other handles of that may have as well.
+    pub fn stay_with(&self, old: &Session) {
+        *self.left_behind.lock() = Arc::clone(&old.left_behind.lock());
+    }
+
+    /// Whether handles keep its node when it is over: its own, which go on with another session, or those of another that was on the node.
+    pub fn leaves_handles(&self) -> bool {
+        self.is_resumable() || Arc::strong_count(&self.left_behind.lock()) > 1
+    }
+
+    /// Handles keep its node, which stands for this from now on.
     pub fn leave_behind(&self, pin: &Arc<Pin>) {
-        let _ = self.left_behind.set(Arc::clone(pin));
+        *self.left_behind.lock().lock() = Some(Arc::clone(pin));
     }
 
     /// What its node stands for, since it was given up.
-    pub fn left_behind(&self) -> Option<&Arc<Pin>> {
-        self.left_behind.get()
+    pub fn left_behind(&self) -> Option<Arc<Pin>> {
+        self.left_behind.lock().lock().clone()
     }
 
     /// What others than its lineage have open by its node.
