@@ -667,10 +667,44 @@ SESSIONS = [
         ["lock_idioms::w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it"],
     ),
     (
-        "W12", "w12-a-name-that-was-given-since-is-taken-for-a-publish", "src/mount/coordinated/close.rs",
-        "&& self.store.version_at(place).ok() != Some(staged.shadow.based_on)",
+        "W12", "w12-a-name-that-was-given-since-is-taken-for-a-publish", "src/mount/coordinated/overtaken.rs",
+        "&& self.store.version_at(place).ok() != Some(based_on)",
         "",
         ["locks::w12_a_file_that_was_only_given_another_name_since_is_emptied"],
+    ),
+    (
+        "W3", "w3-a-session-in-which-nothing-was-written-stays-behind", "src/mount/coordinated/close.rs",
+        "        self.renew_others(&session);\n",
+        "",
+        [
+            "opened::w3_a_lineage_meets_what_it_has_saved_beside_a_session_in_which_nothing_was_written",
+            "opened::w3_a_descriptor_by_which_nothing_was_written_goes_on_from_what_its_lineage_saved",
+            "opened::w12_counts_that_are_saved_twice_under_one_lock_on_the_data_file_are_exact",
+        ],
+    ),
+    (
+        "W3", "w3-a-whole-file-is-written-into-what-its-lineage-saved", "src/mount/coordinated/staged.rs",
+        "if let Some(version) = self.emptied.filter(|_| !self.changed) {",
+        "if let Some(version) = self.emptied.filter(|_| false) {",
+        ["opened::w3_who_has_emptied_a_file_to_write_it_writes_a_whole_one_whatever_its_lineage_saved"],
+    ),
+    (
+        "W3", "w3-who-looks-is-taken-for-one-who-has-not", "src/mount/coordinated/staged.rs",
+        "        self.emptied = None;\n",
+        "",
+        ["opened::w3_who_reads_or_joins_what_it_has_emptied_goes_on_from_what_its_lineage_saved"],
+    ),
+    (
+        "R1", "r1-a-session-starts-anew-below-a-mapping", "src/mount/coordinated/handles.rs",
+        "        if for_mapping {",
+        "        if for_mapping && false {",
+        ["opened::r1_a_relatives_reader_keeps_its_version_when_the_session_that_it_read_starts_anew"],
+    ),
+    (
+        "W5", "w5-who-ends-last-on-a-node-leaves-it-to-anybody", "src/mount/coordinated/flock.rs",
+        "        session.stay_with(old);\n",
+        "",
+        ["opened::w5_a_node_stays_its_handles_when_one_of_two_sessions_is_given_up_and_the_other_ends"],
     ),
     (
         "R2", "r2-a-lock-leaves-the-binding", "src/mount/coordinated/reader.rs",
@@ -758,8 +792,8 @@ SESSIONS = [
     ),
     (
         "W12", "w12-a-handle-goes-on-with-what-it-left", "src/mount/coordinated/flock.rs",
-        "Holder::Writer(writer) if writer.is_open_now() && !self.is_behind(&writer) => answer(Ok(())),",
-        "Holder::Writer(writer) if writer.is_open_now() || !self.is_behind(&writer) => answer(Ok(())),",
+        "Holder::Writer(writer) if writer.is_open_now() && !self.is_behind(&writer.session()) => answer(Ok(())),",
+        "Holder::Writer(writer) if writer.is_open_now() || !self.is_behind(&writer.session()) => answer(Ok(())),",
         ["locks::w12_a_handle_that_lives_on_works_on_what_is_current_each_time"],
     ),
     (

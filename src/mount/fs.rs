@@ -399,7 +399,7 @@ impl fuser::Filesystem for Fs {
                 self.coordination
                     .read(caller(request), &reader, (offset, size), lock_owner.is_none())
             }
-            Handle::Writer(writer) => writer.read(offset, size),
+            Handle::Writer(writer) => writer.read(offset, size, lock_owner.is_none()),
             Handle::Appender(_) => Err(Errno::BADF),
         });
         match read {

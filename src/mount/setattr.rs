@@ -41,7 +41,7 @@ impl Tree {
             Some(Handle::Ordinary(file)) => Anchor::Pinned(file.pin.clone()),
             Some(Handle::Reader(file)) => Anchor::Pinned(Arc::clone(&file.opened.pin)),
             Some(Handle::Appender(file)) => Anchor::Pinned(file.file.pin.clone()),
-            Some(Handle::Writer(file)) => Anchor::Pinned(Arc::clone(&file.session().pin)),
+            Some(Handle::Writer(file)) => Anchor::Pinned(file.session().pin()),
             None => self.anchor(id)?,
         };
         // The owner first: then the size is changed, which clears set-user-id for users and leaves it for root.

@@ -267,9 +267,9 @@ impl Coordination {
         let appender = Appender {
             file: Arc::new(Ordinary {
                 node: session.about.node,
-                pin: Arc::clone(&session.pin),
+                pin: Arc::clone(&session.pin()),
             }),
-            right: Right::new(session.about.caller, session.about.process, session.pin.fd()),
+            right: Right::new(session.about.caller, session.about.process, session.pin().fd()),
             who: session.about.who.clone(),
             since: session.since,
             name: session.name(),

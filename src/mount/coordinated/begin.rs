@@ -1,7 +1,7 @@
 //! The beginning of a session: from its place in the queue to a shadow, and a node that stands for it.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::append_log::Mark;
 use super::files::{Creation, Finds};
 use super::session::{About, Session};
-use super::staged::Staged;
+use super::staged::{Fresh, Staged};
 use super::{Coordination, Target, creator, nanos_now, permission, place};
 use crate::mount::attr;
 use crate::mount::descriptors;
@@ -120,10 +120,7 @@ impl Coordination {
             Err(Errno::NOENT) if creates.is_some() => None,
             found => Some(found?),
         };
-        let live = match self.image_at(&target.name) {
-            Some(_) => Some(self.live_of(&target.name)?),
-            None => None,
-        };
+        let live = self.live_behind_image(target)?;
         if let Some(version) = &version {
             let is_seen = seen == Some(attr::identity(&rustix::fs::fstat(version)?, false));
             let asked = live.as_ref().filter(|_| !is_seen).unwrap_or(version);
@@ -152,20 +149,66 @@ impl Coordination {
                 let unnamed = self.make_unnamed(beginning.caller, &dir, creation)?;
                 self.store.adopt(id, &path, unnamed.into(), who.clone(), nanos_now())
             }
-            (version, _) => {
-                let based_on = match version {
-                    Some(_) if base.live.is_some() => self.store.version_at(&place(&dir, &target.name, &path)),
-                    Some(version) => self.store.version_of(&path, version),
-                    None => Ok(None),
-                };
-                let metadata = base.live.as_ref().or(version.as_ref());
-                based_on.and_then(|based_on| {
-                    self.store
-                        .begin(id, &path, metadata, who.clone(), based_on, nanos_now())
-                })
-            }
+            (Some(version), _) => return self.shadow_of(target, id, (version, base.live.as_ref()), who),
+            (None, None) => self.store.begin(id, &path, None, who.clone(), None, nanos_now()),
         };
         shadow.map_err(|error| from_io(&error))
+    }
+
+    /// A shadow for what is made of a version; `live` is its inode where that is the image of a file that is written in place.
+    fn shadow_of(
+        &self,
+        target: &Target,
+        id: SessionId,
+        (version, live): (&File, Option<&File>),
+        who: &Who,
+    ) -> Result<Shadow<RealDisk>, Errno> {
+        let path = self.path_of(&target.name)?;
+        let dir = self.directory(target.name.parent)?;
+        let based_on = match live {
+            Some(_) => self.store.version_at(&place(&dir, &target.name, &path)),
+            None => self.store.version_of(&path, version),
+        };
+        let metadata = Some(live.unwrap_or(version));
+        let shadow = based_on.and_then(|based_on| {
+            self.store
+                .begin(id, &path, metadata, who.clone(), based_on, nanos_now())
+        });
+        shadow.map_err(|error| from_io(&error))
+    }
+
+    /// The inode of a file whose versions are shown by images.
+    fn live_behind_image(&self, target: &Target) -> Result<Option<File>, Errno> {
+        let image = self.image_at(&target.name);
+        image.map(|_| self.live_of(&target.name)).transpose()
+    }
+
+    /// What a session that has begun already can start from anew. EACCES: its opener might read and write `before`, but not what the name leads to now.
+    pub(super) fn fresh(
+        &self,
+        target: &Target,
+        session: &Session,
+        before: BorrowedFd<'_>,
+    ) -> Result<(Fresh, Arc<Pin>), Errno> {
+        let (found, mark, len) = self.base_of(target, false)?;
+        let version = found?;
+        let live = self.live_behind_image(target)?;
+        let metadata = live.as_ref().unwrap_or(&version);
+        if !permission::are_alike(before, metadata) {
+            let wanted = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
+            permission::check(session.about.caller, metadata, None, wanted)?;
+        }
+        // The number of a shadow is its own: the journal has both for a moment.
+        let id = self.files.lock().queue.number();
+        let shadow = self.shadow_of(target, id, (&version, live.as_ref()), &session.about.who)?;
+        let (shadow, pin) = self.pinned(shadow)?;
+        let fresh = Fresh {
+            shadow,
+            version,
+            mark,
+            len,
+        };
+        Ok((fresh, pin))
     }
 
     /// The node that is to stand for the shadow; `None` when others have opened the one that was found.

@@ -20,7 +20,6 @@ use crate::os::proc::{self, Closing};
 use crate::rules::Durability;
 use crate::session::ProcId;
 use crate::store::record::{How, RecoveredKind};
-use crate::store::{Place, RealDisk};
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +146,7 @@ impl Coordination {
     /// Takes the session with it: whoever holds it when its closer is answered keeps its node from the closer's next open.
     pub(super) fn finish_taken(self: &Arc<Self>, session: Arc<Session>, staged: Staged, why: Ending) {
         let outcome = self.finish(&session, staged, why);
+        self.renew_others(&session);
         self.over(session, outcome);
     }
 
@@ -255,7 +255,8 @@ impl Coordination {
                 return Outcome::Lost(errno);
             }
         };
-        if staged.only_opened && self.is_overtaken(&staged, &name, &place(&dir, &name, &path)) {
+        let started_from = (staged.base.as_deref(), staged.shadow.based_on);
+        if staged.only_opened && self.is_overtaken(started_from, &name, &place(&dir, &name, &path)) {
             return self.drop_staged(session, staged);
         }
         let mut staged = staged;
@@ -331,17 +332,6 @@ impl Coordination {
         }
     }
 
-    /// Whether the name leads to another version by now than the one that this started from. Lines that were appended to that make no other.
-    fn is_overtaken(&self, staged: &Staged, name: &Name, place: &Place<'_, RealDisk>) -> bool {
-        let Ok(now) = self.stat(name) else { return false };
-        let Some(Ok(base)) = staged.base.as_ref().map(rustix::fs::fstat) else {
-            return true;
-        };
-        // A file that was given another name meanwhile has moved to an image, with its version.
-        (now.st_dev, now.st_ino) != (base.st_dev, base.st_ino)
-            && self.store.version_at(place).ok() != Some(staged.shadow.based_on)
-    }
-
     /// The inode that a publish to this name will replace, held.
     fn replaced_by(&self, name: &Name) -> Option<Arc<Pin>> {
         if let Some((_, image)) = self.image_at(name) {
@@ -394,16 +384,19 @@ impl Coordination {
     fn leave_node(&self, session: &Session, published: bool) -> bool {
         let node = session.about.node;
         let Some(beside) = self.beside(node, session) else {
+            if published && session.leaves_handles() {
+                session.leave_behind(&session.pin());
+            }
             return false;
         };
         if published {
             // Who found the node by the name meanwhile has this version open.
-            beside.share_node(Some(Arc::clone(&session.pin)));
+            beside.share_node(Some(Arc::clone(&session.pin())));
         }
-        if let Ok(stat) = rustix::fs::fstat(beside.pin.fd()) {
+        if let Ok(stat) = rustix::fs::fstat(beside.pin().fd()) {
             let identity = attr::identity(&stat, false);
             if self.tree.nodes.identity(node) != Some(identity) {
-                self.tree.nodes.rebind(node, identity, Some(&beside.pin));
+                self.tree.nodes.rebind(node, identity, Some(&beside.pin()));
             }
         }
         self.tree.attributes_changed(node);
@@ -418,7 +411,7 @@ impl Coordination {
         if let Ok(stat) = self.stat(&session.name()) {
             let identity = attr::identity(&stat, false);
             if self.tree.nodes.identity(session.about.node) != Some(identity) {
-                let pin = session.is_resumable().then(|| self.current_pin(&session.name()).ok());
+                let pin = session.leaves_handles().then(|| self.current_pin(&session.name()).ok());
                 let pin = pin.flatten().inspect(|pin| session.leave_behind(pin));
                 self.tree.given_back(session.about.node, identity, pin.as_ref());
             }

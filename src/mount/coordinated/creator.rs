@@ -202,7 +202,7 @@ impl Coordination {
                 ..first_of(id, file, node, caller, process, reroute.creates)
             };
             let session = match this.begin(&awaited, beginning) {
-                Ok(session) if !session.creates => session,
+                Ok(session) if !session.creates() => session,
                 begun => {
                     return answer(begun.map(|session| Handle::Writer(Arc::new(Writer::creating(session, flags)))));
                 }

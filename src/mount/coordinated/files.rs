@@ -271,7 +271,7 @@ impl Files {
     /// Whether a name in this directory belongs to a file that exists only as a session's shadow so far.
     pub fn creates_in(&self, directory: NodeId) -> bool {
         self.all_sessions()
-            .any(|(name, session)| name.parent == directory && session.creates)
+            .any(|(name, session)| name.parent == directory && session.creates())
     }
 
     /// Forgets a file that nobody writes, waits for or is on the way to.

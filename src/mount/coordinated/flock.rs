@@ -311,13 +311,11 @@ impl Coordination {
                 self.unbind(caller, &reader);
                 answer(Ok(()));
             }
-            Holder::Writer(writer) if writer.is_open_now() && !self.is_behind(&writer) => answer(Ok(())),
+            Holder::Writer(writer) if writer.is_open_now() && !self.is_behind(&writer.session()) => answer(Ok(())),
             Holder::Writer(writer) => {
                 let this = Arc::clone(self);
                 self.tree.workers.run(move || {
-                    if this.is_behind(&writer) {
-                        this.give_up_unchanged(&writer.session());
-                    }
+                    this.bring_up_to_date(&writer.session());
                     this.go_on_locked(writer, caller, owner, nonblock, answer);
                 });
             }
@@ -432,6 +430,7 @@ impl Coordination {
         };
         let session = self.begin(target, beginning)?;
         session.share_node(others);
+        session.stay_with(old);
         session.inherit([former, asker].into_iter().chain(old.heirs()));
         let holders: Vec<ProcId> = std::iter::once(opener).chain(session.heirs()).collect();
         self.told_of(&session, &holders);
@@ -486,7 +485,7 @@ impl Coordination {
         let session = writer.session();
         let same = |holder: &Holder| matches!(holder, Holder::Writer(other) if Arc::ptr_eq(&other.session(), &session));
         let holders = self.locks.lock().holders(key);
-        if session.creates || holders.iter().any(same) {
+        if session.creates() || holders.iter().any(same) {
             return false;
         }
         if !self.give_up_unchanged(&session) && session.is_open() {
@@ -503,18 +502,6 @@ impl Coordination {
         session.set_resumable();
         self.finish_taken(Arc::clone(session), staged, Ending::Closed);
         true
-    }
-
-    /// Whether a session that has changed nothing yet shows another version than the current one: its lineage has published beside it.
-    fn is_behind(&self, writer: &Writer) -> bool {
-        let session = writer.session();
-        let Some(base) = session.unchanged_base() else {
-            return false;
-        };
-        match (self.stat(&session.name()), rustix::fs::fstat(&base)) {
-            (Ok(now), Ok(base)) => (now.st_dev, now.st_ino) != (base.st_dev, base.st_ino),
-            _ => false,
-        }
     }
 
     /// Ends the waits of LOCK_NB whose time has come and, where it `asks` for them, of threads that have a signal pending; returns when it has to be called again.

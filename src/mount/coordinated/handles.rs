@@ -51,14 +51,14 @@ impl Writer {
     /// How many pins of its node are its own.
     pub fn pins(&self, pin: &Arc<Pin>) -> usize {
         let session = self.session();
-        let own = [self.pin.as_ref(), Some(&session.pin), session.left_behind()];
-        own.into_iter().flatten().filter(|own| Arc::ptr_eq(own, pin)).count()
+        let own = [self.pin.clone(), Some(session.pin()), session.left_behind()];
+        own.iter().flatten().filter(|own| Arc::ptr_eq(own, pin)).count()
     }
 
     /// The same for a file that does not exist yet, by the flags of open(2).
     pub fn creating(session: Arc<Session>, flags: OFlags) -> Writer {
         let append = flags.contains(OFlags::APPEND);
-        let lines = session.creates && session.about.policy.append == Append::Lines;
+        let lines = session.creates() && session.about.policy.append == Append::Lines;
         Writer {
             begins_log: lines && append && Access::of(flags) == Access::Write,
             ..Writer::new(session.about.node, session, append)
@@ -118,7 +118,7 @@ impl Writer {
         act: impl Fn(&mut Staged) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         self.with_session(coordination, |session| {
-            session.fill(coordination.store())?;
+            session.fill_to_write(coordination.store())?;
             session.change(&act)
         })
     }
@@ -204,10 +204,10 @@ impl Writer {
     /// # Errors
     /// EMFILE.
     pub fn content(&self) -> Result<OwnedFd, Errno> {
-        let session = self.session();
+        let session = self.looked_at();
         match session.left() {
             Some(content) => rustix::io::fcntl_dupfd_cloexec(content, 3),
-            None => rustix::io::fcntl_dupfd_cloexec(session.pin.fd(), 3),
+            None => rustix::io::fcntl_dupfd_cloexec(session.pin().fd(), 3),
         }
     }
 
@@ -227,17 +227,34 @@ impl Writer {
         }
     }
 
-    /// pread(2) of what the session sees.
+    /// Its session, which it is about to read.
+    fn looked_at(&self) -> Arc<Session> {
+        let session = self.session();
+        let _ = session.staged(|staged| {
+            staged.note_look();
+            Ok(())
+        });
+        session
+    }
+
+    /// pread(2) of what the session sees. `for_mapping`: the kernel reads a page, which it keeps, and may have changed later.
     ///
     /// # Errors
     /// EIO.
-    pub fn read(&self, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
-        let session = self.session();
-        let left = session.left_bytes().saturating_sub(offset);
-        let size = size.min(u32::try_from(left).unwrap_or(u32::MAX));
-        match session.left() {
-            Some(content) => read_at(content.as_fd(), offset, size as usize),
-            None => read_at(session.pin.fd(), offset, size as usize),
+    pub fn read(&self, offset: u64, size: u32, for_mapping: bool) -> Result<Vec<u8>, Errno> {
+        let session = self.looked_at();
+        if for_mapping {
+            let _ = session.staged(|staged| {
+                staged.take_up();
+                Ok(())
+            });
+        }
+        match session.left_bytes() {
+            Some((content, bytes)) => {
+                let left = u32::try_from(bytes.saturating_sub(offset)).unwrap_or(u32::MAX);
+                read_at(content.as_fd(), offset, size.min(left) as usize)
+            }
+            None => read_at(session.pin().fd(), offset, size as usize),
         }
     }
 
@@ -252,10 +269,10 @@ impl Writer {
             libc::SEEK_HOLE => SeekFrom::Hole(offset),
             _ => return Err(Errno::INVAL),
         };
-        let session = self.session();
+        let session = self.looked_at();
         let found = match session.left() {
             Some(content) => rustix::fs::seek(content, to),
-            None => rustix::fs::seek(session.pin.fd(), to),
+            None => rustix::fs::seek(session.pin().fd(), to),
         };
         found.map(|offset| offset as i64)
     }

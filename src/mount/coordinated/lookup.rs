@@ -87,7 +87,7 @@ impl Coordination {
             Err(Errno::NOENT) => {
                 let session = self.files.lock().sessions(key).last().cloned();
                 match session {
-                    Some(session) => rustix::fs::fstat(session.pin.fd())?,
+                    Some(session) => rustix::fs::fstat(session.pin().fd())?,
                     // By the CREATE that would come next it could not be sent round any more: whatever it finds then, it finds it by this node.
                     None => match self.promised_to(caller, key) {
                         None if !self.waits_to_create(caller, key) => return Ok(None),
@@ -197,7 +197,7 @@ impl Coordination {
         };
         match self.stat(&name) {
             // Also while it is being published.
-            Err(Errno::NOENT) => rustix::fs::fstat(promised()?.pin.fd()),
+            Err(Errno::NOENT) => rustix::fs::fstat(promised()?.pin().fd()),
             result => result,
         }
     }

@@ -30,6 +30,7 @@ mod locks;
 mod lookup;
 mod names;
 mod open;
+mod overtaken;
 mod permission;
 mod pruning;
 mod reader;

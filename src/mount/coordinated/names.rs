@@ -146,7 +146,7 @@ impl Coordination {
         let files = self.files.lock();
         files
             .key_of(name)
-            .is_some_and(|key| files.sessions(key).iter().any(|session| session.creates))
+            .is_some_and(|key| files.sessions(key).iter().any(|session| session.creates()))
     }
 
     /// Whether a directory is empty only because what is being created in it has not appeared yet (ENOTEMPTY).

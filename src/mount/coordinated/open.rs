@@ -62,19 +62,19 @@ impl Coordination {
                 let own = self
                     .nearest_shown(file, &caller::opener(caller))
                     .filter(|own| own.about.node == node);
-                let (shown, pin) = match &own {
+                let shown = match &own {
                     // Another session of its lineage may be on the node besides.
-                    Some(own) => (own.show(&self.store), &own.pin),
+                    Some(own) => own.show(&self.store),
                     // Its end is not over yet, but what it staged is everybody's.
-                    None if self.is_committed(&session) => (self.reads_directly(&session.pin), &session.pin),
-                    None => (Ok(false), &session.pin),
+                    None if self.is_committed(&session) => {
+                        let pin = session.pin();
+                        self.reads_directly(&pin).map(|directly| directly.then_some(pin))
+                    }
+                    None => Ok(None),
                 };
                 match shown {
-                    Ok(true) => Ok(Arc::new(Ordinary {
-                        node,
-                        pin: Arc::clone(pin),
-                    })),
-                    Ok(false) => Err(Errno::STALE),
+                    Ok(Some(pin)) => Ok(Arc::new(Ordinary { node, pin })),
+                    Ok(None) => Err(Errno::STALE),
                     Err(errno) => Err(errno),
                 }
             }
@@ -84,7 +84,7 @@ impl Coordination {
             let is_it = |pin: &Arc<Pin>| Arc::ptr_eq(pin, &opened.pin);
             let sessions = self.files.lock().sessions_on(node);
             match (sessions.is_empty(), self.tree.nodes.open_pin(node)) {
-                (false, _) => !is_own || !sessions.iter().any(|session| is_it(&session.pin)),
+                (false, _) => !is_own || !sessions.iter().any(|session| is_it(&session.pin())),
                 (true, pin) => !is_own && (leads_astray() || !pin.as_ref().is_some_and(is_it)),
             }
         };
@@ -169,8 +169,8 @@ impl Coordination {
         }
         let process = opener.proc;
         let promised = || {
-            let own = self.nearest_of(key, &opener).filter(|own| own.creates)?;
-            let mode = rustix::fs::fstat(own.pin.fd()).ok()?.st_mode;
+            let own = self.nearest_of(key, &opener).filter(|own| own.creates())?;
+            let mode = rustix::fs::fstat(own.pin().fd()).ok()?.st_mode;
             Some(Creation { mode, umask: 0 })
         };
         // What its lineage is creating, the caller sees: its own open finds nothing else there either.
@@ -364,7 +364,7 @@ impl Coordination {
                     let session = this.begin(&created, beginning)?;
                     let entry = Entry {
                         id: session.about.node,
-                        stat: rustix::fs::fstat(session.pin.fd())?,
+                        stat: rustix::fs::fstat(session.pin().fd())?,
                         private: false,
                     };
                     Ok((entry, Arc::new(Writer::creating(session, flags))))

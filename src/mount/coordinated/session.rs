@@ -8,14 +8,14 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
-use super::staged::{Apart, Staged};
+use super::staged::{Apart, Fresh, Staged};
 use crate::mount::nodes::{Name, NodeId};
 use crate::mount::pin::Pin;
 use crate::mount::tree::Caller;
 use crate::rules::Policy;
 use crate::session::{FileKey, ProcId, SessionId};
 use crate::store::record::{How, Who};
-use crate::store::{RealDisk, Store};
+use crate::store::{RealDisk, Shadow, Store};
 
 /// The store of a mount.
 pub type RealStore = Store<RealDisk>;
@@ -44,16 +44,19 @@ pub struct About {
     pub policy: Policy,
 }
 
+/// What a node stands for that handles go on with: one for all sessions that were ever on the node at the same time.
+type LeftBehind = Arc<Mutex<Option<Arc<Pin>>>>;
+
 /// A session that has a shadow.
 pub struct Session {
     /// What does not change.
     pub about: About,
     /// When it began.
     pub since: Instant,
-    /// There was no file when it began.
-    pub creates: bool,
-    /// Holds the shadow's inode; the handles of its node share it.
-    pub pin: Arc<Pin>,
+    /// There is no file but its shadow.
+    creates: AtomicBool,
+    /// Holds the shadow's inode; the handles of its node share it. Changed under `stage`.
+    pin: Mutex<Arc<Pin>>,
     /// In what the handles go on that have outlived it.
     pub(super) continued: Mutex<Option<Arc<Session>>>,
     name: Mutex<Name>,
@@ -63,8 +66,8 @@ pub struct Session {
     resumable: AtomicBool,
     /// Its node stands for a version too, which others have open through this pin.
     shared: OnceLock<Arc<Pin>>,
-    /// What its node stands for since it was given up. Its handles have the node open still: nobody else may take it over.
-    left_behind: OnceLock<Arc<Pin>>,
+    /// What its node stands for since it was given up, or another session that was on the node. Its handles have the node open still: nobody else may take it over.
+    left_behind: Mutex<LeftBehind>,
     /// Never held over what waits for the disk: see [`Session::apart`].
     stage: Mutex<Stage>,
     /// Another stage has come, or a shadow that was busy is not any more.
@@ -125,17 +128,27 @@ impl Session {
         Session {
             about,
             since: Instant::now(),
-            creates: staged.base.is_none(),
-            pin,
+            creates: AtomicBool::new(staged.base.is_none()),
+            pin: Mutex::new(pin),
             continued: Mutex::default(),
             name: Mutex::new(name),
             heirs: Mutex::default(),
             resumable: AtomicBool::new(false),
             shared: OnceLock::new(),
-            left_behind: OnceLock::new(),
+            left_behind: Mutex::default(),
             stage: Mutex::new(Stage::Open(Box::new(staged))),
             settled: Condvar::new(),
         }
+    }
+
+    /// Whether there was no file when it began, nor is one now.
+    pub fn creates(&self) -> bool {
+        self.creates.load(Ordering::Acquire)
+    }
+
+    /// What holds the shadow's inode.
+    pub fn pin(&self) -> Arc<Pin> {
+        Arc::clone(&self.pin.lock())
     }
 
     /// The name that it will be published to.
@@ -220,6 +233,11 @@ impl Session {
         self.take_if(|staged| !staged.changed && !staged.unlinked)
     }
 
+    /// The same, if nothing was written to it.
+    pub fn take_untouched(&self) -> Option<Staged> {
+        self.take_if(|staged| staged.only_opened && !staged.unlinked)
+    }
+
     fn take_if(&self, is_wanted: impl Fn(&Staged) -> bool) -> Option<Staged> {
         let mut stage = self.lock_idle();
         let Stage::Open(staged) = &*stage else { return None };
@@ -239,18 +257,20 @@ impl Session {
 
     /// What its handles see once it can not be written to any more; `None` when it was lost.
     pub fn left(&self) -> Option<Arc<std::fs::File>> {
-        match &*self.stage.lock() {
-            Stage::Open(staged) => Some(Arc::clone(staged.content())),
-            Stage::Ending { content, .. } | Stage::Over(Outcome::Done { content, .. }) => Some(Arc::clone(content)),
-            Stage::Over(Outcome::Lost(_)) => None,
-        }
+        self.left_bytes().map(|(content, _)| content)
     }
 
-    /// How much of that it sees: lines may have been appended to the base since the session began.
-    pub fn left_bytes(&self) -> u64 {
+    /// The same, and how much of it: lines may have been appended to the base since the session began.
+    pub fn left_bytes(&self) -> Option<(Arc<std::fs::File>, u64)> {
         match &*self.stage.lock() {
-            Stage::Open(staged) if !staged.filled => staged.base_len,
-            _ => u64::MAX,
+            Stage::Open(staged) => {
+                let bytes = if staged.filled { u64::MAX } else { staged.base_len };
+                Some((Arc::clone(staged.content()), bytes))
+            }
+            Stage::Ending { content, .. } | Stage::Over(Outcome::Done { content, .. }) => {
+                Some((Arc::clone(content), u64::MAX))
+            }
+            Stage::Over(Outcome::Lost(_)) => None,
         }
     }
 
@@ -270,21 +290,51 @@ impl Session {
     pub fn shown(&self) -> Option<Stat> {
         match &*self.stage.lock() {
             Stage::Open(staged) if !staged.unlinked => staged.stat().ok(),
-            Stage::Ending { shown: true, .. } => rustix::fs::fstat(self.pin.fd()).ok(),
+            Stage::Ending { shown: true, .. } => rustix::fs::fstat(self.pin().fd()).ok(),
             Stage::Open(_) | Stage::Ending { .. } | Stage::Over(_) => None,
         }
     }
 
-    /// Makes the shadow's inode hold what the session shows, for those who read it by the inode. `false`: it shows nothing.
+    /// Makes the shadow's inode hold what the session shows, for those who read it by the inode, which is returned. `None`: it shows nothing.
     ///
     /// # Errors
     /// As [`Session::fill`].
-    pub fn show(&self, store: &RealStore) -> Result<bool, Errno> {
-        let Err(errno) = self.fill(store) else { return Ok(true) };
+    pub fn show(&self, store: &RealStore) -> Result<Option<Arc<Pin>>, Errno> {
+        loop {
+            let filled = self.fill(store);
+            match &*self.stage.lock() {
+                Stage::Open(staged) => match filled {
+                    Ok(()) if staged.filled => return Ok(Some(self.pin())),
+                    // It was begun anew meanwhile.
+                    Ok(()) => {}
+                    Err(errno) => return Err(errno),
+                },
+                Stage::Ending { shown, .. } => return Ok(shown.then(|| self.pin())),
+                Stage::Over(_) => return Ok(filled.is_ok().then(|| self.pin())),
+            }
+        }
+    }
+
+    /// Nothing was written to it yet, and it is open: what it is based on, and since which version.
+    pub fn untouched(&self) -> Option<(Option<Arc<std::fs::File>>, Option<u64>)> {
         match &*self.stage.lock() {
-            Stage::Open(_) => Err(errno),
-            Stage::Ending { shown, .. } => Ok(*shown),
-            Stage::Over(_) => Ok(false),
+            Stage::Open(staged) if staged.only_opened && !staged.unlinked => {
+                Some((staged.base.clone(), staged.shadow.based_on))
+            }
+            _ => None,
+        }
+    }
+
+    /// Starts anew from `fresh`, if nothing was written to it yet. Returns the shadow that is not needed.
+    pub fn renew(&self, fresh: Fresh, pin: Arc<Pin>) -> Result<Shadow<RealDisk>, Shadow<RealDisk>> {
+        let mut stage = self.lock_idle();
+        match &mut *stage {
+            Stage::Open(staged) if staged.only_opened && !staged.unlinked => {
+                *self.pin.lock() = pin;
+                self.creates.store(false, Ordering::Release);
+                Ok(staged.start_from(fresh))
+            }
+            _ => Err(fresh.shadow),
         }
     }
 
@@ -292,14 +342,6 @@ impl Session {
     pub fn started_from(&self) -> Option<Arc<std::fs::File>> {
         match &*self.stage.lock() {
             Stage::Open(staged) => staged.base.clone(),
-            _ => None,
-        }
-    }
-
-    /// The version that it shows, while it has changed nothing.
-    pub fn unchanged_base(&self) -> Option<Arc<std::fs::File>> {
-        match &*self.stage.lock() {
-            Stage::Open(staged) if !staged.changed && !staged.unlinked => staged.base.clone(),
             _ => None,
         }
     }
@@ -321,14 +363,24 @@ impl Session {
         }
     }
 
-    /// Its handles keep its node, which stands for this from now on.
+    /// Its handles go on with the node of `old`, which other handles of that may have as well.
+    pub fn stay_with(&self, old: &Session) {
+        *self.left_behind.lock() = Arc::clone(&old.left_behind.lock());
+    }
+
+    /// Whether handles keep its node when it is over: its own, which go on with another session, or those of another that was on the node.
+    pub fn leaves_handles(&self) -> bool {
+        self.is_resumable() || Arc::strong_count(&self.left_behind.lock()) > 1
+    }
+
+    /// Handles keep its node, which stands for this from now on.
     pub fn leave_behind(&self, pin: &Arc<Pin>) {
-        let _ = self.left_behind.set(Arc::clone(pin));
+        *self.left_behind.lock().lock() = Some(Arc::clone(pin));
     }
 
     /// What its node stands for, since it was given up.
-    pub fn left_behind(&self) -> Option<&Arc<Pin>> {
-        self.left_behind.get()
+    pub fn left_behind(&self) -> Option<Arc<Pin>> {
+        self.left_behind.lock().lock().clone()
     }
 
     /// What others than its lineage have open by its node.
@@ -404,7 +456,7 @@ impl Session {
     /// before anybody else can change or publish the shadow. Nothing is done where `begin` has nothing to.
     fn apart(
         &self,
-        begin: impl FnOnce(&Staged) -> Result<Option<Apart>, Errno>,
+        begin: impl FnOnce(&mut Staged) -> Result<Option<Apart>, Errno>,
         work: impl FnOnce(&Apart) -> Result<(), Errno>,
         done: impl FnOnce(&mut Staged, Result<(), Errno>),
     ) -> Result<(), Errno> {
@@ -429,8 +481,29 @@ impl Session {
     /// # Errors
     /// As [`Session::staged`]; ENOSPC, EDQUOT, EIO: the session can then only be discarded.
     pub fn fill(&self, store: &RealStore) -> Result<(), Errno> {
+        self.fill_after(store, |_| {})
+    }
+
+    /// The same for who is about to change the shadow.
+    ///
+    /// # Errors
+    /// As [`Session::fill`].
+    pub fn fill_to_change(&self, store: &RealStore) -> Result<(), Errno> {
+        self.fill_after(store, Staged::take_up)
+    }
+
+    /// The same for who is about to write by a handle.
+    ///
+    /// # Errors
+    /// As [`Session::fill`].
+    pub fn fill_to_write(&self, store: &RealStore) -> Result<(), Errno> {
+        self.fill_after(store, Staged::take_up_whole)
+    }
+
+    fn fill_after(&self, store: &RealStore, note: impl FnOnce(&mut Staged)) -> Result<(), Errno> {
         self.apart(
             |staged| {
+                note(staged);
                 let base = staged.base.as_ref().filter(|_| !staged.filled);
                 Ok(base.map(|base| Apart {
                     shadow: Arc::clone(&staged.shadow.file),
@@ -473,7 +546,7 @@ impl Session {
     /// As [`Session::fill`]; EFBIG.
     pub fn set_len(&self, store: &RealStore, len: u64) -> Result<(), Errno> {
         if len > 0 {
-            self.fill(store)?;
+            self.fill_to_change(store)?;
         }
         self.change(|staged| staged.set_len(len))
     }
@@ -490,6 +563,7 @@ impl Session {
             staged.handles += 1;
             staged.unclosed += 1;
             staged.opened += 1;
+            staged.note_look();
             if !staged.processes.contains(&process.tgid) {
                 staged.processes.push(process.tgid);
             }

@@ -52,7 +52,7 @@ impl Coordination {
             return rustix::fs::fstat(pin.fd()).ok();
         }
         // It has just ended, and its node is the version's by now, or that of another session which began on it again after a lock.
-        let (node, shadow) = (session.about.node, rustix::fs::fstat(session.pin.fd()).ok()?);
+        let (node, shadow) = (session.about.node, rustix::fs::fstat(session.pin().fd()).ok()?);
         if self.tree.nodes.identity(node) != Some(attr::identity(&shadow, false)) && !is_own() {
             return self.stat_of_name(node).ok();
         }
@@ -112,7 +112,7 @@ impl Coordination {
     /// Whether the session's shadow is the current version by now, though the session may not be over yet: it is there for everybody.
     pub(super) fn is_committed(&self, session: &Session) -> bool {
         let identity = |stat: Result<Stat, Errno>| stat.map(|stat| attr::identity(&stat, false)).ok();
-        let shadow = identity(rustix::fs::fstat(session.pin.fd()));
+        let shadow = identity(rustix::fs::fstat(session.pin().fd()));
         shadow.is_some() && shadow == identity(self.stat(&session.name()))
     }
 }

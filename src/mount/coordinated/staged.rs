@@ -26,8 +26,11 @@ pub struct Staged {
     pub filled: bool,
     /// There is something to publish.
     pub changed: bool,
-    /// Nothing but what open(2) has made of it: an empty file, as of then.
+    /// Nothing but what open(2) has made of it, an empty file as of then or the version that it found; and no page of it is mapped.
     pub only_opened: bool,
+    /// Its opener had it emptied (O_TRUNC), and nobody has looked since at what it holds: what is written is meant to be all there is. The version that it was
+    /// emptied in place of.
+    pub emptied: Option<Option<u64>>,
     /// Its name was removed by its own lineage: there is nothing to publish to.
     pub unlinked: bool,
     /// Copying the base or a sync failed; such content is never published (fsyncgate).
@@ -50,11 +53,24 @@ pub struct Staged {
     pub mark: Option<Mark>,
 }
 
+/// A version, with an empty shadow for what is made of it.
+pub struct Fresh {
+    /// Empty.
+    pub shadow: Shadow<RealDisk>,
+    /// What it starts from.
+    pub version: std::fs::File,
+    /// Where appended lines end that are seen in it.
+    pub mark: Mark,
+    /// How long it is.
+    pub len: u64,
+}
+
 impl Staged {
     /// Of a session that has just begun. `truncate`: it does not look at what the file holds.
     pub fn new(shadow: Shadow<RealDisk>, base: Option<Arc<std::fs::File>>, truncate: bool, opener: ProcId) -> Staged {
         let fresh = truncate || base.is_none();
         Staged {
+            emptied: truncate.then_some(shadow.based_on),
             shadow,
             busy: false,
             base,
@@ -105,7 +121,36 @@ impl Staged {
     /// Its writer has made something of it.
     pub fn note_change(&mut self) {
         self.changed = true;
+        self.take_up();
+    }
+
+    /// Somebody looks at what it holds, who may write accordingly.
+    pub fn note_look(&mut self) {
+        self.emptied = None;
+    }
+
+    /// A change of it begins.
+    pub(super) fn take_up(&mut self) {
         self.only_opened = false;
+    }
+
+    /// The same for a write through a handle of it: who has emptied it writes a whole file, whatever was published since (W3).
+    pub(super) fn take_up_whole(&mut self) {
+        self.take_up();
+        if let Some(version) = self.emptied.filter(|_| !self.changed) {
+            self.shadow.based_on = version;
+            // Who read it by name may have had the version copied that it started anew from.
+            self.failed = self.failed.or(rustix::fs::ftruncate(&self.shadow.file, 0).err());
+            self.filled = true;
+        }
+    }
+
+    /// Starts anew, from another version; returns the shadow that it had.
+    pub(super) fn start_from(&mut self, fresh: Fresh) -> Shadow<RealDisk> {
+        (self.base, self.base_len) = (Some(Arc::new(fresh.version)), fresh.len);
+        self.mark = Some(fresh.mark);
+        (self.filled, self.changed) = (false, false);
+        std::mem::replace(&mut self.shadow, fresh.shadow)
     }
 
     /// Whether somebody has written to it and closed it, and another handle keeps it open.
@@ -116,7 +161,9 @@ impl Staged {
     /// How much a first change has to copy, in bytes.
     pub fn to_copy(&self) -> u64 {
         match &self.base {
-            Some(base) if !self.filled => rustix::fs::fstat(base).map_or(0, |stat| stat.st_size.max(0) as u64),
+            Some(base) if !self.filled && self.emptied.is_none() => {
+                rustix::fs::fstat(base).map_or(0, |stat| stat.st_size.max(0) as u64)
+            }
             _ => 0,
         }
     }

@@ -96,7 +96,7 @@ impl Coordination {
         let set = session.set_len(&self.store, len);
         let why = if set.is_ok() { Ending::Closed } else { Ending::Killed };
         let ended = self.end_now(session, why);
-        let stat = rustix::fs::fstat(session.pin.fd());
+        let stat = rustix::fs::fstat(session.pin().fd());
         set.and(ended).and(stat)
     }
 
@@ -106,7 +106,7 @@ impl Coordination {
         let Some(session) = self.files.lock().session_on(node).cloned() else {
             return Ok(());
         };
-        let touched = session.fill(&self.store).and_then(|()| {
+        let touched = session.fill_to_change(&self.store).and_then(|()| {
             session.change(|staged| {
                 staged.shadow.meta_touched = true;
                 staged.note_change();
