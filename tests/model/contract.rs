@@ -472,7 +472,8 @@ impl World {
                 vec![inode, base]
             }
             None => {
-                session.touched = true;
+                // All but the times of a late one is the version's still.
+                session.touched |= session.how != "late";
                 self.note_change(own);
                 vec![inode]
             }

@@ -402,6 +402,17 @@ pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
                 Op(3, Write(0, 1)),
             ],
         ),
+        (
+            "a_mode_that_others_set_stays_where_a_late_writer_has_set_the_time",
+            false,
+            vec![
+                Op(2, Open(0, B, W.excl())),
+                Op(2, Rename(B, A)),
+                Op(2, Pwrite(0, 4, 5)),
+                Op(2, Futime(0, 3)),
+                Op(1, Chmod(A, 0o640)),
+            ],
+        ),
     ]
 }
 
