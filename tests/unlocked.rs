@@ -455,3 +455,31 @@ for n in range(150):
         succeed(project.python(&linker));
     }
 }
+
+#[test]
+fn w8_two_that_rename_two_files_over_each_other_come_one_after_the_other() {
+    for (one, other) in [("OTHER.md", "STATE.md"), ("OTHER.md", "sub/STATE.md")] {
+        for call in ["os.rename", "exchange"] {
+            let project = project();
+            let [mut a, mut b, mut has_one, mut has_other] = std::array::from_fn(|_| Puppet::new(&project));
+            has_one.does(&format!("f = open('{one}', 'r+')"));
+            has_other.does(&format!("f = open('{other}', 'r+')"));
+            // Both must wait, and neither may get the one name and keep it from who has the other.
+            a.starts(&format!("{call}('{one}', '{other}')"));
+            b.starts(&format!("{call}('{other}', '{one}')"));
+            project.await_sessions(2, 2);
+            has_one.does("f.close()");
+            has_other.does("f.close()");
+            assert_eq!(
+                (a.says(), b.says()),
+                ("None".into(), "None".into()),
+                "{call} {one} {other}"
+            );
+            let left = [one, other].map(|name| std::fs::read_to_string(project.path(name)).ok());
+            match call {
+                "exchange" => assert_eq!(left, [Some("o1".into()), Some("v1".into())]),
+                _ => assert_eq!(left.iter().flatten().count(), 1, "{left:?}"),
+            }
+        }
+    }
+}

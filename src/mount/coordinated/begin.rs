@@ -144,7 +144,7 @@ impl Coordination {
     ) -> Result<Shadow<RealDisk>, Errno> {
         let (id, path) = (beginning.id, self.path_of(&target.name)?);
         let dir = self.directory(target.name.parent)?;
-        let shadow = match (&base.version, base.creates) {
+        let created = match (&base.version, base.creates) {
             (None, Some(creation)) => {
                 let unnamed = self.make_unnamed(beginning.caller, &dir, creation)?;
                 self.store.adopt(id, &path, unnamed.into(), who.clone(), nanos_now())
@@ -152,7 +152,7 @@ impl Coordination {
             (Some(version), _) => return self.shadow_of(target, id, (version, base.live.as_ref()), who),
             (None, None) => self.store.begin(id, &path, None, who.clone(), None, nanos_now()),
         };
-        shadow.map_err(|error| from_io(&error))
+        created.map_err(|error| from_io(&error))
     }
 
     /// A shadow for what is made of a version; `live` is its inode where that is the image of a file that is written in place.

@@ -74,17 +74,14 @@ impl Coordination {
         let node = session.about.node;
         // Who opens the node at the same time has the one shadow open, or the other.
         let _opening = self.tree.opening(node);
-        let needless = match session.renew(fresh, Arc::clone(&pin)) {
-            Ok(before) => {
-                // Another session's on the same node stays what it stands for.
-                if self.tree.nodes.identity(node) == Some(old) {
-                    self.tree.nodes.rebind(node, new, Some(&pin));
-                }
-                self.tree.attributes_changed(node);
-                before
+        let (renewed, needless) = session.renew(fresh, Arc::clone(&pin));
+        if renewed {
+            // Another session's on the same node stays what it stands for.
+            if self.tree.nodes.identity(node) == Some(old) {
+                self.tree.nodes.rebind(node, new, Some(&pin));
             }
-            Err(fresh) => fresh,
-        };
+            self.tree.attributes_changed(node);
+        }
         if let Err(error) = self.store.drop_unwritten(needless) {
             log::warn!("an empty shadow stays in .concord/shadows until the next start: {error}");
         }

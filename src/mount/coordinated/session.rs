@@ -325,16 +325,16 @@ impl Session {
         }
     }
 
-    /// Starts anew from `fresh`, if nothing was written to it yet. Returns the shadow that is not needed.
-    pub fn renew(&self, fresh: Fresh, pin: Arc<Pin>) -> Result<Shadow<RealDisk>, Shadow<RealDisk>> {
+    /// Starts anew from `fresh`, if nothing was written to it yet. Returns whether it does, and the shadow that is not needed.
+    pub fn renew(&self, fresh: Fresh, pin: Arc<Pin>) -> (bool, Shadow<RealDisk>) {
         let mut stage = self.lock_idle();
         match &mut *stage {
             Stage::Open(staged) if staged.only_opened && !staged.unlinked => {
                 *self.pin.lock() = pin;
                 self.creates.store(false, Ordering::Release);
-                Ok(staged.start_from(fresh))
+                (true, staged.start_from(fresh))
             }
-            _ => Err(fresh.shadow),
+            _ => (false, fresh.shadow),
         }
     }
 
