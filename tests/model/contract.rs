@@ -134,6 +134,7 @@ impl World {
                 if !known.contains(&pid) {
                     known.push(pid);
                 }
+                self.sessions[session].emptied = false;
                 session
             }
             _ => match self.begin(by, name, how, how.create, "close") {
@@ -233,7 +234,10 @@ impl World {
             Kind::Ordinary { inode } => Some(self.latest(inode)),
             Kind::Appender { .. } => None,
             Kind::Writer { session } => match self.sessions[session].stage {
-                Stage::Open => Some(self.sessions[session].shadow),
+                Stage::Open => {
+                    self.sessions[session].emptied = false;
+                    Some(self.sessions[session].shadow)
+                }
                 Stage::Done(content) => Some(content),
                 Stage::Lost => None,
             },
@@ -310,7 +314,7 @@ impl World {
         let Some(session) = self.goes_on_in(number, session) else {
             return Err(errno("ESTALE"));
         };
-        self.note_change(session);
+        self.note_write(session);
         Ok(self.sessions[session].shadow)
     }
 

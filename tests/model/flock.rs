@@ -265,9 +265,7 @@ impl World {
                 done()
             }
             Kind::Writer { session } => {
-                if self.is_behind(session) {
-                    self.give_up(session);
-                }
+                self.renew(session);
                 match self.sessions[session].stage {
                     // Lost: who writes is told.
                     Stage::Open | Stage::Lost => done(),
@@ -328,14 +326,6 @@ impl World {
         let current = self.current(name, opened);
         self.bind(by, number, Some(current), false);
         Some(Expected::OneOf(vec![self.stat(opened), self.stat(current)]))
-    }
-
-    /// Its lineage has published beside it, and it has changed nothing yet.
-    fn is_behind(&self, session: Sid) -> bool {
-        let session = &self.sessions[session];
-        let unchanged = session.stage == Stage::Open && !session.changed && !session.unlinked;
-        let current = self.names.get(&session.name);
-        unchanged && session.base.is_some() && current.is_some() && current != session.base.as_ref()
     }
 
     fn give_up(&mut self, session: Sid) -> bool {
@@ -450,7 +440,7 @@ impl World {
             unreachable!("it writes");
         };
         let session = self.goes_on_in(number, session).unwrap_or(session);
-        self.note_change(session);
+        self.note_write(session);
         self.write(number, self.sessions[session].shadow, what)
     }
 

@@ -132,6 +132,7 @@ impl World {
             base,
             changed: fresh,
             only_opened: true,
+            emptied: how.truncate,
             touched: false,
             unlinked: false,
             creates: base.is_none(),
@@ -187,6 +188,7 @@ impl World {
             base: Some(content),
             changed: false,
             only_opened: true,
+            emptied: false,
             touched: false,
             unlinked: false,
             creates: false,
@@ -313,10 +315,52 @@ impl World {
             self.publish(&ended);
             Stage::Done(ended.shadow)
         };
+        self.renew_others(session);
         self.line(ended.name)
             .holders
             .retain(|(_, other)| *other != Some(session));
         self.go_on(ended.name);
+    }
+
+    /// W3: sessions in which nothing was written start anew when their lineage publishes beside them.
+    fn renew_others(&mut self, ended: Sid) {
+        let name = self.sessions[ended].name;
+        for other in (0..self.sessions.len()).filter(|other| *other != ended) {
+            if self.sessions[other].name == name && self.sessions[other].how == "close" {
+                self.renew(other);
+            }
+        }
+    }
+
+    pub fn renew(&mut self, session: Sid) {
+        let it = &self.sessions[session];
+        if it.stage != Stage::Open || it.unlinked || !it.only_opened || !self.is_overtaken(it) {
+            return;
+        }
+        let name = it.name;
+        let base = self.names[&name];
+        if self.names_of(name).len() > 1 {
+            self.files[base].is_image = true;
+        }
+        let shadow = self.add_file(self.files[base].data.clone(), self.files[base].mode, true);
+        self.keep_times(base, shadow);
+        let it = &mut self.sessions[session];
+        (it.base, it.shadow, it.changed, it.creates) = (Some(base), shadow, false, false);
+        (it.appended, it.appended_to) = (Vec::new(), None);
+    }
+
+    /// Who writes by a handle that has emptied the file, and looked at nothing since, writes a whole file.
+    pub fn note_write(&mut self, session: Sid) {
+        let Session {
+            emptied,
+            changed,
+            shadow,
+            ..
+        } = self.sessions[session];
+        if emptied && !changed {
+            self.files[shadow].data.clear();
+        }
+        self.note_change(session);
     }
 
     /// W12: who has only emptied the file did so before whoever has published since.

@@ -48,6 +48,8 @@ pub struct Session {
     pub changed: bool,
     /// Its writer has changed nothing: it holds what its open(2) has made of it.
     pub only_opened: bool,
+    /// Its open(2) emptied the file, and nobody has read from it since.
+    pub emptied: bool,
     /// Its mode was changed, and counts.
     pub touched: bool,
     pub unlinked: bool,
