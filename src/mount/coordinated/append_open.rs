@@ -267,7 +267,7 @@ impl Coordination {
         let appender = Appender {
             file: Arc::new(Ordinary {
                 node: session.about.node,
-                pin: Arc::clone(&session.pin()),
+                pin: session.pin(),
             }),
             right: Right::new(session.about.caller, session.about.process, session.pin().fd()),
             who: session.about.who.clone(),

@@ -391,7 +391,7 @@ impl Coordination {
         };
         if published {
             // Who found the node by the name meanwhile has this version open.
-            beside.share_node(Some(Arc::clone(&session.pin())));
+            beside.share_node(Some(session.pin()));
         }
         if let Ok(stat) = rustix::fs::fstat(beside.pin().fd()) {
             let identity = attr::identity(&stat, false);
