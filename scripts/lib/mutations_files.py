@@ -158,10 +158,16 @@ FILES = [
     ),
     (
         "Notices", "notices-who-tells-is-not-started-again", "src/mount/notices.rs",
-        """        self.end();
-        self.try_send(notices)""",
-        "        self.try_send(notices)",
+        """            self.end();
+            sent = self.try_send(notices);""",
+        "            sent = self.try_send(notices);",
         ["notices::a_publish_is_told_of_after_the_process_that_tells_was_killed"],
+    ),
+    (
+        "Notices", "notices-who-was-not-told-once-is-never-told", "src/mount/notices.rs",
+        "            self.is_missing = sent.is_err();",
+        "            self.is_missing = sent.is_err();\n            if self.is_missing { break; }",
+        ["lib::mount::notices::tests::what_could_not_be_told_does_not_silence_what_comes_after"],
     ),
     (
         "Notices", "notices-who-tells-makes-a-change", "src/mount/fs.rs",

@@ -29,6 +29,8 @@ const TOLD_AFTER: Duration = Duration::from_millis(75);
 const GATHERED_FOR: Duration = Duration::from_millis(25);
 /// Notices sent at once, whose answers the pipe from the process holds whole.
 const TOLD_AT_ONCE_MAX: usize = 1024;
+/// How often the process is started anew for the same notices, before those are given up.
+const RESTARTS_MAX: usize = 4;
 /// What the names of nodes begin with.
 const NODE: &str = "@";
 
@@ -93,6 +95,7 @@ impl Notices {
             program,
             running: None,
             teller: Arc::clone(&teller),
+            is_missing: false,
         };
         std::thread::Builder::new()
             .name("concord-notices".to_owned())
@@ -138,6 +141,8 @@ struct Telling {
     program: Command,
     running: Option<Child>,
     teller: Arc<AtomicU32>,
+    /// The last notices could not be told, and the log says so.
+    is_missing: bool,
 }
 
 impl Telling {
@@ -151,23 +156,30 @@ impl Telling {
             std::thread::sleep(waiting.for_how_long(Instant::now()));
             waiting.0.extend(news.try_iter());
             let gathered = waiting.due(Instant::now(), &known);
-            if let Err(error) = gathered.chunks(TOLD_AT_ONCE_MAX).try_for_each(|some| self.send(some)) {
+            let sent = gathered.chunks(TOLD_AT_ONCE_MAX).try_for_each(|some| self.send(some));
+            if let Err(error) = &sent
+                && !self.is_missing
+            {
                 log::warn!(
-                    "programs that watch files are told of writes only, not of publishes: the process that tells them cannot be had: {error}; they may need to look twice"
+                    "programs that watch files are told of writes only, not of publishes: the process that tells them cannot be had: {error}; they may need to look twice, until it can"
                 );
-                break;
             }
+            self.is_missing = sent.is_err();
         }
         self.end();
     }
 
-    /// A process that was killed is started once more, and told again what it has not done.
+    /// A process that was killed is started again, and told again what it has not done.
     fn send(&mut self, notices: &[Notice]) -> io::Result<()> {
-        if self.try_send(notices).is_ok() {
-            return Ok(());
+        let mut sent = self.try_send(notices);
+        for _ in 0..RESTARTS_MAX {
+            if sent.is_ok() {
+                break;
+            }
+            self.end();
+            sent = self.try_send(notices);
         }
-        self.end();
-        self.try_send(notices)
+        sent
     }
 
     /// Returns when all are done.
@@ -288,6 +300,27 @@ mod tests {
             waiting.due(start + TOLD_AFTER, |node| node == NodeId(8)),
             [notices[0].clone(), notices[2].clone()]
         );
+    }
+
+    #[test]
+    fn what_could_not_be_told_does_not_silence_what_comes_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let (may, told) = (folder.path().join("may"), folder.path().join("told"));
+        let mut program = Command::new("sh");
+        program
+            .args(["-c", "test -e \"$1\" && exec cat > \"$2\"", "sh"])
+            .args([&may, &told]);
+        let notices = Notices::start(program, |_| true).unwrap();
+        notices.tell(PathBuf::from("before"), News::Saved);
+        // Long after it was due, if the machine is not slow; if it is, this test may pass for nothing.
+        std::thread::sleep(2 * (TOLD_AFTER + GATHERED_FOR));
+        std::fs::write(&may, "").unwrap();
+        notices.tell(PathBuf::from("after"), News::Saved);
+        let end = Instant::now() + Duration::from_secs(60);
+        while !std::fs::read(&told).is_ok_and(|told| told.ends_with(b"after")) {
+            assert!(Instant::now() < end, "nothing was told any more");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]
