@@ -33,7 +33,11 @@ impl Fs {
             return self.coordination.wait_there(caller, id, Box::new(admitted));
         }
         let insists = self.coordination.has_been_round(caller, id);
-        match shown(&self.tree, &self.coordination, caller, (id, insists)) {
+        let found = shown(&self.tree, &self.coordination, caller, (id, insists));
+        if insists {
+            self.coordination.end_round(caller);
+        }
+        match found {
             Ok(Some((ttl, mut stat))) if self.may_be_linked(caller, id, &stat) => self.tree.workers.run(move || {
                 // link(2) asks what the caller may do with the file. It is refused without asking us if that has no name, but is about the file that has it now.
                 if syscall::is_link(caller.tid) {

@@ -335,15 +335,13 @@ impl Files {
         tid != 0 && reroute.is_some_and(|reroute| reroute.finds == Finds::Attributes)
     }
 
-    /// The same, once: it is back.
-    pub fn take_shown(&mut self, tid: u32) -> bool {
-        if !self.is_to_be_shown(tid) {
-            return false;
-        }
-        if let Some(reroute) = self.reroutes.remove(&Way::Thread(tid)) {
+    /// It is back, and was shown what it asked for.
+    pub fn take_shown(&mut self, tid: u32) {
+        if self.is_to_be_shown(tid)
+            && let Some(reroute) = self.reroutes.remove(&Way::Thread(tid))
+        {
             self.settle(reroute.file);
         }
-        true
     }
 
     /// Whether the thread comes with `node` from the way that it was sent on. It stays on it until [`Files::take_reroute`].

@@ -87,10 +87,11 @@ impl Coordination {
 
     /// Whether a call by a path came to a node by an entry that the kernel has kept, and its name leads to another by now: it must walk again.
     pub fn is_astray(&self, caller: Caller, node: NodeId) -> bool {
-        self.tree.nodes.is_left_behind(node)
-            && !self.has_been_round(caller, node)
-            && self.walks_again(caller)
-            && self.send_round(caller, node)
+        if self.has_been_round(caller, node) {
+            self.end_round(caller);
+            return false;
+        }
+        self.tree.nodes.is_left_behind(node) && self.walks_again(caller) && self.send_round(caller, node)
     }
 
     /// Whether the thread is on its way back from there. The kernel must ask for the attributes of what it finds, so that we learn of its arrival.
@@ -98,10 +99,16 @@ impl Coordination {
         self.files.lock().is_to_be_shown(caller.tid)
     }
 
-    /// Whether the thread has come back from there, with this question: it is answered as it is. A stat(2) by way of /proc/PID/fd comes to the same node again.
+    /// Whether the thread has come back from there, with this question: it is answered as it is, and no session takes the node over until [`Coordination::end_round`].
+    /// A stat(2) by way of /proc/PID/fd comes to the same node again.
     pub fn has_been_round(&self, caller: Caller, node: NodeId) -> bool {
         // On its way it may have to ask for a directory's permissions.
-        self.is_to_be_shown(caller) && self.tree.nodes.is_regular(node) && self.files.lock().take_shown(caller.tid)
+        self.is_to_be_shown(caller) && self.tree.nodes.is_regular(node)
+    }
+
+    /// The thread that was sent round has its answer.
+    pub fn end_round(&self, caller: Caller) {
+        self.files.lock().take_shown(caller.tid);
     }
 
     /// Whether a session is on the node: the kernel must remember nothing of it.
