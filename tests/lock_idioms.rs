@@ -179,6 +179,32 @@ fn w12_threads_of_several_processes_that_save_under_the_lock_count_exactly() {
 }
 
 #[test]
+fn w12_who_waits_beside_a_handle_of_its_own_gives_way_when_another_has_the_lock() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '8s'\n"), ("STATE.md", "v1")]);
+    let (mut a, mut b) = (Puppet::new(&project), Puppet::new(&project));
+    a.does("f, g = (open('STATE.md', 'r+') for _ in range(2)); fcntl.flock(f, fcntl.LOCK_EX)");
+    b.does("r = open('STATE.md')");
+    let waits = |who: &mut Puppet, handle: &str, waiting: usize| {
+        who.does(&format!(
+            "import threading; t = threading.Thread(target=fcntl.flock, args=({handle}, fcntl.LOCK_EX)); t.start()"
+        ));
+        eventually("it waits for the lock", || {
+            project.status()["locks"][0]["waiting"].as_array().unwrap().len() == waiting
+        });
+    };
+    waits(&mut b, "r", 1);
+    // The session is that of the handle that has the lock, too.
+    waits(&mut a, "g", 2);
+    a.does("fcntl.flock(f, fcntl.LOCK_UN)");
+    assert_eq!(b.does("t.join(); put('STATE.md', 'by b')"), "ok");
+    assert_eq!(b.does("get('STATE.md')"), "by b");
+    b.does("r.close()");
+    assert_eq!(a.does("t.join(); g.seek(0); x = g.read()"), "ok");
+    assert_eq!(a.does("x"), "by b");
+}
+
+#[test]
 fn w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file_to_lock_it() {
     watchdog();
     for (script, left) in [
