@@ -200,6 +200,18 @@ fn r4_a_node_that_several_sessions_had_is_what_the_last_of_them_has_published() 
 }
 
 #[test]
+fn r4_who_has_the_node_of_several_sessions_open_is_shown_its_version() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "before")]);
+    let (mut a, mut b) = (Puppet::new(&project), Puppet::new(&project));
+    a.does("f, g = (open('STATE.md', 'r+b', buffering=0) for _ in range(2))");
+    a.does("fcntl.flock(f, fcntl.LOCK_EX); f.write(b'v2'); fcntl.flock(f, fcntl.LOCK_UN)");
+    b.does("r = open('STATE.md')");
+    a.does("f.write(b' and longer'); g.write(b'g, or longest')");
+    assert_eq!(b.does("os.fstat(r.fileno()).st_size, r.read()"), "(6, 'v2fore')");
+}
+
+#[test]
 fn w12_counts_that_are_saved_twice_under_one_lock_on_the_data_file_are_exact() {
     watchdog();
     let twice = "for save in 1 2; do n=$(cat STATE.md); echo $((n+1)) > STATE.md; done";

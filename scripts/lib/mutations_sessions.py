@@ -74,7 +74,7 @@ SESSIONS = [
         "R4", "r4-what-a-session-stages-is-shared-with-the-one-beside-it", "src/mount/coordinated/flock.rs",
         "Some(beside) => beside.shared().cloned(),",
         "Some(beside) => Some(beside.pin()),",
-        ["model::what_went_wrong_once_goes_right"],
+        ["opened::r4_who_has_the_node_of_several_sessions_open_is_shown_its_version"],
     ),
     (
         "R4", "r4-a-session-that-ends-takes-the-node-from-the-one-beside-it", "src/mount/coordinated/close.rs",
