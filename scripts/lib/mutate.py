@@ -140,7 +140,7 @@ def attempt(copy: Copy, mutation) -> tuple[str, str]:
 def why_failed(test: str, said: str) -> str:
     """Where and with what a test ended, in brackets, so that one that failed for another reason than the mutation is noticed."""
     name = re.escape(test.split("::", 1)[1])
-    panic = re.search(rf"^thread '{name}'.* panicked at (\S+):\n(.*?)\n(?:stack backtrace|note):", said, re.MULTILINE | re.DOTALL)
+    panic = re.search(rf"^thread '{name}'[^\n]* panicked at (\S+):\n(.*?)\n(?:stack backtrace|note):", said, re.MULTILINE | re.DOTALL)
     if not panic:
         return ""
     words = " ".join(panic[2].split())
