@@ -98,7 +98,7 @@ done; wait; cat n.txt STATE.md";
     assert_eq!(succeed(project.sh(script)), "40\n40\n");
     let git = "git init -q . && git config user.email a@b && git config user.name n && git add -A && git commit -qm one && git gc -q && git status --porcelain && git fsck 2>/dev/null && echo fine";
     assert_eq!(succeed(project.sh(git)), "fine\n");
-    let cargo = "cargo init -q --vcs none --name seed tool && (cargo build -q --offline --manifest-path tool/Cargo.toml & cargo build -q --offline --manifest-path tool/Cargo.toml; wait) && tool/target/debug/seed";
+    let cargo = "unset CARGO_TARGET_DIR; cargo init -q --vcs none --name seed tool && (cargo build -q --offline --manifest-path tool/Cargo.toml & cargo build -q --offline --manifest-path tool/Cargo.toml; wait) && tool/target/debug/seed";
     assert_eq!(succeed(project.sh(cargo)), "Hello, world!\n");
     eventually("nothing is open", || {
         project.status()["sessions"].as_array().unwrap().is_empty()
