@@ -62,6 +62,14 @@ impl Contained {
         children.trim().parse().unwrap()
     }
 
+    /// A process that the daemon knows.
+    fn known(&self) -> Puppet {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["--target", &self.daemon_pid().to_string(), "--pid", "--mount"]);
+        nsenter.arg(format!("--wd={}", self.project.root().display()));
+        Puppet::by(&self.project, nsenter)
+    }
+
     /// `concord ARGUMENTS DIR` in the container.
     fn inside(&self, arguments: &[&str]) -> std::process::Output {
         let mut command = Command::new("nsenter");
@@ -257,12 +265,7 @@ fn w8_savers_that_are_known_and_others_that_are_not_do_not_stop_each_other() {
     ];
     let contained = Contained::with(&files, true);
     let project = &contained.project;
-    let known = || {
-        let mut nsenter = Command::new("nsenter");
-        nsenter.args(["--target", &contained.daemon_pid().to_string(), "--pid", "--mount"]);
-        nsenter.arg(format!("--wd={}", project.root().display()));
-        Puppet::by(project, nsenter)
-    };
+    let known = || contained.known();
     let (mut holder, mut first, mut second, mut stranger) =
         (Puppet::new(project), known(), known(), Puppet::new(project));
     assert_eq!(holder.does("f = open('s.md', 'w')"), "ok");
@@ -277,6 +280,26 @@ fn w8_savers_that_are_known_and_others_that_are_not_do_not_stop_each_other() {
         assert_eq!(saver.says(), "None");
     }
     assert!(["1", "2"].contains(&project.read("s.md").as_str()));
+}
+
+#[test]
+fn w9_who_would_create_a_name_that_a_saver_has_waits_for_it_though_it_is_not_known() {
+    if not_root() {
+        return;
+    }
+    let contained = Contained::with(&[("concord.toml", "wait = '60s'\n"), ("tmp.md", "moved")], true);
+    let project = &contained.project;
+    let (mut holder, mut saver, mut creator) = (Puppet::new(project), contained.known(), Puppet::new(project));
+    assert_eq!(holder.does("f = open('tmp.md', 'r+')"), "ok");
+    saver.starts("os.rename('tmp.md', 'NEW.md')");
+    contained.await_waiters(1);
+    creator.starts("put('NEW.md', ' more')");
+    // It may or may not be there before the holder lets go.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(holder.does("f.close()"), "None");
+    assert_eq!(saver.says(), "None");
+    assert_eq!(creator.says(), "None");
+    eventually("what it wrote is there", || project.read("NEW.md") == " more");
 }
 
 #[test]

@@ -98,7 +98,7 @@ done; wait; cat n.txt STATE.md";
     assert_eq!(succeed(project.sh(script)), "40\n40\n");
     let git = "git init -q . && git config user.email a@b && git config user.name n && git add -A && git commit -qm one && git gc -q && git status --porcelain && git fsck 2>/dev/null && echo fine";
     assert_eq!(succeed(project.sh(git)), "fine\n");
-    let cargo = "cargo init -q --vcs none --name seed tool && (cargo build -q --offline --manifest-path tool/Cargo.toml & cargo build -q --offline --manifest-path tool/Cargo.toml; wait) && tool/target/debug/seed";
+    let cargo = "unset CARGO_TARGET_DIR; cargo init -q --vcs none --name seed tool && (cargo build -q --offline --manifest-path tool/Cargo.toml & cargo build -q --offline --manifest-path tool/Cargo.toml; wait) && tool/target/debug/seed";
     assert_eq!(succeed(project.sh(cargo)), "Hello, world!\n");
     eventually("nothing is open", || {
         project.status()["sessions"].as_array().unwrap().is_empty()
@@ -176,6 +176,32 @@ fn w12_threads_of_several_processes_that_save_under_the_lock_count_exactly() {
             assert_eq!(project.status()["counts"]["stale"], 0, "{}", project.status());
         }
     }
+}
+
+#[test]
+fn w12_who_waits_beside_a_handle_of_its_own_gives_way_when_another_has_the_lock() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '8s'\n"), ("STATE.md", "v1")]);
+    let (mut a, mut b) = (Puppet::new(&project), Puppet::new(&project));
+    a.does("f, g = (open('STATE.md', 'r+') for _ in range(2)); fcntl.flock(f, fcntl.LOCK_EX)");
+    b.does("r = open('STATE.md')");
+    let waits = |who: &mut Puppet, handle: &str, waiting: usize| {
+        who.does(&format!(
+            "import threading; t = threading.Thread(target=fcntl.flock, args=({handle}, fcntl.LOCK_EX)); t.start()"
+        ));
+        eventually("it waits for the lock", || {
+            project.status()["locks"][0]["waiting"].as_array().unwrap().len() == waiting
+        });
+    };
+    waits(&mut b, "r", 1);
+    // The session is that of the handle that has the lock, too.
+    waits(&mut a, "g", 2);
+    a.does("fcntl.flock(f, fcntl.LOCK_UN)");
+    assert_eq!(b.does("t.join(); put('STATE.md', 'by b')"), "ok");
+    assert_eq!(b.does("get('STATE.md')"), "by b");
+    b.does("r.close()");
+    assert_eq!(a.does("t.join(); g.seek(0); x = g.read()"), "ok");
+    assert_eq!(a.does("x"), "by b");
 }
 
 #[test]

@@ -313,17 +313,12 @@ fn a_publish_is_told_of_after_the_process_that_tells_was_killed() {
     let mut project = Project::unmounted(&[("STATE.md", "0")]);
     let daemon = project.mount();
     let mut watcher = watcher(&project, "('MODIFY',)", "content()");
-    let children = || {
-        let threads = std::fs::read_dir(format!("/proc/{daemon}/task")).unwrap();
-        let lists = threads.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).ok());
-        lists.collect::<String>()
-    };
     for number in 1..=3 {
         succeed(project.sh(&format!("printf {number} > STATE.md")));
         hears(&mut watcher, &number.to_string());
-        support::eventually("a process tells of it", || !children().is_empty());
-        for child in children().split_whitespace() {
-            support::kill(child.parse().unwrap(), rustix::process::Signal::KILL);
+        support::eventually("a process tells of it", || !support::children(daemon).is_empty());
+        for child in support::children(daemon) {
+            support::kill(child, rustix::process::Signal::KILL);
         }
     }
     drop(watcher);

@@ -137,11 +137,15 @@ fn r1_a_relatives_reader_keeps_its_version_when_the_session_that_it_read_starts_
     a.does("subprocess.run(['sh', '-c', 'printf %s saved.and.longer > STATE.md'])");
     assert_eq!(a.does("get('STATE.md')"), "saved.and.longer");
     assert_eq!(a.does("os.read(r, 100)"), "b'ore\\n'");
-    // What is mapped stays what it was, and is published as it is.
-    a.does("f.close(); f = open('STATE.md', 'r+b'); m = mmap.mmap(f.fileno(), 0); x = m[0]");
-    a.does("subprocess.run(['sh', '-c', 'echo other > STATE.md'])");
-    a.does("m[0] = ord('S'); m.close(); f.close()");
-    assert_eq!(project.read("STATE.md"), "Saved.and.longer");
+    // What is mapped stays what it was, and is published as it is: the page that was changed, and the one that was not.
+    a.does("f.close(); put('STATE.md', 'a' * 4096 + 'b' * 4096)");
+    a.does("f = open('STATE.md', 'r+b'); m = mmap.mmap(f.fileno(), 0); x = m[0] + m[4096]");
+    a.does("subprocess.run(['python3', '-c', \"open('STATE.md', 'w').write('A' * 4096 + 'B' * 4096)\"])");
+    a.does("m[4096] = ord('S'); m.close(); f.close()");
+    assert_eq!(
+        project.read("STATE.md"),
+        format!("{}S{}", "a".repeat(4096), "b".repeat(4095))
+    );
 }
 
 #[test]
@@ -156,12 +160,55 @@ fn w5_a_node_stays_its_handles_when_one_of_two_sessions_is_given_up_and_the_othe
         a.does("fcntl.flock(f, fcntl.LOCK_SH); fcntl.flock(g, fcntl.LOCK_SH)");
         assert_eq!(a.does("fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)"), "EAGAIN");
         a.does(last_of_the_other);
+        eventually("the handle is gone", || {
+            project.status()["locks"].as_array().unwrap().is_empty()
+        });
         // Whoever had the node for itself now would share it with a descriptor that is open for writing: no close would look like the last.
         assert_eq!(a.does("put('STATE.md', 'saved')"), "None");
         assert_eq!(b.does("get('STATE.md')"), "saved", "{last_of_the_other}");
         assert_eq!(a.does("f.seek(0); f.write(b'S'); f.close()"), "ok");
         assert_eq!(b.does("get('STATE.md')"), "Saved", "{last_of_the_other}");
     }
+}
+
+#[test]
+fn r4_a_node_that_several_sessions_had_is_what_the_last_of_them_has_published() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "before")]);
+    let (mut a, mut b) = (Puppet::new(&project), Puppet::new(&project));
+    a.does("f, g = (open('STATE.md', 'r+b', buffering=0) for _ in range(2))");
+    a.does("fcntl.flock(f, fcntl.LOCK_EX); f.write(b'v2'); fcntl.flock(f, fcntl.LOCK_UN)");
+    // Each begins a session of its own; that which began last is published first.
+    a.does("f.write(b' and longer'); g.write(b'g')");
+    for (last, size, content) in [("g", 6, "g2fore"), ("f", 13, "v2 and longer")] {
+        a.does(&format!(
+            "fcntl.flock({last}, fcntl.LOCK_SH); fcntl.flock({last}, fcntl.LOCK_UN)"
+        ));
+        assert_eq!(b.does("os.stat('STATE.md').st_size"), size.to_string(), "{last}");
+        assert_eq!(b.does("get('STATE.md')"), content, "{last}");
+        assert_eq!(
+            a.does("os.stat('STATE.md').st_size, os.fstat(f.fileno()).st_size"),
+            "(13, 13)",
+            "{last}"
+        );
+        assert_eq!(
+            a.does("os.path.sameopenfile(f.fileno(), os.open('STATE.md', os.O_RDONLY))"),
+            "True",
+            "{last}"
+        );
+    }
+}
+
+#[test]
+fn r4_who_has_the_node_of_several_sessions_open_is_shown_its_version() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "before")]);
+    let (mut a, mut b) = (Puppet::new(&project), Puppet::new(&project));
+    a.does("f, g = (open('STATE.md', 'r+b', buffering=0) for _ in range(2))");
+    a.does("fcntl.flock(f, fcntl.LOCK_EX); f.write(b'v2'); fcntl.flock(f, fcntl.LOCK_UN)");
+    b.does("r = open('STATE.md')");
+    a.does("f.write(b' and longer'); g.write(b'g, or longest')");
+    assert_eq!(b.does("os.fstat(r.fileno()).st_size, r.read()"), "(6, 'v2fore')");
 }
 
 #[test]

@@ -140,8 +140,11 @@ def attempt(copy: Copy, mutation) -> tuple[str, str]:
 def why_failed(test: str, said: str) -> str:
     """Where and with what a test ended, in brackets, so that one that failed for another reason than the mutation is noticed."""
     name = re.escape(test.split("::", 1)[1])
-    panic = re.search(rf"^thread '{name}'.* panicked at (\S+):\n(.{{0,120}})", said, re.MULTILINE)
-    return f" ({panic[1]}: {panic[2]})" if panic else ""
+    panic = re.search(rf"^thread '{name}'[^\n]* panicked at (\S+):\n(.*?)\n(?:stack backtrace|note):", said, re.MULTILINE | re.DOTALL)
+    if not panic:
+        return ""
+    words = " ".join(panic[2].split())
+    return f" ({panic[1]}: {words if len(words) < 300 else f'{words[:150]} … {words[-150:]}'})"
 
 
 def check_baseline(copy: Copy, mutations) -> bool:

@@ -212,9 +212,17 @@ FILES = [
     ),
     (
         "W9", "w9-who-would-create-a-name-that-a-saver-has-finds-nothing", "src/mount/coordinated/lookup.rs",
+        """None => match self.promised_to(caller, key) {
+                        None if !self.waits_to_create(caller, key) => return Ok(None),""",
+        """None => match self.promised_to(caller, key).filter(|_| false) {
+                        None => return Ok(None),""",
+        ["unlocked::w9_who_would_create_a_name_that_a_saver_has_waits_for_it"],
+    ),
+    (
+        "W9", "w9-a-stranger-that-would-create-a-name-that-a-saver-has-finds-nothing", "src/mount/coordinated/lookup.rs",
         "None if !self.waits_to_create(caller, key) => return Ok(None),",
         "None => return Ok(None),",
-        ["unlocked::w9_who_would_create_a_name_that_a_saver_has_waits_for_it"],
+        ["containers::w9_who_would_create_a_name_that_a_saver_has_waits_for_it_though_it_is_not_known"],
     ),
     (
         "R4", "r4-the-kernel-keeps-the-entry-of-a-renamed-name", "src/mount/coordinated/rename.rs",

@@ -462,6 +462,24 @@ pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
                 Op(3, Flock(2, Exclusive)),
             ],
         ),
+        (
+            "a_child_that_has_another_session_on_the_node_than_its_parent_reads_its_own",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(1, Open(2, A, RW)),
+                Op(1, Write(2, 1)),
+                Op(1, Open(0, A, RW)),
+                Op(1, Fork(3)),
+                Op(1, Flock(2, Shared)),
+                Op(1, Flock(2, Un)),
+                Op(3, Write(0, 2)),
+                Op(1, Write(2, 3)),
+                Op(3, Open(1, A, R)),
+                Op(3, Pread(1, 0, 4096)),
+            ],
+        ),
     ]
 }
 

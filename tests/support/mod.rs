@@ -301,6 +301,14 @@ pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
+/// The children of a process.
+pub fn children(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let lists = threads.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).ok());
+    let lists = lists.collect::<String>();
+    lists.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
 /// Sends a signal to a process that this test started.
 pub fn kill(pid: u32, signal: rustix::process::Signal) {
     if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {

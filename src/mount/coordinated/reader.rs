@@ -117,7 +117,7 @@ impl Coordination {
             return Arc::clone(pin);
         }
         let opened = &reader.opened;
-        let pin = if self.tree.nodes.is_current(opened.node, &opened.pin) {
+        let pin = if self.is_what_the_node_shows(opened) {
             Arc::clone(&opened.pin)
         } else {
             self.newer_version(reader, wanted)
@@ -134,9 +134,21 @@ impl Coordination {
     /// flock(2) was had on the handle: the next read binds it afresh.
     pub(super) fn unbind(&self, caller: Caller, reader: &Arc<Reader>) {
         *reader.binding.lock() = Binding::Open;
-        if !self.tree.nodes.is_current(reader.opened.node, &reader.opened.pin) {
+        if !self.is_what_the_node_shows(&reader.opened) {
             self.move_on(caller, reader);
         }
+    }
+
+    /// Whether the node still stands for what was opened by it: a version, or what a session stages, of several on the node perhaps.
+    fn is_what_the_node_shows(&self, opened: &Ordinary) -> bool {
+        if self.tree.nodes.is_current(opened.node, &opened.pin) {
+            return true;
+        }
+        let sessions = self.files.lock().sessions_on(opened.node);
+        let mut staged = sessions
+            .iter()
+            .filter(|session| Arc::ptr_eq(&session.pin(), &opened.pin));
+        staged.any(|session| session.shown().is_some())
     }
 
     /// The version that the handle's name leads to now, if that is another one than its node's.
