@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::thread::UnshareFlags;
 use support::puppet::Puppet;
 use support::{Project, Running, concord, run, succeed, text, watchdog};
 
@@ -429,29 +431,59 @@ for n in range(60):
 #[test]
 fn w11_a_file_that_is_a_mount_point_is_written_in_place() {
     watchdog();
-    let mut project = Project::unmounted(&[("a.md", "below\n"), ("mounted.md", "v1\n")]);
-    let source = project.path("mounted.md");
-    let target = project.path("a.md");
-    if rustix::mount::mount_bind(&source, &target).is_err() {
-        eprintln!("skipped: it takes CAP_SYS_ADMIN");
-        return;
+    let ran = in_own_mount_namespace(|| {
+        let mut project = Project::unmounted(&[("a.md", "below\n"), ("mounted.md", "v1\n")]);
+        let source = project.path("mounted.md");
+        let bound = Bound::new(&project, "mounted.md", "a.md");
+        project.mount();
+        succeed(project.sh("echo two > a.md"));
+        assert_eq!(project.read("a.md"), "two\n");
+        succeed(project.sh("set -e; echo three >> a.md; printf 'FO' | dd of=a.md conv=notrunc 2>&1"));
+        assert_eq!(project.read("a.md"), "FOo\nthree\n");
+        project.unmount();
+        assert_eq!(std::fs::read_to_string(&source).unwrap(), "FOo\nthree\n");
+        drop(bound);
+        assert_eq!(project.read("a.md"), "below\n");
+    });
+    if !ran {
+        eprintln!("not tested: it takes CAP_SYS_ADMIN");
     }
-    struct Unbind(PathBuf);
-    impl Drop for Unbind {
-        fn drop(&mut self) {
-            let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+}
+
+/// A file of a project that is mounted on another one, until this is dropped: the project is unmounted then too, which would cover it.
+struct Bound {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+impl Bound {
+    fn new(project: &Project, source: &str, target: &str) -> Bound {
+        let target = project.path(target);
+        rustix::mount::mount_bind(project.path(source), &target).unwrap();
+        Bound {
+            root: project.root(),
+            target,
         }
     }
-    let unbind = Unbind(target);
-    project.mount();
-    succeed(project.sh("echo two > a.md"));
-    assert_eq!(project.read("a.md"), "two\n");
-    succeed(project.sh("echo three >> a.md; printf 'FO' | dd of=a.md conv=notrunc 2>&1"));
-    assert_eq!(project.read("a.md"), "FOo\nthree\n");
-    project.unmount();
-    assert_eq!(std::fs::read_to_string(&source).unwrap(), "FOo\nthree\n");
-    drop(unbind);
-    assert_eq!(project.read("a.md"), "below\n");
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        for path in [&self.root, &self.target] {
+            while rustix::mount::unmount(path, UnmountFlags::DETACH).is_ok() {}
+        }
+    }
+}
+
+/// What is mounted by `test`, and by what it starts, goes with them, however they end. `false`: this user may not do that.
+fn in_own_mount_namespace(test: impl FnOnce() + Send) -> bool {
+    let private = || {
+        // SAFETY: of what this unshares, nothing is a descriptor.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.is_ok()
+            && rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).is_ok()
+    };
+    let run = || private().then(test).is_some();
+    std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[test]

@@ -230,6 +230,23 @@ fn r4_in_place_writes_that_nobody_contends_keep_the_inode_number() {
     }
 }
 
+/// Whoever looks the name up meanwhile finds another node there. The process that tells watchers of publishes does so each time.
+#[test]
+fn r4_a_look_at_a_file_that_is_being_written_does_not_change_its_inode_number() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let (mut writer, mut looker) = (Puppet::new(&project), Puppet::new(&project));
+    let before = looker.does("os.stat('STATE.md').st_ino");
+    for round in 0..20 {
+        writer.does("f = open('STATE.md', 'w')");
+        writer.does("f.write('more')");
+        looker.does("os.stat('STATE.md')");
+        writer.does("f.close()");
+        assert_eq!(looker.does("os.stat('STATE.md').st_ino"), before, "round {round}");
+        assert_eq!(writer.does("os.stat('STATE.md').st_ino"), before, "round {round}");
+    }
+}
+
 #[test]
 fn r4_a_set_time_survives_the_close() {
     watchdog();

@@ -4,12 +4,12 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::puppet::Puppet;
-use support::{Project, Running, concord, eventually, refused, run, succeed, text, wait, watchdog};
+use support::{Project, Running, concord, eventually, kill, refused, run, succeed, text, wait, watchdog};
 
 const HOLDER: &str = "f=open('STATE.md','w'); f.write('staged\\n'); f.flush(); print('open',flush=True); input(); f.close(); print('closed',flush=True)";
 
@@ -100,6 +100,88 @@ fn f5_an_unmount_that_was_interrupted_leaves_the_mount_as_it_was() {
     unmount.wait().unwrap();
     eventually("sessions begin again", || !refused());
     assert_eq!(project.read("OTHER.md"), "a\n");
+}
+
+/// As in `concord unmount DIR &` at the end of a script.
+#[test]
+fn f5_an_unmount_goes_on_when_who_started_it_has_ended() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let mut holder = holder(&project);
+    let said = project.outside().join("said");
+    let mut parent = Command::new("sh");
+    parent
+        .args([
+            "-c",
+            "\"$1\" unmount \"$2\" > \"$3\" 2>&1 & read line",
+            "sh",
+            env!("CARGO_BIN_EXE_concord"),
+        ])
+        .args([&project.root(), &said]);
+    let mut parent = Running::start(parent);
+    let refused = || run(project.sh("echo a > OTHER.md")).status.code() != Some(0);
+    eventually("no session begins any more", refused);
+    parent.say("");
+    assert!(parent.finish().success());
+    holder.say("");
+    assert_eq!(holder.hear(), "closed");
+    drop(holder);
+    let said = || std::fs::read_to_string(&said).unwrap();
+    eventually("it answers", || {
+        said().contains(": unmounted") || said().contains("concord: ")
+    });
+    assert!(said().contains(": unmounted"), "{}", said());
+}
+
+/// Processes that the daemon has started, and that have something of the project open.
+fn inside(daemon: u32, root: &Path) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{daemon}/task")).unwrap();
+    let children = |task: PathBuf| std::fs::read_to_string(task.join("children")).unwrap_or_default();
+    let lists: Vec<String> = tasks.map(|task| children(task.unwrap().path())).collect();
+    let pids = lists.iter().flat_map(|list| list.split_whitespace());
+    let has_open = |pid: &u32| {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+        let mut links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        links.any(|to| to.starts_with(root))
+    };
+    pids.map(|pid| pid.parse().unwrap()).filter(has_open).collect()
+}
+
+/// Who tells watchers of a publish has the mount in use meanwhile, which on a busy machine is long.
+#[test]
+fn f5_an_unmount_right_after_a_save_waits_for_who_tells_watchers() {
+    watchdog();
+    let mut project = Project::unmounted(&[]);
+    let daemon = project.mount();
+    let halted = std::cell::Cell::new(0);
+    eventually("who tells is halted in the middle", || {
+        succeed(project.sh("for n in $(seq 50); do echo x > $n.md; done"));
+        let until = Instant::now() + Duration::from_millis(300);
+        while Instant::now() < until {
+            for teller in inside(daemon, &project.root()) {
+                kill(teller, Signal::STOP);
+                // It may be on its way out of a call.
+                std::thread::sleep(Duration::from_millis(50));
+                halted.set(teller);
+                if !inside(daemon, &project.root()).is_empty() {
+                    return true;
+                }
+                kill(teller, Signal::CONT);
+            }
+        }
+        false
+    });
+    let mut command = concord(&["unmount"]);
+    command.arg(project.root()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut unmount = command.spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    let before = unmount.try_wait().unwrap();
+    kill(halted.get(), Signal::CONT);
+    let mut said = String::new();
+    std::io::Read::read_to_string(unmount.stderr.as_mut().unwrap(), &mut said).unwrap();
+    assert_eq!(before, None, "it waits: {said}");
+    assert!(wait(&mut unmount, Duration::from_secs(20)).success(), "{said}");
+    assert_eq!(mounts_at(&project.root()), 0);
 }
 
 #[test]

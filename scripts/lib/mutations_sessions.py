@@ -229,6 +229,27 @@ SESSIONS = [
         ["readers::r4_a_change_of_mode_of_a_version_that_was_replaced_leaves_its_time"],
     ),
     (
+        "R4", "r4-a-number-goes-when-the-kernel-forgets-the-node", "src/mount/nodes/node.rs",
+        "self.keeps_number && !self.detached",
+        "false && !self.detached",
+        [
+            "lib::mount::nodes::tests::a_node_that_was_written_in_place_keeps_its_number_when_the_kernel_forgets_it",
+            "readers::r4_a_look_at_a_file_that_is_being_written_does_not_change_its_inode_number",
+        ],
+    ),
+    (
+        "R4", "r4-numbers-are-kept-without-end", "src/mount/nodes/inner.rs",
+        "if self.numbers.len() > NUMBERS_MAX\n",
+        "if self.numbers.len() > 2 * NUMBERS_MAX\n",
+        ["lib::mount::nodes::tests::so_many_numbers_are_kept_and_no_more"],
+    ),
+    (
+        "R4", "r4-a-number-is-kept-of-a-file-that-is-gone", "src/mount/nodes/node.rs",
+        "self.keeps_number && !self.detached && !self.names.as_slice().is_empty()",
+        "self.keeps_number",
+        ["lib::mount::nodes::tests::a_number_is_kept_no_longer_than_its_name_leads_to_the_node"],
+    ),
+    (
         "R4", "r4-every-writer-gets-another-node", "src/mount/coordinated/open.rs",
         "return files.expects(key) || self.tree.nodes.open_pin(node).is_some();",
         "return true;",

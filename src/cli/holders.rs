@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::control::lossless::printable;
+use crate::os::mountinfo::ConcordMount;
 use crate::os::proc;
 
 /// So many are named; of more only how many there are.
@@ -23,13 +24,15 @@ pub struct Holder {
     pub what: String,
 }
 
-/// Every process that works in the mount with this id, as far as this user may see. Not this process.
-pub fn of(mount: u64, mountpoint: &Path) -> Vec<Holder> {
+/// Every process that works in the mount, as far as this user may see. Neither this process, nor what the daemon has started: that goes with the mount.
+pub fn of(mount: &ConcordMount) -> Vec<Holder> {
+    let is_daemons = |pid| mount.daemon.is_some() && proc::process(pid).map(|process| process.parent) == mount.daemon;
     let listed = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut holders: Vec<Holder> = pids
         .filter(|pid| *pid != std::process::id())
-        .filter_map(|pid| holder(pid, mount, mountpoint))
+        .filter_map(|pid| holder(pid, mount.id, &mount.mountpoint))
+        .filter(|holder| !is_daemons(holder.pid))
         .collect();
     holders.sort_by_key(|holder| holder.pid);
     holders
@@ -100,6 +103,12 @@ pub fn are_only_who_asks(holders: &[Holder], ancestors: &HashSet<u32>) -> bool {
         .all(|holder| holder.idle && ancestors.contains(&holder.pid))
 }
 
+/// Whether any of them was there before. Others may only be passing: a program that opens a file now and then, or is just ending.
+pub fn stays_any(before: &[Holder], now: &[Holder]) -> bool {
+    now.iter()
+        .any(|holder| before.iter().any(|other| other.pid == holder.pid))
+}
+
 /// This process and those that started it.
 pub fn ancestors() -> HashSet<u32> {
     let own = proc::own_pid().and_then(proc::process);
@@ -140,6 +149,15 @@ mod tests {
         assert!(are_only_who_asks(&[holder(7, true), holder(1, true)], &ancestors));
         assert!(!are_only_who_asks(&[holder(7, false)], &ancestors));
         assert!(!are_only_who_asks(&[holder(7, true), holder(8, true)], &ancestors));
+    }
+
+    #[test]
+    fn who_was_there_before_stays_and_others_may_be_passing() {
+        let (vim, git) = (holder(7, false), holder(8, false));
+        assert!(!stays_any(&[], std::slice::from_ref(&vim)));
+        assert!(!stays_any(std::slice::from_ref(&vim), &[]));
+        assert!(!stays_any(std::slice::from_ref(&vim), std::slice::from_ref(&git)));
+        assert!(stays_any(&[git, vim.clone()], &[vim]));
     }
 
     #[test]

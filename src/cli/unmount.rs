@@ -10,6 +10,7 @@ use rustix::mount::UnmountFlags;
 use serde_json::json;
 
 use super::failure::{At, Failure};
+use super::holders::Holder;
 use super::output::{Answer, Out};
 use super::reach::{self, Liveness};
 use super::{holders, project, status};
@@ -18,8 +19,10 @@ use crate::control::lossless::printable;
 use crate::control::{JsonPath, RefusedKind, Unmounting, beacon::Beacon};
 use crate::os::mountinfo::{ConcordMount, MountTable};
 
-/// After the daemon said that it has unmounted.
-const GONE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the kernel may find the mount in use though nobody is seen who stays in it. Who has just ended has let go of nothing yet, and is not seen any more.
+const PASSING_TIME_MAX: Duration = Duration::from_secs(10);
+/// After the daemon said that it has unmounted. It may have publishes to finish, for which it takes a minute at most.
+const GONE_TIME_MAX: Duration = Duration::from_secs(70);
 /// Between two looks at mountinfo.
 const GONE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -110,38 +113,44 @@ fn ask(table: &MountTable, mount: &ConcordMount, force: bool) -> anyhow::Result<
             String::from_utf8_lossy(&text)
         );
     }
-    let how = if force { Unmounting::Force } else { Unmounting::Wait };
+    let mut how = if force { Unmounting::Force } else { Unmounting::Wait };
     let mut asked = client.unmount(how);
     let in_use =
         |asked: &Result<(), ClientError>| matches!(asked, Err(ClientError::Refused(r)) if r.kind == RefusedKind::Busy);
-    let mut left = false;
-    if in_use(&asked) && !force {
+    let deadline = Instant::now() + PASSING_TIME_MAX;
+    let mut before = Vec::new();
+    while in_use(&asked) && !force {
+        let found = holders::of(mount);
         // Whoever asks from within asks for this: there is nothing in the mount that anybody else could lose.
-        let found = holders::of(mount.id, dir);
-        left = !found.is_empty() && holders::are_only_who_asks(&found, &holders::ancestors());
-        if left {
-            asked = client.unmount(Unmounting::LeaveDirectories);
+        how = match !found.is_empty() && holders::are_only_who_asks(&found, &holders::ancestors()) {
+            true => Unmounting::LeaveDirectories,
+            false if holders::stays_any(&before, &found) => break,
+            false => Unmounting::Wait,
+        };
+        before = found;
+        if Instant::now() >= deadline {
+            break;
         }
+        asked = client.unmount(how);
     }
     match asked {
         // The daemon may have ended before its answer left it: the mount tells.
         Ok(()) | Err(ClientError::Io { .. }) => {}
-        Err(_) if in_use(&asked) => return Err(in_use_by(mount).into()),
+        Err(_) if in_use(&asked) => return Err(in_use_by(mount, &before).into()),
         Err(error) => return Err(reach::failure(mount, &error).into()),
     }
     wait_until_gone(dir, &daemon)?;
-    Ok(left)
+    Ok(how == Unmounting::LeaveDirectories)
 }
 
-fn in_use_by(mount: &ConcordMount) -> Failure {
+fn in_use_by(mount: &ConcordMount, found: &[Holder]) -> Failure {
     let others = match rustix::process::geteuid().is_root() {
         true => "",
         false => " (of your own; root sees all)",
     };
-    let found = holders::of(mount.id, &mount.mountpoint);
     let who = match found.is_empty() {
         true => format!("nobody is seen any more{others}: try again"),
-        false => format!("by {}{others}", holders::named(&found)),
+        false => format!("by {}{others}", holders::named(found)),
     };
     Failure::at(&mount.mountpoint, format!("it is in use, {who}"))
         .hint("end them or have them cd elsewhere, or use --force, which takes their files away")

@@ -38,6 +38,7 @@ impl NodeTable {
             synthetic_next: SYNTHETIC_FIRST,
             survivors: VecDeque::new(),
             formers: HashMap::new(),
+            numbers: VecDeque::new(),
         };
         inner
             .nodes
@@ -93,6 +94,12 @@ impl NodeTable {
         let mut inner = self.inner.write();
         inner.unbind(id);
         inner.is_former_no_more(id);
+        if let Some(other) = inner.find(identity).filter(|other| *other != id)
+            && !inner.nodes[&other].is_used()
+        {
+            inner.detach(other);
+            inner.drop_unused(other, &self.dirs);
+        }
         let free = inner.find(identity).is_none();
         let natural = inner.natural_id(identity) == Some(id);
         if let Some(node) = inner.nodes.get_mut(&id) {
@@ -105,6 +112,7 @@ impl NodeTable {
                 inner.aliases.insert(identity, id);
             }
         }
+        inner.keep_number(id, free && !natural, &self.dirs);
     }
 
     /// The name that a node was found by leads to another file from now on: lookups find another node. It keeps the name, so that a thread which has just found
@@ -116,6 +124,7 @@ impl NodeTable {
         if let Some(node) = inner.nodes.get_mut(&id) {
             node.orphan = held;
         }
+        inner.drop_unused(id, &self.dirs);
     }
 
     /// The same where the name leads to another version of the same file, or soon will: lookups that found the node until now make it a *former* one. It keeps its
@@ -129,6 +138,7 @@ impl NodeTable {
         }
         // Any other was made for one thread, and nobody else can watch it.
         let ended = if found { inner.add_former(id) } else { Vec::new() };
+        inner.drop_unused(id, &self.dirs);
         (found, ended)
     }
 

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::nodes::NodeId;
@@ -80,7 +81,13 @@ pub fn node_named(name: &OsStr) -> Option<NodeId> {
 pub struct Notices {
     news: Sender<(Instant, Notice)>,
     teller: Arc<AtomicU32>,
+    /// Held while the process tells, which has the mount in use then.
+    telling: Arc<Mutex<()>>,
 }
+
+/// Nothing is told while this lives.
+#[derive(Debug)]
+pub struct Silence<'a>(#[expect(dead_code, reason = "it is there to be held")] MutexGuard<'a, ()>);
 
 impl Notices {
     /// `program` reads a notice after the other ([`read`]) from its standard input, tells it, and says so with a byte on its standard output; it runs from the
@@ -90,17 +97,28 @@ impl Notices {
     /// Those of starting a thread.
     pub fn start(program: Command, known: impl Fn(NodeId) -> bool + Send + 'static) -> io::Result<Notices> {
         let (sender, receiver) = crossbeam_channel::unbounded();
-        let teller = Arc::new(AtomicU32::new(0));
-        let telling = Telling {
+        let (teller, telling) = (Arc::new(AtomicU32::new(0)), Arc::<Mutex<()>>::default());
+        let thread = Telling {
             program,
             running: None,
             teller: Arc::clone(&teller),
             is_missing: false,
         };
+        let when = Arc::clone(&telling);
         std::thread::Builder::new()
             .name("concord-notices".to_owned())
-            .spawn(move || telling.run(&receiver, known))?;
-        Ok(Notices { news: sender, teller })
+            .spawn(move || thread.run(&receiver, &when, known))?;
+        Ok(Notices {
+            news: sender,
+            teller,
+            telling,
+        })
+    }
+
+    /// Waits until what is just being told has been told: the process that tells does not have the mount in use then, and will not before the end of the silence.
+    /// `None`: it took longer than `at_most`.
+    pub fn silence(&self, at_most: Duration) -> Option<Silence<'_>> {
+        self.telling.try_lock_for(at_most).map(Silence)
     }
 
     /// Tells who watches what this path leads to.
@@ -146,7 +164,7 @@ struct Telling {
 }
 
 impl Telling {
-    fn run(mut self, news: &Receiver<(Instant, Notice)>, known: impl Fn(NodeId) -> bool) {
+    fn run(mut self, news: &Receiver<(Instant, Notice)>, when: &Mutex<()>, known: impl Fn(NodeId) -> bool) {
         let mut waiting = Waiting::default();
         loop {
             if waiting.0.is_empty() {
@@ -156,7 +174,10 @@ impl Telling {
             std::thread::sleep(waiting.for_how_long(Instant::now()));
             waiting.0.extend(news.try_iter());
             let gathered = waiting.due(Instant::now(), &known);
-            let sent = gathered.chunks(TOLD_AT_ONCE_MAX).try_for_each(|some| self.send(some));
+            let sent = gathered.chunks(TOLD_AT_ONCE_MAX).try_for_each(|some| {
+                let _telling = when.lock();
+                self.send(some)
+            });
             if let Err(error) = &sent
                 && !self.is_missing
             {

@@ -15,7 +15,7 @@ use super::attr;
 use super::dirs::DirCache;
 use super::handles::Handles;
 use super::nodes::{Identity, Name, NodeId, NodeTable, ROOT};
-use super::notices::{News, Notices};
+use super::notices::{News, Notices, Silence};
 use super::pin::Pin;
 use super::unkept::Unkept;
 use super::workers::Workers;
@@ -142,6 +142,11 @@ impl Tree {
     /// Whether a request only tells watchers: see [`Notices`].
     pub fn is_teller(&self, tid: u32) -> bool {
         self.notices.get().is_some_and(|notices| notices.is_teller(tid))
+    }
+
+    /// See [`Notices::silence`]; `None` also where nobody is told of anything.
+    pub fn silence(&self, at_most: Duration) -> Option<Silence<'_>> {
+        self.notices.get()?.silence(at_most)
     }
 
     /// By which the kernel can be told what it would not notice.

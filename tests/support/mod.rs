@@ -67,7 +67,7 @@ impl Project {
         let mut command = concord(&["unmount"]);
         command.arg(self.root());
         let unmounted = run(command);
-        assert!(unmounted.status.success(), "{}", text(&unmounted.stderr));
+        assert!(unmounted.status.success(), "unmount: {}", text(&unmounted.stderr));
         self.daemon = None;
     }
 
@@ -332,10 +332,9 @@ pub fn watchdog() {
                 seconds.and_then(|text| text.parse().ok()).unwrap_or(600),
             ));
             eprintln!("the tests hang; giving up");
-            for line in std::fs::read_to_string("/proc/self/mountinfo")
-                .unwrap_or_default()
-                .lines()
-            {
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            // The last first: it may cover others.
+            for line in mounts.lines().rev() {
                 if let Some(at) = line.split(' ').nth(4).filter(|at| at.contains("concord-test-")) {
                     let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
                 }

@@ -31,6 +31,8 @@ use crate::store::{RealDisk, Store};
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
 /// How long the kernel may find the mount in use after the last session has ended.
 const LETTING_GO_TIME_MAX: Duration = Duration::from_millis(300);
+/// How long watchers may still be told of what was published before.
+const TELLING_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long publishes that are under way may take after the mount has gone.
 const REST_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -220,11 +222,13 @@ impl Service for Shared {
         if how == Unmounting::Force {
             self.forced.store(true, Ordering::Release);
         }
-        let asker = proc::process(peer.pid);
+        // Its parent may end while it waits, and it has another one then.
+        let number = || proc::process(peer.pid).map(|process| process.unique);
+        let asker = number();
         while !self.coordination.drain() {
             if self.forced.load(Ordering::Acquire) {
                 self.coordination.discard_all();
-            } else if asker.is_some() && proc::process(peer.pid) != asker {
+            } else if asker.is_some() && number() != asker {
                 self.coordination.reopen();
                 return Err(Refused::new(
                     RefusedKind::Busy,
@@ -233,6 +237,9 @@ impl Service for Shared {
             }
             std::thread::sleep(DRAIN_EVERY);
         }
+        // Who is not to be waited for is not waited for here either.
+        let wait = !self.forced.load(Ordering::Acquire);
+        let _silence = wait.then(|| self.coordination.silence(TELLING_TIME_MAX));
         let drained = Instant::now();
         let unmounted = loop {
             match self.unmounter.unmount() {

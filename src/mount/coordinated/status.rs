@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::locks::{Line, Party, Whose};
 use super::{Coordination, Counted};
+use crate::mount::notices::Silence;
 use crate::session::LockMode;
 use crate::store::record::Who;
 
@@ -163,6 +164,11 @@ impl Coordination {
     pub fn drain(&self) -> bool {
         self.closing.store(true, std::sync::atomic::Ordering::Release);
         self.files.lock().is_quiet() && self.tree.handles.appenders().iter().all(|appender| !appender.is_open())
+    }
+
+    /// Watchers are told of nothing while the answer lives: who tells them has the mount in use. Waits until what is just being told has been told, at most `at_most`.
+    pub fn silence(&self, at_most: Duration) -> Option<Silence<'_>> {
+        self.tree.silence(at_most)
     }
 
     /// Takes back [`Coordination::drain`]: the mount stays.

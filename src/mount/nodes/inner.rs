@@ -14,6 +14,9 @@ const NAMES_MAX: usize = 8;
 /// Descriptors kept for nodes that lost their last known name though the inode has others.
 const SURVIVORS_MAX: usize = 256;
 
+/// Nodes that the kernel may have forgotten, and that are there for their numbers.
+pub(super) const NUMBERS_MAX: usize = 4096;
+
 /// Former nodes of one name that are remembered as such.
 pub(super) const FORMERS_MAX: usize = 64;
 
@@ -28,6 +31,8 @@ pub(super) struct Inner {
     /// Nodes that a name has led to before another version of the same file was written in place, oldest first. To whoever watches or has open such a node, it is
     /// that file still.
     pub formers: HashMap<Name, VecDeque<NodeId>>,
+    /// Those that keep their numbers, the one that was written longest ago first.
+    pub numbers: VecDeque<NodeId>,
 }
 
 impl Inner {
@@ -152,6 +157,26 @@ impl Inner {
         }
     }
 
+    /// The node of a file that was written in place: its number is what st_ino has been all the time, and not that of its inode now. The kernel forgets it as soon as
+    /// somebody else has looked the name up during the session, and the writer has closed the file.
+    pub fn keep_number(&mut self, id: NodeId, keeps: bool, dirs: &DirCache) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if node.keeps_number {
+            self.numbers.retain(|other| *other != id);
+        }
+        node.keeps_number = keeps;
+        if !keeps {
+            return;
+        }
+        self.numbers.push_back(id);
+        if self.numbers.len() > NUMBERS_MAX
+            && let Some(oldest) = self.numbers.front().copied()
+        {
+            self.keep_number(oldest, false, dirs);
+            self.drop_unused(oldest, dirs);
+        }
+    }
+
     pub fn unbind(&mut self, id: NodeId) {
         if let Some(node) = self.nodes.get(&id)
             && self.aliases.get(&node.identity) == Some(&id)
@@ -177,9 +202,10 @@ impl Inner {
         let mut candidates = vec![id];
         while let Some(id) = candidates.pop() {
             let Some(node) = self.nodes.get(&id) else { continue };
-            if id == ROOT || node.lookups > 0 || node.children > 0 || node.open.strong_count() > 0 {
+            if id == ROOT || node.is_used() || node.is_there_for_its_number() {
                 continue;
             }
+            self.keep_number(id, false, dirs);
             self.unbind(id);
             self.is_former_no_more(id);
             let Some(mut node) = self.nodes.remove(&id) else {

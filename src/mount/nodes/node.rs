@@ -59,6 +59,8 @@ pub(super) struct Node {
     pub kept_aside: bool,
     /// The kernel may keep an entry that leads here, and come back without asking.
     pub kept: bool,
+    /// It stays when the kernel forgets it: see [`Inner::keep_number`](super::inner::Inner::keep_number).
+    pub keeps_number: bool,
     /// Stays at the largest there is: what the kernel then forgets at once is no less.
     pub lookups: u32,
     /// Names in the table whose parent this is; while there are any, the node stays.
@@ -124,6 +126,7 @@ impl Node {
             former: false,
             kept_aside: false,
             kept: false,
+            keeps_number: false,
             lookups: 1,
             children: 0,
             names,
@@ -134,6 +137,16 @@ impl Node {
 
     pub(super) fn pin(&self) -> Option<Arc<Pin>> {
         self.open.upgrade().or_else(|| self.orphan.clone())
+    }
+
+    /// Whether the kernel knows it, or something else needs it.
+    pub(super) fn is_used(&self) -> bool {
+        self.lookups > 0 || self.children > 0 || self.open.strong_count() > 0
+    }
+
+    /// Whether lookups are to find it though nobody needs it.
+    pub(super) fn is_there_for_its_number(&self) -> bool {
+        self.keeps_number && !self.detached && !self.names.as_slice().is_empty()
     }
 
     pub(super) fn own_links(&self, counted: u64) -> u64 {

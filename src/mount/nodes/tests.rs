@@ -1,4 +1,4 @@
-use super::inner::FORMERS_MAX;
+use super::inner::{FORMERS_MAX, NUMBERS_MAX};
 use super::*;
 use crate::mount::pin::Access;
 use fuser::FileType;
@@ -213,4 +213,65 @@ fn the_link_count_of_a_node_is_that_of_the_file_which_it_is() {
 #[test]
 fn a_node_is_small_enough_for_hundreds_of_thousands() {
     assert!(std::mem::size_of::<Node>() <= 96, "{}", std::mem::size_of::<Node>());
+}
+
+#[test]
+fn a_node_that_was_written_in_place_keeps_its_number_when_the_kernel_forgets_it() {
+    let table = table();
+    let file = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    table.overtake(file, None);
+    table.rebind(file, identity(101), None);
+    table.forget(file, 1);
+    let found = table.intern(name(ROOT, "a"), identity(101), FileType::RegularFile);
+    assert_eq!(found, file);
+    // Given back unchanged it has the number of its inode, and nothing to keep.
+    table.rebind(file, identity(100), None);
+    table.forget(file, 1);
+    assert_eq!(table.len(), 1);
+}
+
+#[test]
+fn a_number_is_kept_no_longer_than_its_name_leads_to_the_node() {
+    let written = |table: &NodeTable| {
+        let file = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+        table.rebind(file, identity(101), None);
+        table.forget(file, 1);
+        assert_eq!(table.len(), 2);
+        file
+    };
+    let leaves: [fn(&NodeTable, NodeId); 4] = [
+        |table, file| table.remove_name(file, &name(ROOT, "a"), held(), true),
+        |table, file| table.supersede(file, None),
+        |table, file| drop(table.overtake(file, None)),
+        // Its inode is gone, and another file has the number.
+        |table, _| {
+            let other = table.intern(name(ROOT, "b"), identity(102), FileType::RegularFile);
+            table.rebind(other, identity(101), None);
+            assert_eq!(table.find(identity(101)), Some(other));
+            table.remove_name(other, &name(ROOT, "b"), held(), true);
+            table.forget(other, 1);
+        },
+    ];
+    for leave in leaves {
+        let table = table();
+        let file = written(&table);
+        leave(&table, file);
+        assert_eq!(table.len(), 1);
+    }
+}
+
+#[test]
+fn so_many_numbers_are_kept_and_no_more() {
+    let table = table();
+    let write = |number: usize| {
+        let inode = 10 + 2 * number as u64;
+        let file = table.intern(name(ROOT, &number.to_string()), identity(inode), FileType::RegularFile);
+        table.rebind(file, identity(inode + 1), None);
+        table.forget(file, 1);
+        file
+    };
+    let files: Vec<NodeId> = (0..=NUMBERS_MAX).map(write).collect();
+    assert_eq!(table.len(), 1 + NUMBERS_MAX);
+    assert!(table.info(files[0]).is_none());
+    assert!(table.info(files[1]).is_some());
 }
