@@ -312,6 +312,12 @@ SESSIONS = [
         ["waiting::w2_a_signal_is_noticed_within_100_ms"],
     ),
     (
+        "W2", "w2-who-was-given-the-file-is-told-that-a-signal-came", "src/mount/coordinated/files.rs",
+        "if !self.queue.is_waiting(ticket) {",
+        "if !self.waiting.contains_key(&ticket) {",
+        ["lib::mount::coordinated::files::tests::a_signal_comes_too_late_for_who_has_been_given_the_file"],
+    ),
+    (
         "W2", "w2-signals-are-asked-for-once", "src/mount/coordinated/wait.rs",
         "let asks = asked.elapsed() >= SIGNALS_EVERY;",
         "let asks = asked.elapsed() >= SIGNALS_EVERY * 1000;",

@@ -146,6 +146,11 @@ impl Queue {
         wakes
     }
 
+    /// Whether a wake is still to come for the ticket.
+    pub fn is_waiting(&self, ticket: Ticket) -> bool {
+        self.tickets.contains_key(&ticket)
+    }
+
     /// The waiter was interrupted; the caller answers it (EINTR) itself. A ticket that does not wait (any more)
     /// changes nothing. The wakes can only be `Refused` with `Deadlock`: see `reexamine`.
     pub fn cancel(&mut self, _now: Millis, ticket: Ticket) -> Vec<Wake> {

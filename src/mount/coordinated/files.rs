@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::session::Session;
 use crate::mount::nodes::{Name, NodeId};
-use crate::session::{FileKey, Queue, Refusal, SessionId, Ticket};
+use crate::session::{FileKey, Millis, Queue, Refusal, SessionId, Ticket, Wake};
 
 /// A thread that was sent back with ESTALE walks the path again at once; after this long it will not come any more.
 const REROUTE_LIFETIME: Duration = Duration::from_secs(30);
@@ -205,6 +205,23 @@ impl Files {
             file.users -= 1;
         }
         self.settle(key);
+    }
+
+    /// A wait is over; returns what goes on now. `None`: it has gone on already.
+    pub fn end_wait(&mut self, ticket: Ticket) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&ticket)?;
+        self.settle(waiting.file);
+        Some(waiting)
+    }
+
+    /// A signal ends a wait; returns what goes on now, and who else does. `None`: the queue has ended it already, and may have given the file to whoever
+    /// waited. That wake is on its way, and it alone is the answer.
+    pub fn interrupt(&mut self, now: Millis, ticket: Ticket) -> Option<(Waiting, Vec<Wake>)> {
+        if !self.queue.is_waiting(ticket) {
+            return None;
+        }
+        let wakes = self.queue.cancel(now, ticket);
+        self.end_wait(ticket).map(|waiting| (waiting, wakes))
     }
 
     /// A number for a waiting request.
@@ -440,5 +457,74 @@ pub fn errno(refusal: Refusal) -> Errno {
         Refusal::Deadlock => Errno::DEADLK,
         Refusal::Busy => Errno::BUSY,
         Refusal::Interrupted => Errno::INTR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount::nodes::ROOT;
+    use crate::session::{Admission, Intent, Opener, Patience, ProcId};
+
+    fn opener(tgid: u32) -> Opener {
+        Opener {
+            proc: ProcId { tgid, unique: 1 },
+            ancestors: Vec::new(),
+            halted: Vec::new(),
+        }
+    }
+
+    /// A session, and who waits for it.
+    fn held() -> (Files, SessionId, Ticket) {
+        let mut files = Files::new(SessionId(1));
+        let file = files.take_up(&Name {
+            parent: ROOT,
+            name: "a".into(),
+        });
+        let patience = Patience::Until(Millis(1000));
+        let mut open = |files: &mut Files, tgid| {
+            let ticket = files.ticket();
+            let admission = files.queue.open(
+                Millis(0),
+                file,
+                &opener(tgid),
+                Intent::Truncate,
+                patience,
+                Millis(1000),
+                ticket,
+            );
+            (ticket, admission)
+        };
+        let Admission::Start(session) = open(&mut files, 1).1 else {
+            panic!("the file is free")
+        };
+        let (ticket, admission) = open(&mut files, 2);
+        assert_eq!(admission, Admission::Wait);
+        let waiting = Waiting {
+            tid: 2,
+            file,
+            need: Need::Access,
+            resume: Box::new(|_| {}),
+        };
+        files.waiting.insert(ticket, waiting);
+        (files, session, ticket)
+    }
+
+    #[test]
+    fn a_signal_ends_a_wait_once() {
+        let (mut files, _, ticket) = held();
+        assert!(files.interrupt(Millis(1), ticket).is_some());
+        assert!(files.interrupt(Millis(1), ticket).is_none());
+        assert!(files.end_wait(ticket).is_none());
+    }
+
+    /// Answered EINTR, it would have the file without knowing, for ever.
+    #[test]
+    fn a_signal_comes_too_late_for_who_has_been_given_the_file() {
+        let (mut files, session, ticket) = held();
+        let wakes = files.queue.close(Millis(1), session);
+        assert!(matches!(wakes[..], [Wake::Granted { ticket: whose, .. }] if whose == ticket));
+        assert!(files.interrupt(Millis(1), ticket).is_none());
+        assert!(files.end_wait(ticket).is_some());
     }
 }

@@ -177,20 +177,17 @@ impl Coordination {
     }
 
     fn resume(&self, ticket: Ticket, result: Result<Admission, Refusal>) {
-        let waiting = {
-            let mut files = self.files.lock();
-            let waiting = files.waiting.remove(&ticket);
-            if let Some(waiting) = &waiting {
-                files.settle(waiting.file);
-            }
-            waiting
-        };
+        let waiting = self.files.lock().end_wait(ticket);
         if let Some(waiting) = waiting {
-            if let Err(refusal) = result {
-                self.count_refusal(refusal, waiting.need);
-            }
-            (waiting.resume)(result.map_err(errno).and_then(granted));
+            self.answer(waiting, result);
         }
+    }
+
+    fn answer(&self, waiting: Waiting, result: Result<Admission, Refusal>) {
+        if let Err(refusal) = result {
+            self.count_refusal(refusal, waiting.need);
+        }
+        (waiting.resume)(result.map_err(errno).and_then(granted));
     }
 
     fn count_refusal(&self, refusal: Refusal, need: Need) {
@@ -217,15 +214,11 @@ impl Coordination {
             .collect();
         for (ticket, tid) in tids {
             if proc::signal_waits(tid) != Some(false) {
-                let wakes = {
-                    let mut files = self.files.lock();
-                    if !files.waiting.contains_key(&ticket) {
-                        continue;
-                    }
-                    files.queue.cancel(self.now(), ticket)
-                };
-                self.resume(ticket, Err(Refusal::Interrupted));
-                self.carry_out(wakes);
+                let interrupted = self.files.lock().interrupt(self.now(), ticket);
+                if let Some((waiting, wakes)) = interrupted {
+                    self.answer(waiting, Err(Refusal::Interrupted));
+                    self.carry_out(wakes);
+                }
             }
         }
     }
