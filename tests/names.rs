@@ -130,6 +130,26 @@ for one in $all; do wait $one || exit; done";
 }
 
 #[test]
+fn w8_what_is_written_after_a_rename_goes_to_the_new_name_also_when_that_was_saved_since() {
+    let (old, new) = ("STATE.md", "OTHER.md");
+    for way in [
+        "os.rename('STATE.md', 'OTHER.md')",
+        "exchange('STATE.md', 'OTHER.md')",
+        "exchange('OTHER.md', 'STATE.md')",
+    ] {
+        let project = project();
+        let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+        holder.does(&format!("f = open('{old}', 'w'); f.write('moved'); f.flush()"));
+        assert_eq!(holder.does(way), "None");
+        let before = other.does(&format!("get('{old}')"));
+        assert_eq!(other.does(&format!("put('{new}', 'saved')")), "None");
+        assert_eq!(holder.does("f.write(' late'); f.close()"), "ok");
+        assert_eq!(other.does(&format!("get('{old}')")), before, "{way}");
+        assert_eq!(other.does(&format!("get('{new}')")), "moved late", "{way}");
+    }
+}
+
+#[test]
 fn w8_a_coordinated_temporary_name_becomes_the_file() {
     let project = project();
     let (mut saver, mut other) = (Puppet::new(&project), Puppet::new(&project));

@@ -564,6 +564,8 @@ fn w8_a_failed_rename_leaves_the_holders_session_where_it_was() {
         "EPERM",
         "what the backing filesystem says"
     );
+    // What was written so far is published. By the version nobody finds the name any more.
+    assert_eq!(Puppet::new(&project).does("put('STATE.md', 'saved')"), "None");
     assert_eq!(holder.does("(f.write(' and after'), f.close())"), "(10, None)");
     assert_eq!(project.read("STATE.md"), "before and after");
     assert_eq!(project.read("OTHER.md"), "o1");

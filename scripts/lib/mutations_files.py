@@ -261,7 +261,7 @@ FILES = [
         "W8", "w8-a-renamed-session-keeps-its-old-name", "src/mount/coordinated/rename.rs",
         "own.iter().for_each(|own| own.set_name(moving.new.clone()));",
         "own.iter().for_each(|own| own.set_name(moving.old.clone()));",
-        ["names::w8_a_coordinated_temporary_name_becomes_the_file"],
+        ["names::w8_what_is_written_after_a_rename_goes_to_the_new_name_also_when_that_was_saved_since"],
     ),
     (
         "H3", "h3-a-rename-leaves-the-history-behind", "src/store/names.rs",
@@ -321,7 +321,7 @@ FILES = [
         "W8", "w8-an-exchanged-session-keeps-its-old-name", "src/mount/coordinated/rename.rs",
         "exchanged.into_iter().for_each(|own| own.set_name(moving.old.clone()));",
         "exchanged.into_iter().for_each(|own| drop(own.name()));",
-        ["openers::w8_a_holder_may_rename_its_open_file_to_an_ordinary_name_and_exchange_it"],
+        ["names::w8_what_is_written_after_a_rename_goes_to_the_new_name_also_when_that_was_saved_since"],
     ),
     (
         "W8", "w8-a-rename-over-ones-own-open-file-is-undone-at-its-close", "src/mount/coordinated/rename.rs",
