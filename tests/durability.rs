@@ -64,12 +64,27 @@ fn failing(project: &Project, daemon: u32, calls: &str, errno: &str, at: Option<
     injected(project, daemon, calls, &format!("error={errno}"), at)
 }
 
+/// The first publish has the daemon start who tells watchers of it. strace(1) follows, and does not get away from a process that is just starting another.
+fn await_teller(project: &Project, daemon: u32) {
+    assert!(run(project.sh("echo first > first.md")).status.success());
+    eventually("who tells watchers runs", || {
+        let threads = std::fs::read_dir(format!("/proc/{daemon}/task")).unwrap().flatten();
+        let children = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")));
+        let children: Vec<String> = children.filter_map(Result::ok).collect();
+        children.iter().flat_map(|list| list.split_whitespace()).any(|child| {
+            let command = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            command.split(|byte| *byte == 0).nth(1) == Some(b"tell")
+        })
+    });
+}
+
 /// The same with whatever strace can do to system calls.
 fn injected(project: &Project, daemon: u32, calls: &str, what: &str, at: Option<&Path>) -> Option<Running> {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("strace is not installed: a disk that fails cannot be had");
         return None;
     }
+    await_teller(project, daemon);
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-e", &format!("trace={calls}"), "-e"]);
     strace.arg(format!("inject={calls}:{what}"));

@@ -752,18 +752,6 @@ FILES = [
         ["unmount::f5_an_unmount_waits_for_an_open_session"],
     ),
     (
-        "F5", "f5-an-unmount-does-not-wait-for-who-tells-watchers", "src/cli/mount/service.rs",
-        "let _silence = wait.then(",
-        "let _silence = (!wait).then(",
-        ["unmount::f5_an_unmount_right_after_a_save_waits_for_who_tells_watchers"],
-    ),
-    (
-        "F5", "f5-an-unmount-ends-with-who-started-it", "src/cli/mount/service.rs",
-        "let number = || proc::process(peer.pid).map(|process| process.unique);",
-        "let number = || proc::process(peer.pid).map(|process| process.parent);",
-        ["unmount::f5_an_unmount_goes_on_when_who_started_it_has_ended"],
-    ),
-    (
         "F5", "f5-who-is-passing-is-in-the-way", "src/cli/holders.rs",
         ".any(|holder| before.iter().any(|other| other.pid == holder.pid))",
         ".any(|holder| before.iter().all(|other| other.pid == holder.pid))",
