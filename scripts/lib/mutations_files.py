@@ -206,8 +206,8 @@ FILES = [
     ),
     (
         "W9", "w9-who-would-create-a-name-that-a-saver-has-finds-nothing", "src/mount/coordinated/lookup.rs",
-        "None if !self.waits_to_create(caller, key) => return Ok(None),",
-        "None => return Ok(None),",
+        "None if session.is_none() && !self.waits_to_create(caller, key) => return Ok(None),",
+        "None if session.is_none() => return Ok(None),",
         ["unlocked::w9_who_would_create_a_name_that_a_saver_has_waits_for_it"],
     ),
     (
@@ -374,6 +374,18 @@ FILES = [
         "let creates = reroute.and_then(|reroute| reroute.creates).or_else(promised);",
         "let creates = promised();",
         ["names::w9_a_killed_creators_file_never_appears_and_a_waiting_creator_goes_on"],
+    ),
+    (
+        "W9", "w9-who-waits-for-another-users-file-is-asked-for-its-permissions-before-it-is-there", "src/mount/coordinated/lookup.rs",
+        "match waiting.filter(|_| !is_of_lineage(caller, &session)) {",
+        "match waiting.filter(|_| caller.tid == 1) {",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W9", "w9-who-was-shown-a-promise-is-taken-for-who-was-let-in", "src/mount/coordinated/lookup.rs",
+        "Some(session) if stranger || is_of_lineage(caller, &session) => {",
+        "Some(session) if caller.tid != 1 => {",
+        ["users::w9_who_waited_for_a_creator_gets_no_more_than_the_new_file_allows"],
     ),
     (
         "W9", "w9-what-its-creator-unlinks-appears-all-the-same", "src/mount/coordinated/names.rs",

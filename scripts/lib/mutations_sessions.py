@@ -59,6 +59,12 @@ SESSIONS = [
         ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
     ),
     (
+        "R4", "r4-a-reader-that-moved-on-to-an-image-is-shown-its-one-link", "src/mount/coordinated/reader.rs",
+        "if self.tree.nodes.identity(node) == Some(attr::identity(&stat, false)) {",
+        "if false {",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "R4", "r4-times-set-by-a-late-writers-descriptor-are-the-version-befores", "src/mount/coordinated/truncate.rs",
         "(is_of_lineage(caller, &late) && !self.walks_again(caller)).then_some(late)",
         "(is_of_lineage(caller, &late) && self.walks_again(caller)).then_some(late)",
@@ -843,8 +849,8 @@ SESSIONS = [
     ),
     (
         "W10", "w10-who-creates-is-sent-round-twice", "src/mount/coordinated/lookup.rs",
-        "None => match self.promised_to(caller, key) {",
-        "None => match self.promised_to(caller, key).filter(|_| false) {",
+        "session => match self.promised_to(caller, key) {",
+        "session => match self.promised_to(caller, key).filter(|_| false) {",
         [
             "rotating::w10_no_line_goes_to_a_file_that_was_removed_before_it_was_opened",
             "rotating::w10_a_log_that_is_renamed_away_loses_no_line_and_refuses_nobody",

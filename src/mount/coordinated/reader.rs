@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::permission;
 use super::staged::read_at;
 use super::{Coordination, caller, is_file};
+use crate::mount::attr;
 use crate::mount::handles::Ordinary;
 use crate::mount::nodes::{Name, NodeId};
 use crate::mount::pin::Pin;
@@ -232,6 +233,10 @@ impl Coordination {
         // A handle that has not moved on holds the node's inode, by itself.
         let alone = Arc::strong_count(&reader.opened.pin) == 1 && !reader.mapped.load(Ordering::Acquire);
         let mut stat = alone.then(|| rustix::fs::fstat(version.fd()).ok()).flatten()?;
+        if self.tree.nodes.identity(node) == Some(attr::identity(&stat, false)) {
+            // The node stands for it by now. Of a file with several names this is the image, which has one (W11).
+            return None;
+        }
         // To the kernel the node's.
         stat.st_nlink = self.tree.nodes.links(node, stat.st_nlink);
         Some(stat)
