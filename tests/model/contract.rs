@@ -30,7 +30,7 @@ impl World {
         if (waits && *what != Do::Kill) || what.paths().iter().any(|name| self.locked().contains(name)) {
             return SKIP;
         }
-        if self.is_in_the_way(*by, what) {
+        if self.is_in_the_way(*by, what) || what.paths().iter().any(|name| self.is_judged_by_both(*by, *name)) {
             return SKIP;
         }
         match what {
@@ -165,13 +165,19 @@ impl World {
 
     /// What the kernel finds under the name, or creates there.
     fn may_open(&self, by: usize, name: Name, how: How) -> bool {
-        let may = |found: Inode| self.user(by).may(self.files[found].rights, how.wanted());
         match self.visible(by, name) {
-            // A private session (W3) begins with what is current, not with what its lineage stages.
-            Some(found) if how.truncate => may(found) && self.names.get(&name).copied().is_none_or(may),
-            Some(found) => may(found),
+            Some(found) => self.user(by).may(self.files[found].rights, how.wanted()),
             None => !how.create || self.user(by).may(self.dir(name), WRITE),
         }
+    }
+
+    /// What it has staged has other rights than the file by now (W11, limit).
+    fn is_judged_by_both(&self, by: usize, name: Name) -> bool {
+        let (own, current) = (self.visible(by, name), self.names.get(&name).copied());
+        let differ = own
+            .zip(current)
+            .is_some_and(|(own, current)| !self.are_alike(own, current));
+        differ && self.user(by) != User::Root
     }
 
     /// Whether two files have the same owner, group and mode.
