@@ -402,6 +402,18 @@ FILES = [
         ["sessions::w9_a_new_file_is_listed_after_its_close_also_in_a_directory_that_was_listed_before"],
     ),
     (
+        "W11", "w11-who-was-let-in-is-let-in-by-what-his-file-is-now", "src/mount/coordinated/reader.rs",
+        "let alike = |rights: &Rights| rights.are_those_of(asked);",
+        "let alike = |_: &Rights| Rights::of(reader.opened.pin.fd()) == Rights::of(asked);",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W11", "w11-a-reader-goes-by-the-permissions-of-an-image", "src/mount/coordinated/reader.rs",
+        "let live = self.live_behind_image(&reader.name).ok()?;",
+        "let live: Option<std::fs::File> = None;",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "W11", "w11-the-shadow-is-the-daemons", "src/store/shadow.rs",
         "self.disk().copy_meta(current, file, privileges)?;",
         'log::trace!("{privileges}");',

@@ -569,15 +569,15 @@ SESSIONS = [
     ),
     (
         "W10", "w10-lines-follow-a-name-to-any-file", "src/mount/coordinated/permission.rs",
-        "let covers = *inode == Some(identity) || may_write(self.caller, opened, file);",
-        "let covers = inode.is_some() || may_write(self.caller, opened, file);",
-        ["users::w10_lines_do_not_follow_a_name_to_a_file_that_their_writer_may_not_write_to"],
+        "let covers = *inode == Some(identity) || may_write(self.caller, self.rights.as_ref(), file);",
+        "let covers = inode.is_some() || may_write(self.caller, self.rights.as_ref(), file);",
+        ["model::what_went_wrong_once_goes_right", "users::w10_lines_do_not_follow_a_name_to_a_file_that_their_writer_may_not_write_to"],
     ),
     (
         "W5", "w5-a-late-session-replaces-anything", "src/mount/coordinated/permission.rs",
-        "    caller.uid == 0\n        || same()",
-        "    caller.uid != u32::MAX\n        || same()",
-        ["users::w5_what_is_written_late_does_not_replace_a_file_that_its_writer_may_not_write_to"],
+        "if session.about.caller.uid == 0 || same().unwrap_or(false) {",
+        "if session.about.caller.uid != u32::MAX || same().unwrap_or(false) {",
+        ["model::what_went_wrong_once_goes_right", "users::w5_what_is_written_late_does_not_replace_a_file_that_its_writer_may_not_write_to"],
     ),
     (
         "H4", "h4-anybodys-store-is-taken", "src/store/real.rs",
@@ -726,8 +726,8 @@ SESSIONS = [
     ),
     (
         "R2", "r2-bound-at-open", "src/mount/coordinated/reader.rs",
-        "self.newer_version(reader, wanted)",
-        "self.newer_version(reader, wanted).filter(|_| false)",
+        "self.newer_version(caller, reader, wanted)",
+        "self.newer_version(caller, reader, wanted).filter(|_| false)",
         ["locks::r2_a_version_is_bound_at_the_first_read"],
     ),
     (

@@ -92,7 +92,8 @@ impl Fs {
             let coordination = Arc::clone(&self.coordination);
             let read = move || match coordination.open_reader(caller, node, &target, Finds::Current) {
                 Ok(file) => {
-                    let reader = Arc::new(Reader::new(file, target.name, caller.uid));
+                    let rights = coordination.rights_of(caller, &target.name, &file.pin);
+                    let reader = Arc::new(Reader::new(file, target.name, (caller.uid, rights)));
                     reply_opened(&tree, Handle::Reader(reader), FopenFlags::FOPEN_NOFLUSH, reply);
                 }
                 Err(error) => reply.error(reply_errno(error)),

@@ -79,14 +79,12 @@ impl World {
     /// W11: whether it may write to what its name leads to by now.
     fn covers(&mut self, number: Did, name: Name) -> bool {
         let current = self.names[&name];
-        let Kind::Appender {
-            user, opened, right, ..
-        } = self.descriptions[number].kind
-        else {
+        let rights = self.descriptions[number].rights;
+        let Kind::Appender { user, right, .. } = self.descriptions[number].kind else {
             unreachable!("it appends");
         };
-        let covers = [right, opened].contains(&current)
-            || self.are_alike(opened, current)
+        let covers = right == current
+            || rights == Some(self.files[current].rights)
             || user.may(self.files[current].rights, WRITE);
         if let Kind::Appender { right, .. } = &mut self.descriptions[number].kind
             && covers

@@ -4,7 +4,7 @@ use super::ops::{Do, How, NAMES, Name, Op, TEXTS};
 use super::permissions::{READ, User, WRITE};
 use super::puppets::{Answer, Seen};
 use super::queue::Admission;
-use super::world::{Expected, Inode, Kind, Pending, Pid, Process, Stage, What, World};
+use super::world::{Description, Expected, Inode, Kind, Pending, Pid, Process, Stage, What, World};
 
 const SKIP: Expected = Expected::Skip;
 
@@ -176,13 +176,8 @@ impl World {
         let (own, current) = (self.visible(by, name), self.names.get(&name).copied());
         let differ = own
             .zip(current)
-            .is_some_and(|(own, current)| !self.are_alike(own, current));
+            .is_some_and(|(own, current)| self.files[own].rights != self.files[current].rights);
         differ && self.user(by) != User::Root
-    }
-
-    /// Whether two files have the same owner, group and mode.
-    pub fn are_alike(&self, one: Inode, other: Inode) -> bool {
-        self.files[one].rights == self.files[other].rights
     }
 
     fn put_reader(&mut self, by: usize, slot: usize, name: Name, how: How, opened: Inode) {
@@ -282,10 +277,8 @@ impl World {
             },
             Kind::Reader { bound: Some(inode), .. } => Some(inode),
             Kind::Reader { opened, .. } if count == 0 => Some(opened),
-            Kind::Reader {
-                name, opened, moved, ..
-            } => {
-                let current = self.current(by, name, opened);
+            Kind::Reader { opened, moved, .. } => {
+                let current = self.current(by, number);
                 let by_size = from != 0 || count == self.files[opened].data.len();
                 let inode = if by_size && moved.is_none() { opened } else { current };
                 self.bind(by, number, Some(inode), inode != opened);
@@ -294,14 +287,22 @@ impl World {
         }
     }
 
-    /// What an unbound reader that opened this would be bound to. R2: nothing that it might not have opened.
-    pub fn current(&self, by: usize, name: Name, opened: Inode) -> Inode {
+    /// What an unbound reader would be bound to. R2: nothing that it might not have opened.
+    pub fn current(&self, by: usize, number: usize) -> Inode {
+        let Description { kind, rights, .. } = &self.descriptions[number];
+        let Kind::Reader { name, opened, .. } = *kind else {
+            unreachable!("it reads");
+        };
+        let rights = rights.expect("it was opened by some");
         let staged = |s: &super::world::Session| s.stage == Stage::Open && s.shadow == opened && !s.unlinked;
         let stands = self.names.values().any(|inode| *inode == opened) || self.sessions.iter().any(staged);
         if stands {
             opened
         } else {
-            let may = |current: &Inode| self.user(by) == User::Root || self.are_alike(opened, *current);
+            let may = |current: &Inode| {
+                let now = self.files[*current].rights;
+                now == rights || self.user(by).may(now, READ)
+            };
             self.names.get(&name).copied().filter(may).unwrap_or(opened)
         }
     }
@@ -320,10 +321,8 @@ impl World {
                 Stage::Open => Expected::Is(size(self.sessions[*session].shadow)),
                 Stage::Done(_) | Stage::Lost => Expected::Any,
             },
-            Kind::Reader {
-                name, opened, bound, ..
-            } => {
-                let bound = bound.unwrap_or_else(|| self.current(by, *name, *opened));
+            Kind::Reader { opened, bound, .. } => {
+                let bound = bound.unwrap_or_else(|| self.current(by, number));
                 Expected::OneOf(vec![size(*opened), size(bound)])
             }
         }

@@ -267,8 +267,8 @@ impl World {
     fn granted(&mut self, by: usize, number: Did, nonblock: bool) -> Expected {
         match self.descriptions[number].kind {
             Kind::Ordinary { .. } | Kind::Appender { .. } => done(),
-            Kind::Reader { name, opened, .. } => {
-                let elsewhere = self.current(by, name, opened) != opened || !self.stands(opened);
+            Kind::Reader { opened, .. } => {
+                let elsewhere = self.current(by, number) != opened || !self.stands(opened);
                 self.bind(by, number, None, elsewhere);
                 done()
             }
@@ -303,7 +303,7 @@ impl World {
 
     /// fstat(2) of a reader that has a lock, or of one of the same version as such a one, binds. `None`: nobody has.
     pub fn fstat_unbound(&mut self, by: usize, number: Did) -> Option<Expected> {
-        let Kind::Reader { name, opened, .. } = self.descriptions[number].kind else {
+        let Kind::Reader { opened, .. } = self.descriptions[number].kind else {
             return None;
         };
         let same = |other: &&super::world::Description| match other.kind {
@@ -331,7 +331,7 @@ impl World {
         if all.len() > 1 || !matches!(self.descriptions[number].kind, Kind::Reader { moved, .. } if moved == mover) {
             return Some(Expected::Skip);
         }
-        let current = self.current(by, name, opened);
+        let current = self.current(by, number);
         self.bind(by, number, Some(current), false);
         Some(Expected::OneOf(vec![self.stat(opened), self.stat(current)]))
     }

@@ -33,11 +33,14 @@ impl World {
         let Some(found) = self.visible(by, name) else {
             return errno("ENOENT");
         };
-        let Some(rights) = change(self.user(by), self.files[found].rights) else {
+        if change(self.user(by), self.files[found].rights).is_none() {
             return errno("EPERM");
-        };
+        }
         for inode in self.touch(found, self.own(by, name)) {
-            self.files[inode].rights = rights;
+            // Of each what is not changed stays.
+            if let Some(rights) = change(User::Root, self.files[inode].rights) {
+                self.files[inode].rights = rights;
+            }
             self.show_times(inode);
         }
         done()
@@ -95,6 +98,15 @@ impl World {
         }
         for inode in self.touch(inode, own) {
             self.set_modified(inode, Time::Set(at));
+        }
+        if let Some(late) = own.filter(|own| self.sessions[*own].how == "late") {
+            // The kernel is told of the version before, and goes by the size of that (W5, limit).
+            let is_it = |kind: &Kind| matches!(kind, Kind::Writer { session } if *session == late);
+            let written = self
+                .descriptions
+                .iter_mut()
+                .filter(|description| is_it(&description.kind));
+            written.for_each(|description| description.late_to_size = true);
         }
         done()
     }

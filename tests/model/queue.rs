@@ -130,6 +130,7 @@ impl World {
             name,
             owner,
             user: self.user(process),
+            rights,
             shadow,
             base,
             changed: fresh,
@@ -343,7 +344,9 @@ impl World {
             return true;
         };
         let base = ended.base.unwrap_or(ended.shadow);
-        current == base || self.are_alike(base, current) || ended.user.may(self.files[current].rights, WRITE)
+        current == base
+            || ended.rights == self.files[current].rights
+            || ended.user.may(self.files[current].rights, WRITE)
     }
 
     /// Lines that were appended meanwhile.
@@ -376,8 +379,7 @@ impl World {
         }
         let name = it.name;
         let base = self.names[&name];
-        let before = it.base.unwrap_or(it.shadow);
-        if !self.are_alike(before, base) && !it.user.may(self.files[base].rights, READ | WRITE) {
+        if it.rights != self.files[base].rights && !it.user.may(self.files[base].rights, READ | WRITE) {
             return;
         }
         if self.names_of(name).len() > 1 {

@@ -46,6 +46,8 @@ pub struct Session {
     pub owner: Pid,
     /// Whose it, and all that have it open, are.
     pub user: User,
+    /// Those of the file that it began on, then.
+    pub rights: Rights,
     pub shadow: Inode,
     pub base: Option<Inode>,
     pub changed: bool,
@@ -122,6 +124,8 @@ pub enum Place {
 pub struct Description {
     pub kind: Kind,
     pub how: How,
+    /// Those of the file when it was opened.
+    pub rights: Option<Rights>,
     /// The file position; `None`: nobody says where it is.
     pub at: Option<u64>,
     /// Its session began after the kernel had last asked how long the file is (W2, W12).
@@ -455,9 +459,14 @@ impl World {
     }
 
     pub fn put(&mut self, process: usize, slot: usize, kind: Kind, how: How) {
+        let opened = match kind {
+            Kind::Reader { opened, .. } | Kind::Appender { opened, .. } => Some(opened),
+            Kind::Writer { .. } | Kind::Ordinary { .. } => None,
+        };
         self.descriptions.push(Description {
             kind,
             how,
+            rights: opened.map(|opened| self.files[opened].rights),
             at: Some(0),
             late_to_size: false,
             descriptors: 1,
