@@ -79,9 +79,7 @@ impl World {
         let line = &self.lines[&name];
         let waiting = line.waiters.iter().take(place).map(|waiter| self.pid(waiter.process));
         let ahead = waiting.take_while(|pid| !lineage.contains(pid));
-        let heirs = line.holders.iter().flat_map(|(_, session)| self.heirs(*session));
-        let holders = line.holders.iter().map(|(pid, _)| pid).chain(heirs).copied();
-        holders.chain(ahead).collect()
+        self.holders(name).into_iter().chain(ahead).collect()
     }
 
     /// The process waits from now on.
@@ -427,20 +425,33 @@ impl World {
         }
     }
 
-    /// W1: the first in line is next, and with it those of its lineage.
+    /// W1: the first in line is next, and with it those of its lineage. W3: nobody waits for what his own lineage holds by now.
     pub fn go_on(&mut self, name: Name) {
-        while self.lines[&name].holders.is_empty() && !self.lines[&name].waiters.is_empty() {
-            let first = self.pid(self.lines[&name].waiters[0].process);
+        loop {
             let waiters = std::mem::take(&mut self.line(name).waiters);
-            let (party, others) = waiters
-                .into_iter()
-                .partition(|waiter| self.lineage(waiter.process).contains(&first));
+            let party_of: Vec<Pid> = match (self.lines[&name].holders.is_empty(), waiters.first()) {
+                (true, Some(first)) => vec![self.pid(first.process)],
+                _ => self.holders(name),
+            };
+            let (party, others): (Vec<Waiter>, Vec<Waiter>) = waiters.into_iter().partition(|waiter| {
+                let lineage = self.lineage(waiter.process);
+                party_of.iter().any(|pid| lineage.contains(pid))
+            });
             self.line(name).waiters = others;
-            let party: Vec<Waiter> = party;
+            if party.is_empty() {
+                return;
+            }
             for waiter in party {
                 self.resume(waiter, name);
             }
         }
+    }
+
+    /// Who holds a session of a name, or was left one.
+    fn holders(&self, name: Name) -> Vec<Pid> {
+        let holders = self.lines[&name].holders.iter();
+        let all = holders.flat_map(|(pid, session)| std::iter::once(pid).chain(self.heirs(*session)));
+        all.copied().collect()
     }
 
     fn resume(&mut self, waiter: Waiter, name: Name) {

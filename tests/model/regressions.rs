@@ -488,6 +488,23 @@ fn ours() -> Vec<(&'static str, bool, Vec<Op>)> {
                 Op(1, Look),
             ],
         ),
+        (
+            "who_waits_to_write_goes_on_when_its_lineage_has_the_file",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(3, Open(0, A, RW)),
+                Op(0, Open(0, A, RW)),
+                Op(3, Fork(2)),
+                Op(2, Write(0, 0)),
+                Op(2, Open(1, A, W)),
+                Op(2, Flock(1, Exclusive)),
+                Op(2, Flock(1, Shared)),
+                Op(3, Write(0, 5)),
+                Op(0, Close(0)),
+            ],
+        ),
     ]
 }
 
