@@ -53,13 +53,7 @@ impl World {
             What::Link(..) => [None, None],
             _ => [Some(first), second].map(|name| self.nearest(by, self.home(name?))),
         };
-        let leaves =
-            (own[0].is_some() || self.is_kept_open(first)) && second.is_some_and(|name| !name.is_coordinated());
-        let left = second.is_some_and(|name| own[1].is_some() || self.is_kept_open(name))
-            && matches!(what, What::Exchange(..))
-            && !first.is_coordinated();
-        if leaves || left {
-            // What is written later belongs to no rule then; see the limits of W8.
+        if self.leaves_open(what, own) {
             return Expected::Skip;
         }
         if let (What::Unlink(name), Some(own)) = (what, own[0])
@@ -142,6 +136,19 @@ impl World {
         shared && names.iter().any(|name| written(name) || locked(name))
     }
 
+    /// A file gets an ordinary name while who has written it has it open: what is written later belongs to no rule then; see the limits of W8.
+    fn leaves_open(&self, what: What, own: [Option<Sid>; 2]) -> bool {
+        let open = |name: Name, own: Option<Sid>| own.is_some() || self.is_kept_open(name);
+        match what {
+            What::Rename(a, b) => !b.is_coordinated() && open(a, own[0]),
+            What::Exchange(a, b) => {
+                (!b.is_coordinated() && open(a, own[0])) || (!a.is_coordinated() && open(b, own[1]))
+            }
+            What::Link(a, b) => !b.is_coordinated() && open(a, own[0]),
+            What::Unlink(_) => false,
+        }
+    }
+
     fn is_kept_by_name(&self, name: Name) -> bool {
         let mut open = self
             .descriptions
@@ -185,6 +192,8 @@ impl World {
                 }
             }
         }
+        // Whoever it waited for may have ended a session by unlocking, and go on.
+        self.unknown |= self.leaves_open(change.what, change.own);
         // Who waited has walked there again.
         let answer = match self.may_change(by, change.what) {
             Expected::Is(answer) => answer,
