@@ -301,7 +301,7 @@ impl World {
         } else {
             let may = |current: &Inode| {
                 let now = self.files[*current].rights;
-                now == rights || self.user(by).may(now, READ)
+                now == rights || self.latest(opened) == *current || self.user(by).may(now, READ)
             };
             self.names.get(&name).copied().filter(may).unwrap_or(opened)
         }

@@ -466,6 +466,12 @@ impl World {
         key.is_some_and(|key| !self.locks.lines[*key].holders.is_empty())
     }
 
+    /// A locked file without a rule is renamed: its lock goes along, unless the one that it replaces is locked.
+    pub fn is_locked_ordinary(&self, what: What) -> bool {
+        let What::Rename(from, _) = what else { return false };
+        self.is_locked_by_inode(What::Link(from, from))
+    }
+
     /// Who has something open by a name that is gone, and that does not stand under another one.
     pub fn drift(&mut self, what: What) {
         let gone = match what {

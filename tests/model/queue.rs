@@ -342,7 +342,7 @@ impl World {
             return true;
         };
         let base = ended.base.unwrap_or(ended.shadow);
-        current == base
+        [base, self.latest(base)].contains(&current)
             || ended.rights == self.files[current].rights
             || ended.user.may(self.files[current].rights, WRITE)
     }
@@ -377,7 +377,8 @@ impl World {
         }
         let name = it.name;
         let base = self.names[&name];
-        if it.rights != self.files[base].rights && !it.user.may(self.files[base].rights, READ | WRITE) {
+        let same = it.base.is_some_and(|before| self.latest(before) == base);
+        if !same && it.rights != self.files[base].rights && !it.user.may(self.files[base].rights, READ | WRITE) {
             return;
         }
         if self.names_of(name).len() > 1 {
@@ -470,6 +471,8 @@ impl World {
             Pending::Write(number, what) => self.write_admitted(process, number, &what),
             Pending::Names(mut change) => {
                 let pid = self.pid(process);
+                // Which comes first: the rename, or the end of the lock of who was waited for.
+                self.unknown |= self.is_locked_ordinary(change.what);
                 self.line(name).holders.push((pid, None));
                 change.has.push(name);
                 self.take_next(process, change)

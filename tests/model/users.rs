@@ -114,5 +114,22 @@ pub fn all() -> Vec<(&'static str, bool, Cast, Vec<Op>)> {
                 Op(0, Look),
             ],
         ),
+        (
+            "who_empties_a_file_with_several_names_saves_it_though_it_has_another_mode_by_then",
+            false,
+            Cast {
+                users: [Root, Ann, Bob, Ann],
+                dirs: [Everybodys, Sticky, Sticky],
+            },
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chmod(A, 0o066)),
+                Op(0, Link(A, B)),
+                Op(2, Open(0, A, R.trunc())),
+                Op(0, Chmod(A, 0o640)),
+                Op(2, Close(0)),
+            ],
+        ),
     ]
 }

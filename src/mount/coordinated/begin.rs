@@ -195,7 +195,7 @@ impl Coordination {
             .about
             .rights
             .as_ref()
-            .is_some_and(|rights| rights.are_those_of(metadata))
+            .is_some_and(|rights| rights.cover(metadata))
         {
             let wanted = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
             permission::check(session.about.caller, metadata, None, wanted)?;

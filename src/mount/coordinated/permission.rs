@@ -52,7 +52,7 @@ pub fn check(caller: Caller, file: impl AsFd, seen: Option<Identity>, wanted: Ac
 /// Whether who was let in by `rights` may replace or continue `other`. The process may have ended, and its groups be forgotten: equal rights are enough.
 pub fn may_write(caller: Caller, rights: Option<&Rights>, other: impl AsFd) -> bool {
     caller.uid == 0
-        || rights.is_some_and(|rights| rights.are_those_of(&other))
+        || rights.is_some_and(|rights| rights.cover(&other))
         || check(caller, &other, None, Access::WRITE_OK).is_ok()
 }
 
@@ -105,10 +105,10 @@ impl Coordination {
 }
 
 /// By what a file was opened: its owner, group, mode and ACL at that time. Later it may have others, and a file with those is none that could be opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Rights {
-    uid: u32,
-    gid: u32,
+    inode: Identity,
+    owner: (u32, u32),
     mode: u32,
     acl: Option<Vec<u8>>,
 }
@@ -122,16 +122,18 @@ impl Rights {
         // By name: a path descriptor cannot be asked.
         let length = rustix::fs::getxattr(pin::proc_path(fd), "system.posix_acl_access", &mut acl[..]);
         Some(Rights {
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            inode: attr::identity(&stat, false),
+            owner: (stat.st_uid, stat.st_gid),
             mode: stat.st_mode,
             acl: length.ok().map(|length| acl[..length].to_vec()),
         })
     }
 
-    /// Whether a file has the same.
-    pub fn are_those_of(&self, file: impl AsFd) -> bool {
-        Rights::of(file).as_ref() == Some(self)
+    /// Whether a file is the same, or could have been opened as well.
+    pub fn cover(&self, file: impl AsFd) -> bool {
+        Rights::of(file).is_some_and(|now| {
+            now.inode == self.inode || (now.owner, now.mode, &now.acl) == (self.owner, self.mode, &self.acl)
+        })
     }
 }
 

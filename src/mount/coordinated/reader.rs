@@ -165,7 +165,7 @@ impl Coordination {
         // The kernel has asked for the one; a rename may have put a file with other permissions in its place.
         let live = self.live_behind_image(&reader.name).ok()?;
         let asked = live.as_ref().map_or(version.fd(), |live| live.as_fd());
-        let alike = |rights: &Rights| rights.are_those_of(asked);
+        let alike = |rights: &Rights| rights.cover(asked);
         let may = reader.uid == 0
             || reader.rights.as_ref().is_some_and(alike)
             || caller.uid == reader.uid && permission::check(caller, asked, None, Access::READ_OK).is_ok();
