@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "model/aim.rs"]
+mod aim;
 #[path = "model/appends.rs"]
 mod appends;
 #[path = "model/contract.rs"]
@@ -19,16 +21,22 @@ mod fuzz;
 mod locks;
 #[path = "model/maps.rs"]
 mod maps;
+#[path = "model/metadata.rs"]
+mod metadata;
 #[path = "model/names.rs"]
 mod names;
 #[path = "model/ops.rs"]
 mod ops;
+#[path = "model/permissions.rs"]
+mod permissions;
 #[path = "model/puppets.rs"]
 mod puppets;
 #[path = "model/queue.rs"]
 mod queue;
 #[path = "model/regressions.rs"]
 mod regressions;
+#[path = "model/users.rs"]
+mod users;
 #[path = "model/world.rs"]
 mod world;
 
@@ -36,7 +44,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use driver::Rig;
-use ops::{Case, Op, cases};
+use ops::{Case, cases};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use support::watchdog;
 
@@ -65,13 +73,16 @@ fn the_mount_does_what_the_model_says() {
     let began = Instant::now();
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let rig: RefCell<Option<(Rig, usize)>> = RefCell::new(None);
-    let failed: RefCell<Option<(bool, Vec<Op>)>> = RefCell::new(None);
+    let failed: RefCell<Option<Case>> = RefCell::new(None);
     let length = number("CONCORD_MODEL_LENGTH").unwrap_or(40) as usize;
     let result = runner.run(&cases(length), |case| {
         let mut rig = rig.borrow_mut();
         let (mut mounted, used) = rig.take().unwrap_or_else(|| (Rig::new(), 0));
         mounted.run(&case).map_err(|failure| {
-            failed.replace(Some((case.hasty, failure.done)));
+            failed.replace(Some(Case {
+                ops: failure.done,
+                ..case
+            }));
             TestCaseError::fail(failure.why)
         })?;
         if used + 1 < CASES_PER_MOUNT {
@@ -87,10 +98,10 @@ fn the_mount_does_what_the_model_says() {
     match result {
         Ok(()) => eprintln!("{cases_max} cases with seed {seed} in {:?}", began.elapsed()),
         Err(TestError::Fail(why, _)) => {
-            let (hasty, ops) = failed.take().expect("it failed");
-            eprintln!("seed {seed}: {why}\n{}", regressions::paste(hasty, &ops));
-            let (why, ops) = shrink(hasty, ops, why.to_string());
-            panic!("seed {seed}: {why}\n{}", regressions::paste(hasty, &ops));
+            let case = failed.take().expect("it failed");
+            eprintln!("seed {seed}: {why}\n{}", regressions::paste(&case));
+            let (why, case) = shrink(case, why.to_string());
+            panic!("seed {seed}: {why}\n{}", regressions::paste(&case));
         }
         Err(TestError::Abort(why)) => panic!("seed {seed}: {why}"),
     }
@@ -100,24 +111,23 @@ fn the_mount_does_what_the_model_says() {
 const SHRINK_TIME: Duration = Duration::from_secs(120);
 
 /// The case without the steps that it does not need to go wrong.
-fn shrink(hasty: bool, mut ops: Vec<Op>, mut why: String) -> (String, Vec<Op>) {
+fn shrink(mut case: Case, mut why: String) -> (String, Case) {
     puppets::lose_patience();
     let began = Instant::now();
-    let mut number = ops.len();
+    let mut number = case.ops.len();
     let mut changed = false;
     while number > 0 && began.elapsed() < SHRINK_TIME {
         number -= 1;
-        let mut fewer = ops.clone();
-        fewer.remove(number);
-        let case = Case { hasty, ops: fewer };
-        if let Err(failure) = Rig::new().run(&case) {
-            (why, ops, changed) = (failure.why, case.ops, true);
+        let mut fewer = case.clone();
+        fewer.ops.remove(number);
+        if let Err(failure) = Rig::new().run(&fewer) {
+            (why, case, changed) = (failure.why, fewer, true);
         }
         if number == 0 && std::mem::take(&mut changed) {
-            number = ops.len();
+            number = case.ops.len();
         }
     }
-    (why, ops)
+    (why, case)
 }
 
 /// Each of them went wrong once.
@@ -126,10 +136,13 @@ fn what_went_wrong_once_goes_right() {
     watchdog();
     let mut rig = Rig::new();
     let only = std::env::var("CONCORD_MODEL_ONLY").unwrap_or_default();
-    for (name, hasty, ops) in regressions::all().into_iter().filter(|(name, ..)| name.contains(&only)) {
-        let case = Case { hasty, ops };
+    for (name, case) in regressions::all().into_iter().filter(|(name, ..)| name.contains(&only)) {
         if let Err(failure) = rig.run(&case) {
-            panic!("{name}: {}\n{}", failure.why, regressions::paste(hasty, &failure.done));
+            let done = Case {
+                ops: failure.done,
+                ..case
+            };
+            panic!("{name}: {}\n{}", failure.why, regressions::paste(&done));
         }
     }
     rig.end();

@@ -212,16 +212,16 @@ FILES = [
     ),
     (
         "W9", "w9-who-would-create-a-name-that-a-saver-has-finds-nothing", "src/mount/coordinated/lookup.rs",
-        """None => match self.promised_to(caller, key) {
-                        None if !self.waits_to_create(caller, key) => return Ok(None),""",
-        """None => match self.promised_to(caller, key).filter(|_| false) {
-                        None => return Ok(None),""",
+        """session => match self.promised_to(caller, key) {
+                        None if session.is_none() && !self.waits_to_create(caller, key) => return Ok(None),""",
+        """session => match self.promised_to(caller, key).filter(|_| false) {
+                        None if session.is_none() => return Ok(None),""",
         ["unlocked::w9_who_would_create_a_name_that_a_saver_has_waits_for_it"],
     ),
     (
         "W9", "w9-a-stranger-that-would-create-a-name-that-a-saver-has-finds-nothing", "src/mount/coordinated/lookup.rs",
-        "None if !self.waits_to_create(caller, key) => return Ok(None),",
-        "None => return Ok(None),",
+        "None if session.is_none() && !self.waits_to_create(caller, key) => return Ok(None),",
+        "None if session.is_none() => return Ok(None),",
         ["containers::w9_who_would_create_a_name_that_a_saver_has_waits_for_it_though_it_is_not_known"],
     ),
     (
@@ -390,6 +390,18 @@ FILES = [
         ["names::w9_a_killed_creators_file_never_appears_and_a_waiting_creator_goes_on"],
     ),
     (
+        "W9", "w9-who-waits-for-another-users-file-is-asked-for-its-permissions-before-it-is-there", "src/mount/coordinated/lookup.rs",
+        "match waiting.filter(|_| !is_of_lineage(caller, &session)) {",
+        "match waiting.filter(|_| caller.tid == 1) {",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W9", "w9-who-was-shown-a-promise-is-taken-for-who-was-let-in", "src/mount/coordinated/lookup.rs",
+        "Some(session) if stranger || is_of_lineage(caller, &session) => {",
+        "Some(session) if caller.tid != 1 => {",
+        ["users::w9_who_waited_for_a_creator_gets_no_more_than_the_new_file_allows"],
+    ),
+    (
         "W9", "w9-what-its-creator-unlinks-appears-all-the-same", "src/mount/coordinated/names.rs",
         "let lost = self.lose_name(own);",
         "let lost = own.is_open().then_some(()).ok_or(Errno::STALE);",
@@ -402,6 +414,18 @@ FILES = [
         """        if appears && name.name.is_empty() {
 """,
         ["sessions::w9_a_new_file_is_listed_after_its_close_also_in_a_directory_that_was_listed_before"],
+    ),
+    (
+        "W11", "w11-who-was-let-in-is-let-in-by-what-his-file-is-now", "src/mount/coordinated/reader.rs",
+        "let alike = |rights: &Rights| rights.cover(asked);",
+        "let alike = |_: &Rights| Rights::of(reader.opened.pin.fd()).is_some_and(|now| now.cover(asked));",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W11", "w11-a-reader-goes-by-the-permissions-of-an-image", "src/mount/coordinated/reader.rs",
+        "let live = self.live_behind_image(&reader.name).ok()?;",
+        "let live: Option<std::fs::File> = None;",
+        ["model::what_went_wrong_once_goes_right"],
     ),
     (
         "W11", "w11-the-shadow-is-the-daemons", "src/store/shadow.rs",

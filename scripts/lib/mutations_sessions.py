@@ -65,6 +65,12 @@ SESSIONS = [
         ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
     ),
     (
+        "R4", "r4-a-reader-that-moved-on-to-an-image-is-shown-its-one-link", "src/mount/coordinated/reader.rs",
+        "if self.tree.nodes.identity(node) == Some(attr::identity(&stat, false)) {",
+        "if false {",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "R4", "r4-times-set-by-a-late-writers-descriptor-are-the-version-befores", "src/mount/coordinated/truncate.rs",
         "(is_of_lineage(caller, &late) && !self.walks_again(caller)).then_some(late)",
         "(is_of_lineage(caller, &late) && self.walks_again(caller)).then_some(late)",
@@ -608,15 +614,15 @@ SESSIONS = [
     ),
     (
         "W10", "w10-lines-follow-a-name-to-any-file", "src/mount/coordinated/permission.rs",
-        "let covers = *inode == Some(identity) || may_write(self.caller, opened, file);",
-        "let covers = inode.is_some() || may_write(self.caller, opened, file);",
-        ["users::w10_lines_do_not_follow_a_name_to_a_file_that_their_writer_may_not_write_to"],
+        "let covers = *inode == Some(identity) || may_write(self.caller, self.rights.as_ref(), file);",
+        "let covers = inode.is_some() || may_write(self.caller, self.rights.as_ref(), file);",
+        ["model::what_went_wrong_once_goes_right", "users::w10_lines_do_not_follow_a_name_to_a_file_that_their_writer_may_not_write_to"],
     ),
     (
         "W5", "w5-a-late-session-replaces-anything", "src/mount/coordinated/permission.rs",
-        "    caller.uid == 0\n        || same()",
-        "    caller.uid != u32::MAX\n        || same()",
-        ["users::w5_what_is_written_late_does_not_replace_a_file_that_its_writer_may_not_write_to"],
+        "if session.about.caller.uid == 0 || same().unwrap_or(false) {",
+        "if session.about.caller.uid != u32::MAX || same().unwrap_or(false) {",
+        ["model::what_went_wrong_once_goes_right", "users::w5_what_is_written_late_does_not_replace_a_file_that_its_writer_may_not_write_to"],
     ),
     (
         "H4", "h4-anybodys-store-is-taken", "src/store/real.rs",
@@ -762,8 +768,8 @@ SESSIONS = [
     ),
     (
         "R2", "r2-bound-at-open", "src/mount/coordinated/reader.rs",
-        "self.newer_version(reader, wanted)",
-        "self.newer_version(reader, wanted).filter(|_| false)",
+        "self.newer_version(caller, reader, wanted)",
+        "self.newer_version(caller, reader, wanted).filter(|_| false)",
         ["locks::r2_a_version_is_bound_at_the_first_read"],
     ),
     (
@@ -885,8 +891,8 @@ SESSIONS = [
     ),
     (
         "W10", "w10-who-creates-is-sent-round-twice", "src/mount/coordinated/lookup.rs",
-        "None => match self.promised_to(caller, key) {",
-        "None => match self.promised_to(caller, key).filter(|_| false) {",
+        "session => match self.promised_to(caller, key) {",
+        "session => match self.promised_to(caller, key).filter(|_| false) {",
         [
             "rotating::w10_no_line_goes_to_a_file_that_was_removed_before_it_was_opened",
             "rotating::w10_a_log_that_is_renamed_away_loses_no_line_and_refuses_nobody",

@@ -137,7 +137,7 @@ fn shown(
         }
         let mut stat = match tree.stat(id) {
             Err(Errno::STALE) => {
-                let found = coordination.stat_of_name(id);
+                let found = coordination.stat_of_name(caller, id);
                 let found = found.or_else(|_| coordination.stat_of_promised(caller, id));
                 return Ok(Some((Duration::ZERO, found?)));
             }

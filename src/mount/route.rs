@@ -42,7 +42,7 @@ impl Fs {
                 let shadow = self.coordination.stat_of_session(caller, entry.id).is_some();
                 let growing = !shadow && self.growing(entry.id, &mut entry.stat);
                 let passing =
-                    self.coordination.is_passing(entry.id) && self.coordination.stat_of_name(entry.id).is_ok();
+                    self.coordination.is_passing(entry.id) && self.coordination.stat_of_name(caller, entry.id).is_ok();
                 // An image does not grow, but the session that takes its node over may start from a later version.
                 let asked_for = self.coordination.is_to_be_shown(caller);
                 let attr_ttl = if shadow || passing || growing || asked_for || self.tree.is_image(entry.id) {
@@ -92,7 +92,8 @@ impl Fs {
             let coordination = Arc::clone(&self.coordination);
             let read = move || match coordination.open_reader(caller, node, &target, Finds::Current) {
                 Ok(file) => {
-                    let reader = Arc::new(Reader::new(file, target.name, caller.uid));
+                    let rights = coordination.rights_of(caller, &target.name, &file.pin);
+                    let reader = Arc::new(Reader::new(file, target.name, (caller.uid, rights)));
                     reply_opened(&tree, Handle::Reader(reader), FopenFlags::FOPEN_NOFLUSH, reply);
                 }
                 Err(error) => reply.error(reply_errno(error)),

@@ -3,13 +3,20 @@
 use std::collections::BTreeMap;
 
 use super::ops::{How, Name};
+use super::permissions::WRITE;
 use super::puppets::Answer;
 use super::world::{Did, Expected, Inode, Kind, Pid, Place, Stage, What, World};
 
 impl World {
     pub fn open_appender(&mut self, by: usize, slot: usize, name: Name, how: How) -> Expected {
+        let home = self.home(name);
+        let opened = self.names[&home];
         let kind = Kind::Appender {
-            place: Place::At(self.home(name)),
+            place: Place::At(home),
+            user: self.user(by),
+            opened,
+            right: opened,
+            in_vain: false,
             held: Vec::new(),
             known: vec![self.pid(by)],
         };
@@ -43,17 +50,48 @@ impl World {
     }
 
     pub fn append(&mut self, number: Did, text: &[u8]) -> Expected {
-        let Kind::Appender { place, held, .. } = &mut self.descriptions[number].kind else {
+        let wrote = Expected::Is(Answer::Number(text.len() as i64));
+        let Kind::Appender {
+            place, held, in_vain, ..
+        } = &mut self.descriptions[number].kind
+        else {
             unreachable!("it appends");
         };
         held.extend(text);
-        let Place::At(name) = *place else {
-            return Expected::Is(Answer::Number(text.len() as i64));
-        };
+        let Place::At(name) = *place else { return wrote };
         let end = held.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        if end == 0 || *in_vain {
+            return wrote;
+        }
+        let covers = self.covers(number, name);
+        let Kind::Appender { held, in_vain, .. } = &mut self.descriptions[number].kind else {
+            unreachable!("it appends");
+        };
+        if !covers {
+            *in_vain = true;
+            return wrote;
+        }
         let lines: Vec<u8> = held.drain(..end).collect();
         self.land(name, &lines);
-        Expected::Is(Answer::Number(text.len() as i64))
+        wrote
+    }
+
+    /// W11: whether it may write to what its name leads to by now.
+    fn covers(&mut self, number: Did, name: Name) -> bool {
+        let current = self.names[&name];
+        let rights = self.descriptions[number].rights;
+        let Kind::Appender { user, right, .. } = self.descriptions[number].kind else {
+            unreachable!("it appends");
+        };
+        let covers = right == current
+            || rights == Some(self.files[current].rights)
+            || user.may(self.files[current].rights, WRITE);
+        if let Kind::Appender { right, .. } = &mut self.descriptions[number].kind
+            && covers
+        {
+            *right = current;
+        }
+        covers
     }
 
     /// Others see them at once, and sessions take them along.
@@ -64,7 +102,7 @@ impl World {
         let mut inode = self.names[&name];
         if self.files[inode].is_image {
             let before = self.files[inode].clone();
-            inode = self.add_file(before.data, before.mode, before.is_version);
+            inode = self.add_file(before.data, before.rights, before.is_version);
             self.give(name, inode);
             self.files[inode].is_image = false;
         }
@@ -90,12 +128,21 @@ impl World {
 
     /// W12: it lets go of a lock, and what it has held back is everybody's.
     pub fn say_rest(&mut self, number: Did) {
-        let Kind::Appender { place, held, .. } = &mut self.descriptions[number].kind else {
+        let Kind::Appender {
+            place, held, in_vain, ..
+        } = &mut self.descriptions[number].kind
+        else {
             unreachable!("it appends");
         };
-        if let Place::At(name) = *place {
+        if let Place::At(name) = *place
+            && !*in_vain
+            && !held.is_empty()
+        {
             let held = std::mem::take(held);
-            self.land(name, &held);
+            match self.covers(number, name) {
+                true => self.land(name, &held),
+                false => self.recovered.push(held),
+            }
         }
     }
 
@@ -124,13 +171,15 @@ impl World {
             return;
         }
         self.settling |= used || killed;
-        let Kind::Appender { held, .. } = &mut self.descriptions[number].kind else {
+        let Kind::Appender { held, in_vain, .. } = &mut self.descriptions[number].kind else {
             return;
         };
-        let held = std::mem::take(held);
+        let (held, in_vain) = (std::mem::take(held), std::mem::take(in_vain));
+        if held.is_empty() {
+            return;
+        }
         match place {
-            Place::At(name) if !killed => self.land(name, &held),
-            _ if held.is_empty() => {}
+            Place::At(name) if !killed && !in_vain && self.covers(number, name) => self.land(name, &held),
             _ => self.recovered.push(held),
         }
     }

@@ -1,9 +1,10 @@
 //! What each operation comes to, as the contract has it (docs/SEMANTICS.md where the project decided).
 
 use super::ops::{Do, How, NAMES, Name, Op, TEXTS};
-use super::puppets::{Answer, Seen, Time};
+use super::permissions::{READ, User, WRITE};
+use super::puppets::{Answer, Seen};
 use super::queue::Admission;
-use super::world::{Expected, Inode, Kind, Pending, Pid, Process, Stage, What, World};
+use super::world::{Description, Expected, Inode, Kind, Pending, Pid, Process, Stage, What, World};
 
 const SKIP: Expected = Expected::Skip;
 
@@ -23,13 +24,13 @@ impl World {
             if matches!(what, Do::Exit | Do::Kill | Do::Close(_) | Do::Unmap(_)) {
                 return SKIP;
             }
-            self.start(*by, None);
+            self.start(*by, None, self.cast.users[*by]);
         }
         let waits = self.processes[*by].as_ref().is_some_and(|process| process.waits);
         if (waits && *what != Do::Kill) || what.paths().iter().any(|name| self.locked().contains(name)) {
             return SKIP;
         }
-        if self.is_in_the_way(*by, what) {
+        if self.is_in_the_way(*by, what) || what.paths().iter().any(|name| self.is_judged_by_both(*by, *name)) {
             return SKIP;
         }
         match what {
@@ -45,7 +46,9 @@ impl World {
             Do::Unlink(name) => self.change_names(*by, What::Unlink(*name)),
             Do::Truncate(name, length) => self.truncate(*by, *name, *length),
             Do::Chmod(name, mode) => self.chmod(*by, *name, *mode),
+            Do::Chown(name, uid, gid) => self.chown(*by, *name, *uid, *gid),
             Do::Utime(name, at) => self.utime(*by, *name, *at),
+            Do::Touch(name) => self.touch_now(*by, *name),
             Do::Look => Expected::Is(self.look(*by)),
             Do::Flock(slot, lock) => self.flock(*by, *slot, *lock),
             Do::Map(slot, map, share) => self.map(*by, *slot, *map, *share),
@@ -68,10 +71,11 @@ impl World {
     }
 
     /// A process that has nothing open.
-    pub fn start(&mut self, number: usize, parent: Option<Pid>) {
+    pub fn start(&mut self, number: usize, parent: Option<Pid>, user: User) {
         self.next_pid += 1;
         self.processes[number] = Some(Process {
             pid: self.next_pid,
+            user,
             parent,
             slots: Default::default(),
             maps: Default::default(),
@@ -88,6 +92,16 @@ impl World {
             Some(_) if how.exclusive => return errno("EEXIST"),
             None if !how.create => return errno("ENOENT"),
             _ => {}
+        }
+        if !self.may_open(by, name, how) {
+            return errno("EACCES");
+        }
+        let kept = |found: Inode| {
+            let (dir, file) = (self.dir(name), self.files[found].rights);
+            self.user(by).is_kept_from(dir, file, self.protected)
+        };
+        if how.create && found.is_some_and(kept) {
+            return SKIP;
         }
         if !name.is_coordinated() {
             return self.open_ordinary(by, slot, name, how);
@@ -120,6 +134,9 @@ impl World {
     /// The queue has its turn.
     pub fn open_admitted(&mut self, by: usize, slot: usize, name: Name, how: How) -> Expected {
         let found = self.visible(by, name);
+        if !self.may_open(by, name, how) {
+            return errno("EACCES");
+        }
         if !how.write
             && !how.truncate
             && let Some(opened) = found
@@ -146,6 +163,23 @@ impl World {
         done()
     }
 
+    /// What the kernel finds under the name, or creates there.
+    fn may_open(&self, by: usize, name: Name, how: How) -> bool {
+        match self.visible(by, name) {
+            Some(found) => self.user(by).may(self.files[found].rights, how.wanted()),
+            None => !how.create || self.user(by).may(self.dir(name), WRITE),
+        }
+    }
+
+    /// What it has staged has other rights than the file by now (W11, limit).
+    fn is_judged_by_both(&self, by: usize, name: Name) -> bool {
+        let (own, current) = (self.visible(by, name), self.names.get(&name).copied());
+        let differ = own
+            .zip(current)
+            .is_some_and(|(own, current)| self.files[own].rights != self.files[current].rights);
+        differ && self.user(by) != User::Root
+    }
+
     fn put_reader(&mut self, by: usize, slot: usize, name: Name, how: How, opened: Inode) {
         let kind = Kind::Reader {
             name,
@@ -159,7 +193,7 @@ impl World {
     fn open_ordinary(&mut self, by: usize, slot: usize, name: Name, how: How) -> Expected {
         let inode = match self.names.get(&name) {
             Some(inode) => *inode,
-            None => self.add_file(Vec::new(), 0o644, false),
+            None => self.add_file(Vec::new(), self.user(by).makes(0o644), false),
         };
         if how.truncate && self.files[inode].is_version {
             return SKIP;
@@ -210,7 +244,7 @@ impl World {
                 Expected::Is(Answer::Bytes(part))
             }
             Do::Futime(..) if self.may_be_locked(number) => SKIP,
-            Do::Futime(_, at) => self.futime(number, *at),
+            Do::Futime(_, at) => self.futime(by, number, *at),
             Do::Fsync(_) if self.may_be_locked(number) => SKIP,
             Do::Fsync(_) => done(),
             Do::Fstat(_) => self.fstat(by, number),
@@ -243,10 +277,8 @@ impl World {
             },
             Kind::Reader { bound: Some(inode), .. } => Some(inode),
             Kind::Reader { opened, .. } if count == 0 => Some(opened),
-            Kind::Reader {
-                name, opened, moved, ..
-            } => {
-                let current = self.current(name, opened);
+            Kind::Reader { opened, moved, .. } => {
+                let current = self.current(by, number);
                 let by_size = from != 0 || count == self.files[opened].data.len();
                 let inode = if by_size && moved.is_none() { opened } else { current };
                 self.bind(by, number, Some(inode), inode != opened);
@@ -255,14 +287,23 @@ impl World {
         }
     }
 
-    /// What an unbound reader that opened this would be bound to.
-    pub fn current(&self, name: Name, opened: Inode) -> Inode {
+    /// What an unbound reader would be bound to. R2: nothing that it might not have opened.
+    pub fn current(&self, by: usize, number: usize) -> Inode {
+        let Description { kind, rights, .. } = &self.descriptions[number];
+        let Kind::Reader { name, opened, .. } = *kind else {
+            unreachable!("it reads");
+        };
+        let rights = rights.expect("it was opened by some");
         let staged = |s: &super::world::Session| s.stage == Stage::Open && s.shadow == opened && !s.unlinked;
         let stands = self.names.values().any(|inode| *inode == opened) || self.sessions.iter().any(staged);
         if stands {
             opened
         } else {
-            self.names.get(&name).copied().unwrap_or(opened)
+            let may = |current: &Inode| {
+                let now = self.files[*current].rights;
+                now == rights || self.latest(opened) == *current || self.user(by).may(now, READ)
+            };
+            self.names.get(&name).copied().filter(may).unwrap_or(opened)
         }
     }
 
@@ -280,10 +321,8 @@ impl World {
                 Stage::Open => Expected::Is(size(self.sessions[*session].shadow)),
                 Stage::Done(_) | Stage::Lost => Expected::Any,
             },
-            Kind::Reader {
-                name, opened, bound, ..
-            } => {
-                let bound = bound.unwrap_or_else(|| self.current(*name, *opened));
+            Kind::Reader { opened, bound, .. } => {
+                let bound = bound.unwrap_or_else(|| self.current(by, number));
                 Expected::OneOf(vec![size(*opened), size(bound)])
             }
         }
@@ -398,7 +437,7 @@ impl World {
         for slot in parent.slots.iter().flatten() {
             self.descriptions[slot.description].descriptors += 1;
         }
-        self.start(child, Some(parent.pid));
+        self.start(child, Some(parent.pid), parent.user);
         self.processes[child].as_mut().expect("it lives").slots = parent.slots;
         Expected::Forks(child)
     }
@@ -421,76 +460,13 @@ impl World {
         Expected::Ends
     }
 
-    /// W11: no version; but a session that has something to publish has its own mode from then on.
-    fn chmod(&mut self, by: usize, name: Name, mode: u32) -> Expected {
-        let Some(found) = self.visible(by, name) else {
-            return errno("ENOENT");
-        };
-        let own = self
-            .nearest(by, self.home(name))
-            .filter(|own| !self.sessions[*own].unlinked);
-        for inode in self.touch(found, own) {
-            self.files[inode].mode = mode;
-            self.show_times(inode);
-        }
-        done()
-    }
-
-    fn utime(&mut self, by: usize, name: Name, at: u32) -> Expected {
-        let Some(found) = self.visible(by, name) else {
-            return errno("ENOENT");
-        };
-        let own = self
-            .nearest(by, self.home(name))
-            .filter(|own| !self.sessions[*own].unlinked);
-        for inode in self.touch(found, own) {
-            self.set_modified(inode, Time::Set(at));
-            self.show_times(inode);
-        }
-        done()
-    }
-
-    fn futime(&mut self, number: usize, at: u32) -> Expected {
-        let (inode, own) = match self.descriptions[number].kind {
-            Kind::Ordinary { inode } if !self.files[inode].is_version => (inode, None),
-            Kind::Writer { session } if self.sessions[session].stage == Stage::Open => {
-                (self.sessions[session].shadow, Some(session))
-            }
-            _ => return SKIP,
-        };
-        for inode in self.touch(inode, own) {
-            self.set_modified(inode, Time::Set(at));
-        }
-        done()
-    }
-
-    /// What a change of metadata is made to: of a session that has changed nothing yet also the version that it started from, otherwise it is a change.
-    fn touch(&mut self, inode: Inode, own: Option<usize>) -> Vec<Inode> {
-        self.change(inode);
-        let Some(own) = own else { return vec![inode] };
-        let session = &mut self.sessions[own];
-        let current = self.names.get(&session.name);
-        match session.base.filter(|base| !session.changed && current == Some(base)) {
-            Some(base) => {
-                self.change(base);
-                vec![inode, base]
-            }
-            None => {
-                // All but the times of a late one is the version's still.
-                session.touched |= session.how != "late";
-                self.note_change(own);
-                vec![inode]
-            }
-        }
-    }
-
     /// What a process, or somebody who is none of them, finds under each name.
     pub fn look(&self, by: usize) -> Answer {
-        self.seen(|name| self.visible(by, name))
+        self.seen(self.user(by), |name| self.visible(by, name))
     }
 
     pub fn look_from_outside(&self) -> Answer {
-        self.seen(|name| self.names.get(&name).copied())
+        self.seen(User::Root, |name| self.names.get(&name).copied())
     }
 
     /// st_nlink. Who stages something sees one name (R4, limit).
@@ -498,16 +474,16 @@ impl World {
         self.names.values().filter(|other| **other == inode).count().max(1) as u64
     }
 
-    fn seen(&self, find: impl Fn(Name) -> Option<Inode>) -> Answer {
+    fn seen(&self, user: User, find: impl Fn(Name) -> Option<Inode>) -> Answer {
         let show = |inode: Inode| {
             let file = &self.files[inode];
             Seen::File {
-                mode: file.mode,
+                rights: file.rights,
                 links: self.links(inode),
                 size: file.data.len() as u64,
                 modified: file.modified,
                 changed: file.changed,
-                data: file.data.clone(),
+                data: user.may(file.rights, READ).then(|| file.data.clone()),
             }
         };
         Answer::Seen(
@@ -527,6 +503,8 @@ impl Do {
             | Do::Unlink(name)
             | Do::Truncate(name, _)
             | Do::Chmod(name, _)
+            | Do::Chown(name, ..)
+            | Do::Touch(name)
             | Do::Utime(name, _) => vec![*name],
             Do::Rename(..) | Do::Exchange(..) | Do::Link(..) | Do::Look => NAMES.to_vec(),
             _ => Vec::new(),

@@ -1,8 +1,10 @@
 //! Runs a case on a mount, one step after the other, beside the model, and compares.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use super::ops::{Case, Do, MAPS, NAMES, Name, Op, PROCESSES, SLOTS};
+use super::permissions::{Cast, Protected, User};
 use super::puppets::{Answer, Puppet, Seen, Stage, Time, look, patience, spell};
 use super::world::Stage::Open;
 use super::world::{Expected, Kind, World};
@@ -30,6 +32,7 @@ pub struct Rig {
     cases: usize,
     recovered: usize,
     clock: Clock,
+    protected: Protected,
 }
 
 /// When the steps of a case were carried out: begin and end, in ns since the epoch. A kernel's timestamps are of a clock that is some ms behind.
@@ -68,6 +71,10 @@ fn ns(clock: rustix::time::ClockId) -> i64 {
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
+fn is_set(sysctl: &str) -> bool {
+    std::fs::read_to_string(sysctl).is_ok_and(|value| value.trim() != "0")
+}
+
 /// What went wrong in a step.
 pub type Wrong = String;
 
@@ -90,6 +97,10 @@ impl Rig {
             cases: 0,
             recovered: 0,
             clock: Clock::default(),
+            protected: Protected {
+                hardlinks: is_set("/proc/sys/fs/protected_hardlinks"),
+                regular: is_set("/proc/sys/fs/protected_regular"),
+            },
         }
     }
 
@@ -107,7 +118,8 @@ impl Rig {
             let path = self.project.path(&format!("{dir}/{}", name.path()));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         }
-        let mut world = World::new(case.hasty);
+        self.set_scene(&case.cast, &dir);
+        let mut world = World::new(case, self.protected);
         self.clock = Clock::default();
         for (number, op) in case.ops.iter().enumerate() {
             let op = &world.aim(op);
@@ -136,6 +148,21 @@ impl Rig {
         Ok(())
     }
 
+    /// Whose the directories are, and who is to do what.
+    fn set_scene(&mut self, cast: &Cast, dir: &str) {
+        for name in NAMES {
+            let path = self.project.path(&format!("{dir}/{}", name.path()));
+            let (path, rights) = (path.parent().unwrap(), cast.dir(name).rights());
+            std::os::unix::fs::chown(path, Some(rights.uid), Some(rights.gid)).unwrap();
+            std::fs::set_permissions(path, PermissionsExt::from_mode(rights.mode)).unwrap();
+        }
+        for (puppet, user) in self.puppets.iter_mut().zip(cast.users) {
+            if puppet.as_ref().is_some_and(|puppet| puppet.user != user) {
+                *puppet = None;
+            }
+        }
+    }
+
     /// Whether it made sense.
     fn step(&mut self, world: &mut World, op: &Op, dir: &str) -> Result<bool, Wrong> {
         world.now = self.clock.begin();
@@ -153,7 +180,7 @@ impl Rig {
             return Ok(false);
         }
         if self.puppets[by].is_none() {
-            self.puppets[by] = Some(self.stage.spawn());
+            self.puppets[by] = Some(self.stage.spawn(world.cast.users[by]));
         }
         let puppet = self.puppets[by].as_mut().unwrap();
         if op.1 == Do::Kill {
@@ -174,7 +201,7 @@ impl Rig {
             }
             Expected::Waits => self.await_waiting(by)?,
             Expected::Forks(child) => {
-                let forked = self.stage.meet();
+                let forked = self.stage.meet(puppet.user);
                 let answer = self.hear(by)?;
                 if answer != Answer::Number(i64::from(forked.pid)) {
                     return Err(format!("fork(2) says {answer:?}"));
@@ -289,7 +316,9 @@ impl Rig {
 
     fn look_from_outside(&mut self, dir: &str) -> Option<Answer> {
         let stage = &mut self.stage;
-        self.outside.get_or_insert_with(|| stage.spawn()).does(&look(dir))
+        self.outside
+            .get_or_insert_with(|| stage.spawn(User::Root))
+            .does(&look(dir))
     }
 
     /// Everybody closes what he has; then nothing may be left, and each history must be right.

@@ -2,6 +2,7 @@
 
 use super::locks::Whose;
 use super::ops::{Do, Lock, Name, RW};
+use super::permissions::{READ, WRITE};
 use super::puppets::Answer;
 use super::queue::Admission;
 use super::world::{Did, Expected, Inode, Kind, Pending, Pid, Place, Sid, Stage, What, World};
@@ -29,7 +30,9 @@ impl World {
         match what {
             // What it finds there is said nowhere but of itself.
             Do::Open(_, name, how) => stands_apart(name) || (how.truncate && !writes.is_empty()),
-            Do::Truncate(name, _) | Do::Chmod(name, _) | Do::Utime(name, _) => stands_apart(name) || !writes.is_empty(),
+            Do::Truncate(name, _) | Do::Chmod(name, _) | Do::Chown(name, ..) | Do::Touch(name) | Do::Utime(name, _) => {
+                stands_apart(name) || !writes.is_empty()
+            }
             Do::Rename(..) | Do::Exchange(..) | Do::Link(..) | Do::Unlink(_) => !writes.is_empty(),
             Do::Write(slot, _)
             | Do::Pwrite(slot, ..)
@@ -89,8 +92,9 @@ impl World {
         let Some(alone) = lock.alone() else {
             if held.is_some() {
                 self.publish_saved(number, self.pid(by));
-                self.publish_locked(number);
+                let published = self.publish_locked(number);
                 self.unlock(number);
+                return Expected::Is(published);
             }
             return done();
         };
@@ -173,19 +177,23 @@ impl World {
     }
 
     /// W12: what the handle has written is a version before anybody else has the lock.
-    fn publish_locked(&mut self, number: Did) {
+    fn publish_locked(&mut self, number: Did) -> Answer {
         let session = match self.descriptions[number].kind {
             Kind::Writer { session } => session,
-            Kind::Appender { .. } => return self.say_rest(number),
-            Kind::Reader { .. } | Kind::Ordinary { .. } => return,
+            Kind::Appender { .. } => {
+                self.say_rest(number);
+                return Answer::Done;
+            }
+            Kind::Reader { .. } | Kind::Ordinary { .. } => return Answer::Done,
         };
         let Stage::Open = self.sessions[session].stage else {
-            return;
+            return Answer::Done;
         };
         if self.sessions[session].changed && !self.sessions[session].unlinked {
             self.sessions[session].resumable = true;
-            self.end(session, false);
+            return self.end(session, false);
         }
+        Answer::Done
     }
 
     /// What who has the lock has saved by other handles, and closed, though somebody else has joined it.
@@ -259,8 +267,8 @@ impl World {
     fn granted(&mut self, by: usize, number: Did, nonblock: bool) -> Expected {
         match self.descriptions[number].kind {
             Kind::Ordinary { .. } | Kind::Appender { .. } => done(),
-            Kind::Reader { name, opened, .. } => {
-                let elsewhere = self.current(name, opened) != opened || !self.stands(opened);
+            Kind::Reader { opened, .. } => {
+                let elsewhere = self.current(by, number) != opened || !self.stands(opened);
                 self.bind(by, number, None, elsewhere);
                 done()
             }
@@ -295,7 +303,7 @@ impl World {
 
     /// fstat(2) of a reader that has a lock, or of one of the same version as such a one, binds. `None`: nobody has.
     pub fn fstat_unbound(&mut self, by: usize, number: Did) -> Option<Expected> {
-        let Kind::Reader { name, opened, .. } = self.descriptions[number].kind else {
+        let Kind::Reader { opened, .. } = self.descriptions[number].kind else {
             return None;
         };
         let same = |other: &&super::world::Description| match other.kind {
@@ -323,7 +331,7 @@ impl World {
         if all.len() > 1 || !matches!(self.descriptions[number].kind, Kind::Reader { moved, .. } if moved == mover) {
             return Some(Expected::Skip);
         }
-        let current = self.current(name, opened);
+        let current = self.current(by, number);
         self.bind(by, number, Some(current), false);
         Some(Expected::OneOf(vec![self.stat(opened), self.stat(current)]))
     }
@@ -371,19 +379,23 @@ impl World {
     }
 
     pub fn relock_admitted(&mut self, by: usize, number: Did) -> Expected {
-        // Where the file is gone, the lock is had all the same.
-        self.begin_again(by, number);
+        // Where the file is gone, or another one that it may not have, the lock is had all the same.
+        let _ = self.begin_again(by, number);
         done()
     }
 
     /// The handle goes on with another session, on what is current.
-    fn begin_again(&mut self, by: usize, number: Did) {
+    fn begin_again(&mut self, by: usize, number: Did) -> Result<(), Expected> {
         let Kind::Writer { session: old } = self.descriptions[number].kind else {
             unreachable!("only writers have sessions");
         };
         let before = self.sessions[old].clone();
-        if !self.names.contains_key(&before.name) {
-            return;
+        let Some(current) = self.names.get(&before.name).copied() else {
+            return Ok(());
+        };
+        // Whether the handle reads is not known.
+        if before.stage != Stage::Done(current) && !before.user.may(self.files[current].rights, READ | WRITE) {
+            return Err(errno("EACCES"));
         }
         if let Ok(new) = self.begin(by, before.name, RW, false, "close") {
             let asker = self.pid(by);
@@ -411,6 +423,7 @@ impl World {
             self.descriptions[number].unclosed = true;
             self.descriptions[number].late_to_size = true;
         }
+        Ok(())
     }
 
     /// A change by a handle whose session ended with its lock waits for its turn as an open does. An error is what the call comes to.
@@ -427,15 +440,14 @@ impl World {
             Admission::Stranger => Err(Expected::Skip),
             Admission::Refused(why) => Err(errno(why)),
             Admission::Wait => Err(self.wait(by, name, Pending::Write(number, what.clone()))),
-            Admission::Start | Admission::Join(_) | Admission::Private => {
-                self.begin_again(by, number);
-                Ok(())
-            }
+            Admission::Start | Admission::Join(_) | Admission::Private => self.begin_again(by, number),
         }
     }
 
     pub fn write_admitted(&mut self, by: usize, number: Did, what: &Do) -> Expected {
-        self.begin_again(by, number);
+        if let Err(refused) = self.begin_again(by, number) {
+            return refused;
+        }
         let Kind::Writer { session } = self.descriptions[number].kind else {
             unreachable!("it writes");
         };
@@ -452,6 +464,12 @@ impl World {
             .get(&from)
             .and_then(|inode| self.locks.keys.get(&Whose::File(*inode)));
         key.is_some_and(|key| !self.locks.lines[*key].holders.is_empty())
+    }
+
+    /// A locked file without a rule is renamed: its lock goes along, unless the one that it replaces is locked.
+    pub fn is_locked_ordinary(&self, what: What) -> bool {
+        let What::Rename(from, _) = what else { return false };
+        self.is_locked_by_inode(What::Link(from, from))
     }
 
     /// Who has something open by a name that is gone, and that does not stand under another one.

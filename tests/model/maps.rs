@@ -115,14 +115,21 @@ impl World {
         }
     }
 
-    /// Whether somebody has a mapping of it.
+    /// Whether somebody has a mapping of it, or of what else shares its session.
     pub fn is_mapped(&self, number: Did) -> bool {
+        let session = |number: Did| match self.descriptions[number].kind {
+            Kind::Writer { session } => Some(session),
+            _ => None,
+        };
         let mut maps = self
             .processes
             .iter()
             .flatten()
             .flat_map(|process| process.maps.iter().flatten());
-        maps.any(|map| map.description == number)
+        maps.any(|map| {
+            let shared = session(number).is_some() && session(number) == session(map.description);
+            shared || map.description == number
+        })
     }
 
     fn mapped(&self, by: usize, map: usize) -> Option<Map> {

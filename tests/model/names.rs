@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::locks::Whose;
 use super::ops::{NAMES, Name, RW};
+use super::permissions::WRITE;
 use super::puppets::{Answer, Time};
 use super::queue::Admission;
 use super::world::{Change, Expected, Inode, Kind, Pending, Sid, Stage, What, World};
@@ -44,17 +45,15 @@ impl World {
             What::Link(_, second) if finds(second) => return errno("EEXIST"),
             _ => {}
         }
+        match self.may_change(by, what) {
+            Expected::Any => {}
+            other => return other,
+        }
         let own = match what {
             What::Link(..) => [None, None],
             _ => [Some(first), second].map(|name| self.nearest(by, self.home(name?))),
         };
-        let leaves =
-            (own[0].is_some() || self.is_kept_open(first)) && second.is_some_and(|name| !name.is_coordinated());
-        let left = second.is_some_and(|name| own[1].is_some() || self.is_kept_open(name))
-            && matches!(what, What::Exchange(..))
-            && !first.is_coordinated();
-        if leaves || left {
-            // What is written later belongs to no rule then; see the limits of W8.
+        if self.leaves_open(what, own) {
             return Expected::Skip;
         }
         if let (What::Unlink(name), Some(own)) = (what, own[0])
@@ -80,6 +79,38 @@ impl World {
         self.take_next(by, change)
     }
 
+    /// What the kernel says about the permissions of who has found these files: nothing is [`Expected::Any`].
+    fn may_change(&self, by: usize, what: What) -> Expected {
+        let user = self.user(by);
+        let rights = |name: Name| Some(self.files[self.visible(by, name)?].rights);
+        let goes = |name: Name| match rights(name) {
+            Some(file) => user.may_remove(self.dir(name), file),
+            None => Ok(()),
+        };
+        let comes = |name: Name| match rights(name) {
+            Some(file) => user.may_remove(self.dir(name), file),
+            None => user.may_add(self.dir(name)),
+        };
+        let said = match what {
+            // ENOENT comes first.
+            _ if rights(what.names()[0]).is_none() => Ok(()),
+            What::Unlink(name) => goes(name),
+            What::Rename(from, to) => goes(from).and_then(|()| comes(to)),
+            What::Exchange(a, b) => goes(a).and_then(|()| goes(b)),
+            What::Link(from, to) => {
+                let file = rights(from).expect("it is there");
+                user.may_link(file, self.protected)
+                    .and_then(|()| user.may_add(self.dir(to)))
+            }
+        };
+        match (said, what) {
+            (Ok(()), _) => Expected::Any,
+            // Two names of one file: nothing is done, and nothing asked, where the kernel knows it.
+            (Err(_), What::Rename(a, b) | What::Exchange(a, b)) if self.names_of(a).contains(&b) => Expected::Skip,
+            (Err(why), _) => errno(why),
+        }
+    }
+
     /// A file gets another name, or loses one of several, while somebody writes to it, appends to it or has its lock.
     fn is_shared_and_used(&self, what: What) -> bool {
         let names = what.names().into_iter().flat_map(|name| {
@@ -103,6 +134,19 @@ impl World {
             keys.any(|key| !self.locks.lines[*key].holders.is_empty())
         };
         shared && names.iter().any(|name| written(name) || locked(name))
+    }
+
+    /// A file gets an ordinary name while who has written it has it open: what is written later belongs to no rule then; see the limits of W8.
+    fn leaves_open(&self, what: What, own: [Option<Sid>; 2]) -> bool {
+        let open = |name: Name, own: Option<Sid>| own.is_some() || self.is_kept_open(name);
+        match what {
+            What::Rename(a, b) => !b.is_coordinated() && open(a, own[0]),
+            What::Exchange(a, b) => {
+                (!b.is_coordinated() && open(a, own[0])) || (!a.is_coordinated() && open(b, own[1]))
+            }
+            What::Link(a, b) => !b.is_coordinated() && open(a, own[0]),
+            What::Unlink(_) => false,
+        }
     }
 
     fn is_kept_by_name(&self, name: Name) -> bool {
@@ -148,7 +192,13 @@ impl World {
                 }
             }
         }
-        let answer = self.carry_out(change.what, change.own);
+        // Whoever it waited for may have ended a session by unlocking, and go on.
+        self.unknown |= self.leaves_open(change.what, change.own);
+        // Who waited has walked there again.
+        let answer = match self.may_change(by, change.what) {
+            Expected::Is(answer) => answer,
+            _ => self.carry_out(change.what, change.own),
+        };
         self.let_go(pid, change.has);
         Expected::Is(answer)
     }
@@ -161,7 +211,12 @@ impl World {
             What::Unlink(_) | What::Link(..) => Vec::new(),
         };
         let moving: Vec<(Sid, Name)> = moving.into_iter().filter_map(|(own, to)| Some((own?, to))).collect();
-        moving.iter().for_each(|(own, _)| self.end(*own, false));
+        for (own, _) in &moving {
+            let ended = self.end(*own, false);
+            if ended != Answer::Done {
+                return ended;
+            }
+        }
         let before = self.names.clone();
         let grows = self.grows(&what.names());
         let answer = self.carry_out_alone(what);
@@ -322,6 +377,9 @@ impl World {
         let Some(found) = self.visible(by, name) else {
             return errno("ENOENT");
         };
+        if !self.user(by).may(self.files[found].rights, WRITE) {
+            return errno("EACCES");
+        }
         if !name.is_coordinated() && self.names_of(name).len() > 1 {
             return Expected::Skip;
         }
@@ -354,6 +412,10 @@ impl World {
     }
 
     pub fn truncate_admitted(&mut self, by: usize, name: Name, length: u64) -> Expected {
+        let refused = |found: &Inode| !self.user(by).may(self.files[*found].rights, WRITE);
+        if self.names.get(&name).is_some_and(refused) {
+            return errno("EACCES");
+        }
         match self.begin(by, name, RW, false, "truncate") {
             Ok(session) => {
                 let shadow = self.sessions[session].shadow;

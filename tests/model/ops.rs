@@ -3,6 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::permissions::{Cast, Dir, ROOT_ONLY, TEAM, User};
+
 /// The files of a case, each in a directory of its own: a rename or unlink that waits keeps its directories locked in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Name {
@@ -246,8 +248,12 @@ pub enum Do {
     Unlink(Name),
     Truncate(Name, u64),
     Chmod(Name, u32),
+    /// chown(2) to this owner and group.
+    Chown(Name, u32, u32),
     /// utimensat(2): st_mtime becomes so many seconds.
     Utime(Name, u32),
+    /// utimensat(2) with UTIME_NOW.
+    Touch(Name),
     /// futimens(2).
     Futime(usize, u32),
     /// stat(2) and the content of each name.
@@ -288,10 +294,11 @@ impl Do {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Op(pub usize, pub Do);
 
-/// A sequence, and whether opens wait for 30 ms only.
+/// A sequence, and whether opens wait for 20 ms only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
     pub hasty: bool,
+    pub cast: Cast,
     pub ops: Vec<Op>,
 }
 
@@ -311,7 +318,80 @@ pub fn cases(length: usize) -> impl Strategy<Value = Case> {
     let orphans = orphans.prop_map(move |ops| [left.clone(), ops].concat());
     let locks = vec(op(locked_step().boxed()), 2..length).prop_map(move |ops| [begin.to_vec(), ops].concat());
     let ops = prop_oneof![4 => anything, 2 => locks, 1 => orphans];
-    (any::<bool>(), ops).prop_map(|(hasty, ops)| Case { hasty, ops })
+    let of_root = (any::<bool>(), ops).prop_map(|(hasty, ops)| Case {
+        hasty,
+        cast: ROOT_ONLY,
+        ops,
+    });
+    prop_oneof![1 => of_root, 1 => cases_of_users(length)]
+}
+
+/// Not all of the processes are root's, and neither are the directories and files.
+fn cases_of_users(length: usize) -> impl Strategy<Value = Case> {
+    let user = || prop_oneof![4 => Just(User::Ann), 4 => Just(User::Bob), 1 => Just(User::Root)];
+    let dir = || {
+        prop_oneof![
+            3 => Just(Dir::Everybodys),
+            2 => Just(Dir::Sticky),
+            1 => Just(Dir::Roots),
+            1 => Just(Dir::Anns),
+        ]
+    };
+    let cast = ([user(), user(), user()], [dir(), dir(), dir()]).prop_map(|([a, b, c], dirs)| Cast {
+        users: [User::Root, a, b, c],
+        dirs,
+    });
+    let begin = (owner(), mode()).prop_map(|((uid, gid), mode)| {
+        vec![
+            Op(0, Do::Open(0, Name::A, W.creat())),
+            Op(0, Do::Write(0, 1)),
+            Op(0, Do::Close(0)),
+            Op(0, Do::Chown(Name::A, uid, gid)),
+            Op(0, Do::Chmod(Name::A, mode)),
+        ]
+    });
+    let steps = |step: fn() -> BoxedStrategy<Do>| {
+        let mixed = prop_oneof![10 => step(), 1 => rights_step()];
+        // Root gets everywhere.
+        let by = prop_oneof![1 => Just(0), 4 => 1..PROCESSES];
+        vec((by, mixed).prop_map(|(by, what)| Op(by, what)), 2..length)
+    };
+    let ops = prop_oneof![
+        3 => steps(|| step().boxed()),
+        1 => steps(|| locked_step().boxed()),
+        1 => steps(|| orphaned_step().boxed())
+    ];
+    (any::<bool>(), cast, begin, ops).prop_map(|(hasty, cast, begin, ops)| Case {
+        hasty,
+        cast,
+        ops: [begin, ops].concat(),
+    })
+}
+
+/// Of files.
+fn owner() -> impl Strategy<Value = (u32, u32)> {
+    let (ann, bob) = (User::Ann.uid(), User::Bob.uid());
+    prop_oneof![
+        Just((0, 0)),
+        Just((0, TEAM)),
+        Just((ann, ann)),
+        Just((ann, TEAM)),
+        Just((bob, bob)),
+    ]
+}
+
+fn mode() -> impl Strategy<Value = u32> {
+    prop_oneof![2 => Just(0o644), 2 => Just(0o664), 4 => Just(0o666), 1 => Just(0o600), 1 => Just(0o640), 1 => Just(0o066)]
+}
+
+/// What a file is, and whose, changes.
+fn rights_step() -> impl Strategy<Value = Do> {
+    prop_oneof![
+        3 => (name(), owner()).prop_map(|(n, (uid, gid))| Do::Chown(n, uid, gid)),
+        3 => (name(), mode()).prop_map(|(n, m)| Do::Chmod(n, m)),
+        2 => name().prop_map(Do::Touch),
+        1 => (name(), 1u32..9).prop_map(|(n, at)| Do::Utime(n, at)),
+    ]
 }
 
 fn op(step: BoxedStrategy<Do>) -> impl Strategy<Value = Op> {

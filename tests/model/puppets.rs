@@ -1,11 +1,13 @@
 //! Processes that do what they are told: forked from one Python process, so that a new one costs a millisecond.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::ops::{Do, NAMES, Op, TEXTS};
+use super::permissions::{Rights, User};
 use crate::support::{Project, Running, kill};
 
 /// The first process forks one at each line that it reads; each of these asks for its orders by a socket of its own. Nobody waits for children
@@ -26,12 +28,14 @@ talk = None
 def meet():
     global talk
     talk = socket.socket(socket.AF_UNIX)
-    talk.connect(address)
+    talk.connect('\0' + address)
     talk.sendall(b'#%d\n' % os.getpid())
 def check(result):
     if result != 0:
         error = ctypes.get_errno()
         raise OSError(error, 'it failed')
+def become(uid, gid, *groups):
+    os.setgroups(groups); os.setgid(gid); os.setuid(uid)
 def open_(slot, name, flags):
     fds[slot] = os.open(name, flags, 0o644)
 def close(slot):
@@ -67,17 +71,23 @@ def fork():
         meet()
         serve()
     return child
+def content(name):
+    try:
+        fd = os.open(name, os.O_RDONLY)
+    except PermissionError:
+        return '-'
+    data = b''
+    while part := os.read(fd, 65536):
+        data += part
+    os.close(fd)
+    return data.hex()
 def look(names):
     seen = []
     for name in names:
         try:
             stat = os.stat(name)
-            fd = os.open(name, os.O_RDONLY)
-            data = b''
-            while part := os.read(fd, 65536):
-                data += part
-            os.close(fd)
-            seen.append('%o,%d,%d,%d,%d,%s' % (stat.st_mode & 0o7777, stat.st_nlink, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, data.hex()))
+            what = '%d,%d,%o,%d,%d,%d,%d,' % (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777, stat.st_nlink, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            seen.append(what + content(name))
         except OSError as error:
             seen.append(errno.errorcode[error.errno])
     return '/' + ';'.join(seen)
@@ -138,13 +148,14 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     File {
-        mode: u32,
+        rights: Rights,
         links: u64,
         size: u64,
         modified: Time,
         /// st_ctime, which is not older than this.
         changed: Time,
-        data: Vec<u8>,
+        /// `None`: it may not be read.
+        data: Option<Vec<u8>>,
     },
     Errno(String),
 }
@@ -172,6 +183,8 @@ impl Answer {
 /// One process.
 pub struct Puppet {
     pub pid: u32,
+    /// Whose it is.
+    pub user: User,
     stream: BufReader<UnixStream>,
 }
 
@@ -184,11 +197,12 @@ pub struct Stage {
 impl Stage {
     /// Its processes have the project as working directory.
     pub fn new(project: &Project) -> Stage {
-        let address = project.outside().join("puppets");
-        let _ = std::fs::remove_file(&address);
-        let listener = UnixListener::bind(&address).unwrap();
+        // In the abstract namespace, where no permissions are asked for.
+        let address = project.outside().as_os_str();
+        let socket = SocketAddr::from_abstract_name(address.as_encoded_bytes()).unwrap();
+        let listener = UnixListener::bind_addr(&socket).unwrap();
         let mut command = project.python(PROGRAM);
-        command.arg(&address);
+        command.arg(address);
         Stage {
             first: Running::start(command),
             listener,
@@ -196,16 +210,26 @@ impl Stage {
     }
 
     /// A new process.
-    pub fn spawn(&mut self) -> Puppet {
+    pub fn spawn(&mut self, user: User) -> Puppet {
         self.first.say("");
-        self.meet()
+        let mut puppet = self.meet(user);
+        if user != User::Root {
+            let ids = [user.uid(), user.gid()]
+                .into_iter()
+                .chain(user.groups().iter().copied());
+            let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
+            let became = puppet.does(&format!("become({})", ids.join(", ")));
+            assert_eq!(became, Some(Answer::Done));
+        }
+        puppet
     }
 
     /// Who has just been forked.
-    pub fn meet(&self) -> Puppet {
+    pub fn meet(&self, user: User) -> Puppet {
         let (stream, _) = self.listener.accept().unwrap();
         let mut puppet = Puppet {
             pid: 0,
+            user,
             stream: BufReader::new(stream),
         };
         match puppet.hears(patience()) {
@@ -277,13 +301,17 @@ fn seen(text: &str) -> Seen {
     let fields = text.split(',');
     let fields: Vec<&str> = fields.collect();
     match *fields {
-        [mode, links, size, modified, changed, data] => Seen::File {
-            mode: u32::from_str_radix(mode, 8).unwrap(),
+        [uid, gid, mode, links, size, modified, changed, data] => Seen::File {
+            rights: Rights::new(
+                uid.parse().unwrap(),
+                gid.parse().unwrap(),
+                u32::from_str_radix(mode, 8).unwrap(),
+            ),
             links: links.parse().unwrap(),
             size: size.parse().unwrap(),
             modified: Time::Is(modified.parse().unwrap()),
             changed: Time::Is(changed.parse().unwrap()),
-            data: unhex(data),
+            data: (data != "-").then(|| unhex(data)),
         },
         _ => Seen::Errno(text.to_owned()),
     }
@@ -328,6 +356,8 @@ pub fn spell(op: &Op, dir: &str) -> String {
         Do::Unlink(name) => format!("os.unlink({})", path(name)),
         Do::Truncate(name, length) => format!("os.truncate({}, {length})", path(name)),
         Do::Chmod(name, mode) => format!("os.chmod({}, {mode})", path(name)),
+        Do::Chown(name, uid, gid) => format!("os.chown({}, {uid}, {gid})", path(name)),
+        Do::Touch(name) => format!("os.utime({})", path(name)),
         Do::Utime(name, at) => format!("utime({}, {at})", path(name)),
         Do::Futime(slot, at) => format!("utime(fds[{slot}], {at})"),
         Do::Look => look(dir),

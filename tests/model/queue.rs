@@ -1,6 +1,7 @@
 //! Sessions in the reference model: who is admitted (W1-W4), and what becomes of what was staged (W5-W7, W11).
 
 use super::ops::{How, Name};
+use super::permissions::{READ, WRITE};
 use super::puppets::{Answer, Time};
 use super::world::{Expected, Inode, Kind, Pending, Pid, Session, Sid, Stage, Waiter, World};
 
@@ -78,9 +79,7 @@ impl World {
         let line = &self.lines[&name];
         let waiting = line.waiters.iter().take(place).map(|waiter| self.pid(waiter.process));
         let ahead = waiting.take_while(|pid| !lineage.contains(pid));
-        let heirs = line.holders.iter().flat_map(|(_, session)| self.heirs(*session));
-        let holders = line.holders.iter().map(|(pid, _)| pid).chain(heirs).copied();
-        holders.chain(ahead).collect()
+        self.holders(name).into_iter().chain(ahead).collect()
     }
 
     /// The process waits from now on.
@@ -109,17 +108,17 @@ impl World {
             .nearest(process, name)
             .map(|own| &self.sessions[own])
             .filter(|own| own.creates);
-        let new_mode = promised.map_or(0o644, |own| self.files[own.shadow].mode);
+        let new = promised.map_or(self.user(process).makes(0o644), |own| self.files[own.shadow].rights);
         let promised = promised.is_some();
         if base.is_none() && !creates && !promised {
             return Err(Answer::errno("ENOENT"));
         }
         let fresh = how.truncate || base.is_none();
-        let (data, mode) = match base.map(|inode| &self.files[inode]) {
-            Some(file) => (if fresh { Vec::new() } else { file.data.clone() }, file.mode),
-            None => (Vec::new(), new_mode),
+        let (data, rights) = match base.map(|inode| &self.files[inode]) {
+            Some(file) => (if fresh { Vec::new() } else { file.data.clone() }, file.rights),
+            None => (Vec::new(), new),
         };
-        let shadow = self.add_file(data, mode, true);
+        let shadow = self.add_file(data, rights, true);
         if let Some(base) = base.filter(|_| !fresh) {
             self.keep_times(base, shadow);
         }
@@ -128,6 +127,8 @@ impl World {
         self.sessions.push(Session {
             name,
             owner,
+            user: self.user(process),
+            rights,
             shadow,
             base,
             changed: fresh,
@@ -171,7 +172,7 @@ impl World {
             return late;
         }
         let data = self.files[content].data.clone();
-        let shadow = self.add_file(data, self.files[content].mode, true);
+        let shadow = self.add_file(data, self.files[content].rights, true);
         self.keep_times(content, shadow);
         let mut before = self.sessions[ended].clone();
         let stands = self
@@ -251,10 +252,10 @@ impl World {
                 session.heirs.push(heir);
             }
         }
-        if !self.is_held(session) {
-            self.end(session, killed);
+        match self.is_held(session) {
+            true => Answer::Done,
+            false => self.end(session, killed),
         }
-        Answer::Done
     }
 
     fn is_held(&self, session: Sid) -> bool {
@@ -295,31 +296,68 @@ impl World {
         })
     }
 
-    /// W5 and W7.
-    pub fn end(&mut self, session: Sid, killed: bool) {
+    /// W5 and W7. What the close comes to.
+    pub fn end(&mut self, session: Sid, killed: bool) -> Answer {
+        let mut answer = Answer::Done;
         let ended = self.sessions[session].clone();
         if ended.stage != Stage::Open {
-            return;
+            return answer;
         }
         self.sessions[session].stage = if ended.unlinked || !ended.changed {
             Stage::Done(ended.base.filter(|_| !ended.changed).unwrap_or(ended.shadow))
         } else if killed {
-            let data = self.files[ended.shadow].data.clone();
-            if !data.is_empty() {
-                self.recovered.push(data);
-            }
+            self.set_aside(&ended);
             Stage::Lost
         } else if ended.only_opened && self.is_overtaken(&ended) {
             Stage::Done(ended.base.unwrap_or(ended.shadow))
         } else {
-            self.publish(&ended);
-            Stage::Done(ended.shadow)
+            self.take_along(&ended);
+            if self.may_replace(&ended) {
+                self.publish(&ended);
+                Stage::Done(ended.shadow)
+            } else {
+                self.set_aside(&ended);
+                answer = Answer::errno("EACCES");
+                Stage::Lost
+            }
         };
         self.renew_others(session);
         self.line(ended.name)
             .holders
             .retain(|(_, other)| *other != Some(session));
         self.go_on(ended.name);
+        answer
+    }
+
+    fn set_aside(&mut self, ended: &Session) {
+        let data = self.files[ended.shadow].data.clone();
+        if !data.is_empty() {
+            self.recovered.push(data);
+        }
+    }
+
+    /// W11: what somebody may not write to he does not replace, though it took the place of what he has opened.
+    fn may_replace(&self, ended: &Session) -> bool {
+        let Some(current) = self.names.get(&ended.name).copied() else {
+            return true;
+        };
+        let base = ended.base.unwrap_or(ended.shadow);
+        [base, self.latest(base)].contains(&current)
+            || ended.rights == self.files[current].rights
+            || ended.user.may(self.files[current].rights, WRITE)
+    }
+
+    /// Lines that were appended meanwhile.
+    fn take_along(&mut self, ended: &Session) {
+        let data = &mut self.files[ended.shadow].data;
+        if !ended.appended.is_empty() && data.last().is_some_and(|byte| *byte != b'\n') {
+            // No line is glued to what has none.
+            data.push(b'\n');
+        }
+        data.extend(&ended.appended);
+        if !ended.appended.is_empty() {
+            self.files[ended.shadow].modified = Time::Whenever;
+        }
     }
 
     /// W3: sessions in which nothing was written start anew when their lineage publishes beside them.
@@ -339,10 +377,14 @@ impl World {
         }
         let name = it.name;
         let base = self.names[&name];
+        let same = it.base.is_some_and(|before| self.latest(before) == base);
+        if !same && it.rights != self.files[base].rights && !it.user.may(self.files[base].rights, READ | WRITE) {
+            return;
+        }
         if self.names_of(name).len() > 1 {
             self.files[base].is_image = true;
         }
-        let shadow = self.add_file(self.files[base].data.clone(), self.files[base].mode, true);
+        let shadow = self.add_file(self.files[base].data.clone(), self.files[base].rights, true);
         self.keep_times(base, shadow);
         let it = &mut self.sessions[session];
         (it.base, it.shadow, it.changed, it.creates) = (Some(base), shadow, false, false);
@@ -371,16 +413,7 @@ impl World {
 
     fn publish(&mut self, ended: &Session) {
         if let Some(current) = self.names.get(&ended.name).filter(|_| !ended.touched && !ended.creates) {
-            self.files[ended.shadow].mode = self.files[*current].mode;
-        }
-        let data = &mut self.files[ended.shadow].data;
-        if !ended.appended.is_empty() && data.last().is_some_and(|byte| *byte != b'\n') {
-            // No line is glued to what has none.
-            data.push(b'\n');
-        }
-        data.extend(&ended.appended);
-        if !ended.appended.is_empty() {
-            self.files[ended.shadow].modified = Time::Whenever;
+            self.files[ended.shadow].rights = self.files[*current].rights;
         }
         // st_mtime stays that of the last write.
         self.change(ended.shadow);
@@ -393,20 +426,33 @@ impl World {
         }
     }
 
-    /// W1: the first in line is next, and with it those of its lineage.
+    /// W1: the first in line is next, and with it those of its lineage. W3: nobody waits for what his own lineage holds by now.
     pub fn go_on(&mut self, name: Name) {
-        while self.lines[&name].holders.is_empty() && !self.lines[&name].waiters.is_empty() {
-            let first = self.pid(self.lines[&name].waiters[0].process);
+        loop {
             let waiters = std::mem::take(&mut self.line(name).waiters);
-            let (party, others) = waiters
-                .into_iter()
-                .partition(|waiter| self.lineage(waiter.process).contains(&first));
+            let party_of: Vec<Pid> = match (self.lines[&name].holders.is_empty(), waiters.first()) {
+                (true, Some(first)) => vec![self.pid(first.process)],
+                _ => self.holders(name),
+            };
+            let (party, others): (Vec<Waiter>, Vec<Waiter>) = waiters.into_iter().partition(|waiter| {
+                let lineage = self.lineage(waiter.process);
+                party_of.iter().any(|pid| lineage.contains(pid))
+            });
             self.line(name).waiters = others;
-            let party: Vec<Waiter> = party;
+            if party.is_empty() {
+                return;
+            }
             for waiter in party {
                 self.resume(waiter, name);
             }
         }
+    }
+
+    /// Who holds a session of a name, or was left one.
+    fn holders(&self, name: Name) -> Vec<Pid> {
+        let holders = self.lines[&name].holders.iter();
+        let all = holders.flat_map(|(pid, session)| std::iter::once(pid).chain(self.heirs(*session)));
+        all.copied().collect()
     }
 
     fn resume(&mut self, waiter: Waiter, name: Name) {
@@ -425,6 +471,8 @@ impl World {
             Pending::Write(number, what) => self.write_admitted(process, number, &what),
             Pending::Names(mut change) => {
                 let pid = self.pid(process);
+                // Which comes first: the rename, or the end of the lock of who was waited for.
+                self.unknown |= self.is_locked_ordinary(change.what);
                 self.line(name).holders.push((pid, None));
                 change.has.push(name);
                 self.take_next(process, change)

@@ -3,10 +3,22 @@
 use super::ops::Do::*;
 use super::ops::Lock::*;
 use super::ops::Name::*;
-use super::ops::{Op, R, RW, Share, W};
+use super::ops::{Case, Op, R, RW, Share, W};
+use super::permissions::ROOT_ONLY;
 
-/// The name, whether opens wait for a moment only, and what is done.
-pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
+/// The name, and what is done.
+pub fn all() -> Vec<(&'static str, Case)> {
+    let of_root = |(name, hasty, ops)| {
+        let cast = ROOT_ONLY;
+        (name, Case { hasty, cast, ops })
+    };
+    let of_users = |(name, hasty, cast, ops)| (name, Case { hasty, cast, ops });
+    let users = super::users::all().into_iter().map(of_users);
+    ours().into_iter().map(of_root).chain(users).collect()
+}
+
+/// Those in which all is root's; whether opens wait for a moment only.
+fn ours() -> Vec<(&'static str, bool, Vec<Op>)> {
     vec![
         (
             "a_file_that_is_linked_to_a_coordinated_name_while_it_is_open_is_read",
@@ -480,14 +492,50 @@ pub fn all() -> Vec<(&'static str, bool, Vec<Op>)> {
                 Op(3, Pread(1, 0, 4096)),
             ],
         ),
+        (
+            "a_reader_of_its_own_shadow_is_shown_all_names_of_the_file_when_the_session_is_over",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Link(A, B)),
+                Op(1, Open(1, A, W)),
+                Op(1, Open(2, A, R)),
+                Op(1, Close(1)),
+                Op(1, Read(2, 11)),
+                Op(1, Look),
+            ],
+        ),
+        (
+            "who_waits_to_write_goes_on_when_its_lineage_has_the_file",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(3, Open(0, A, RW)),
+                Op(0, Open(0, A, RW)),
+                Op(3, Fork(2)),
+                Op(2, Write(0, 0)),
+                Op(2, Open(1, A, W)),
+                Op(2, Flock(1, Exclusive)),
+                Op(2, Flock(1, Shared)),
+                Op(3, Write(0, 5)),
+                Op(0, Close(0)),
+            ],
+        ),
     ]
 }
 
-/// A case as it is written in this file.
-pub fn paste(hasty: bool, ops: &[Op]) -> String {
-    let lines: Vec<String> = ops.iter().map(|op| format!("                {op:?},\n")).collect();
+/// A case as it is written in this file, or in users.rs.
+pub fn paste(case: &Case) -> String {
+    let ops = case.ops.iter().map(|op| format!("                {op:?},\n"));
+    let ops: String = ops.collect();
+    let cast = match case.cast == ROOT_ONLY {
+        true => String::new(),
+        false => format!("            {:?},\n", case.cast),
+    };
     format!(
-        "        (\n            \"NAME\",\n            {hasty},\n            vec![\n{}            ],\n        ),",
-        lines.concat()
+        "        (\n            \"NAME\",\n            {},\n{cast}            vec![\n{ops}            ],\n        ),",
+        case.hasty
     )
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::locks::Locks;
 use super::maps::Map;
-use super::ops::{Do, How, MAPS, NAMES, Name, Op, PROCESSES, SLOTS};
+use super::ops::{Case, Do, How, MAPS, NAMES, Name, PROCESSES, SLOTS};
+use super::permissions::{Cast, Protected, Rights, User};
 use super::puppets::{Answer, Time};
 
-/// A content with its mode: an inode.
+/// A content with its owner and mode: an inode.
 pub type Inode = usize;
 /// A process, by a number that is never used again.
 pub type Pid = u64;
@@ -18,7 +19,7 @@ pub type Did = usize;
 #[derive(Debug, Clone)]
 pub struct File {
     pub data: Vec<u8>,
-    pub mode: u32,
+    pub rights: Rights,
     /// It is, or was, what a coordinated name leads to. Who has it open as an ordinary file may not write to it: there the contract says nothing.
     pub is_version: bool,
     pub modified: Time,
@@ -43,6 +44,10 @@ pub enum Stage {
 pub struct Session {
     pub name: Name,
     pub owner: Pid,
+    /// Whose it, and all that have it open, are.
+    pub user: User,
+    /// Those of the file that it began on, then.
+    pub rights: Rights,
     pub shadow: Inode,
     pub base: Option<Inode>,
     pub changed: bool,
@@ -50,7 +55,7 @@ pub struct Session {
     pub only_opened: bool,
     /// Its open(2) emptied the file, and nobody has read from it since.
     pub emptied: bool,
-    /// Its mode was changed, and counts.
+    /// Its owner or mode was changed, and counts.
     pub touched: bool,
     pub unlinked: bool,
     pub creates: bool,
@@ -97,6 +102,12 @@ pub enum Kind {
         place: Place,
         held: Vec<u8>,
         known: Vec<Pid>,
+        user: User,
+        opened: Inode,
+        /// What it is known to be right for.
+        right: Inode,
+        /// What it has written can be nobody's any more.
+        in_vain: bool,
     },
 }
 
@@ -113,6 +124,8 @@ pub enum Place {
 pub struct Description {
     pub kind: Kind,
     pub how: How,
+    /// Those of the file when it was opened.
+    pub rights: Option<Rights>,
     /// The file position; `None`: nobody says where it is.
     pub at: Option<u64>,
     /// Its session began after the kernel had last asked how long the file is (W2, W12).
@@ -138,6 +151,7 @@ pub struct Slot {
 #[derive(Debug, Clone)]
 pub struct Process {
     pub pid: Pid,
+    pub user: User,
     pub parent: Option<Pid>,
     pub slots: [Option<Slot>; SLOTS],
     pub maps: [Option<Map>; MAPS],
@@ -222,9 +236,11 @@ pub enum Expected {
     Ends,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct World {
     pub hasty: bool,
+    pub cast: Cast,
+    pub protected: Protected,
     /// The number of the step that is carried out.
     pub now: usize,
     pub files: Vec<File>,
@@ -247,19 +263,32 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(hasty: bool) -> World {
+    pub fn new(case: &Case, protected: Protected) -> World {
         World {
-            hasty,
-            lines: NAMES.map(|name| (name, Line::default())).into(),
+            hasty: case.hasty,
+            cast: case.cast,
+            protected,
+            now: 0,
+            files: Vec::new(),
+            names: BTreeMap::new(),
             histories: NAMES.map(|name| (name, History::default())).into(),
-            ..World::default()
+            sessions: Vec::new(),
+            lines: NAMES.map(|name| (name, Line::default())).into(),
+            descriptions: Vec::new(),
+            processes: Default::default(),
+            locks: Locks::default(),
+            unknown: false,
+            recovered: Vec::new(),
+            released: Vec::new(),
+            settling: false,
+            next_pid: 0,
         }
     }
 
-    pub fn add_file(&mut self, data: Vec<u8>, mode: u32, is_version: bool) -> Inode {
+    pub fn add_file(&mut self, data: Vec<u8>, rights: Rights, is_version: bool) -> Inode {
         self.files.push(File {
             data,
-            mode,
+            rights,
             is_version,
             modified: Time::Step(self.now),
             changed: Time::Step(self.now),
@@ -272,6 +301,15 @@ impl World {
 
     pub fn pid(&self, process: usize) -> Pid {
         self.processes[process].as_ref().expect("it lives").pid
+    }
+
+    pub fn user(&self, process: usize) -> User {
+        self.processes[process].as_ref().expect("it lives").user
+    }
+
+    /// Of the directory that a name is in.
+    pub fn dir(&self, name: Name) -> Rights {
+        self.cast.dir(name).rights()
     }
 
     /// A process and its ancestors, nearest first.
@@ -420,54 +458,15 @@ impl World {
         self.processes[process].as_ref().and_then(|process| process.slots[slot])
     }
 
-    /// The same step by a process that can do it, with a descriptor that it has: made up at random, most would come to nothing.
-    pub fn aim(&self, op: &Op) -> Op {
-        let Op(by, mut what) = op.clone();
-        let has = |process: usize, slot: usize| self.slot(process, slot).is_some();
-        let free = |process: usize| self.processes[process].as_ref().is_some_and(|process| !process.waits);
-        if let Do::Open(slot, name, how) = what {
-            let slot = (slot..slot + SLOTS)
-                .map(|slot| slot % SLOTS)
-                .find(|slot| !has(by, *slot));
-            return slot.map_or(op.clone(), |slot| Op(by, Do::Open(slot, name, how)));
-        }
-        if let Some(map) = what.map_used() {
-            let has = |process: usize, map: usize| {
-                self.processes[process]
-                    .as_ref()
-                    .is_some_and(|process| process.maps[map].is_some())
-            };
-            let all = (by..by + PROCESSES)
-                .flat_map(|process| (*map..*map + MAPS).map(move |map| (process % PROCESSES, map % MAPS)));
-            let mut usable = all.filter(|(process, map)| free(*process) && has(*process, *map));
-            let Some((by, found)) = usable.next() else {
-                return op.clone();
-            };
-            *map = found;
-            return Op(by, what);
-        }
-        let Some(slot) = what.slot_used() else {
-            return Op(by, what);
-        };
-        let slots = |process: usize| {
-            (*slot..*slot + SLOTS)
-                .map(|slot| slot % SLOTS)
-                .find(|slot| has(process, *slot))
-        };
-        let mut processes = (by..by + PROCESSES)
-            .map(|process| process % PROCESSES)
-            .filter(|process| free(*process));
-        let Some((by, found)) = processes.find_map(|process| Some((process, slots(process)?))) else {
-            return op.clone();
-        };
-        *slot = found;
-        Op(by, what)
-    }
-
     pub fn put(&mut self, process: usize, slot: usize, kind: Kind, how: How) {
+        let opened = match kind {
+            Kind::Reader { opened, .. } | Kind::Appender { opened, .. } => Some(opened),
+            Kind::Writer { .. } | Kind::Ordinary { .. } => None,
+        };
         self.descriptions.push(Description {
             kind,
             how,
+            rights: opened.map(|opened| self.files[opened].rights),
             at: Some(0),
             late_to_size: false,
             descriptors: 1,

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::append_grow::Placed;
 use super::append_log::Log;
-use super::permission::Right;
+use super::permission::{Right, Rights};
 use super::{Coordination, Target, nanos_now};
 use crate::content::lines::{self, LINE_BYTES_MAX};
 use crate::mount::errno::from_io;
@@ -92,10 +92,10 @@ impl Held {
 }
 
 impl Appender {
-    /// Opened by `caller`, of `process`, on `file`; the log counts it.
+    /// Opened by `caller`, of `process`, on `file` by its `rights`; the log counts it.
     pub(super) fn new(
         file: Arc<Ordinary>,
-        (caller, process): (Caller, ProcId),
+        (caller, process, rights): (Caller, ProcId, Option<Rights>),
         who: Who,
         target: &Target,
         flags: OFlags,
@@ -103,7 +103,7 @@ impl Appender {
     ) -> Appender {
         let whole = target.policy.append == Append::Close;
         Appender {
-            right: Right::new(caller, process, file.pin.fd()),
+            right: Right::new(caller, process, file.pin.fd(), rights),
             file,
             who,
             since: Instant::now(),

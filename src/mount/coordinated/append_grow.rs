@@ -78,7 +78,7 @@ impl Coordination {
             Live::Departed(file) => Arc::clone(file),
             Live::Idle | Live::Moved(_) | Live::Gone => return Ok(Placed::Nowhere),
         };
-        if !by.right.covers(by.file.pin.fd(), &file) {
+        if !by.right.covers(&file) {
             return Ok(Placed::Nowhere);
         }
         self.begin_growth(state, &by.who)?;

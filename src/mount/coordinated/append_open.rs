@@ -237,7 +237,8 @@ impl Coordination {
         }
         self.adopt_node(node, &file, &target.name);
         let who = self.descriptions.of(process, caller.uid);
-        Ok(Appender::new(file, (caller, process), who, target, flags, log))
+        let rights = self.rights_of(caller, &target.name, &file.pin);
+        Ok(Appender::new(file, (caller, process, rights), who, target, flags, log))
     }
     /// A handle that creates its file has finished a line: the file appears, and the handle goes on as one that appends. Nothing happens to a
     /// session that others share.
@@ -269,7 +270,12 @@ impl Coordination {
                 node: session.about.node,
                 pin: session.pin(),
             }),
-            right: Right::new(session.about.caller, session.about.process, session.pin().fd()),
+            right: Right::new(
+                session.about.caller,
+                session.about.process,
+                session.pin().fd(),
+                session.about.rights.clone(),
+            ),
             who: session.about.who.clone(),
             since: session.since,
             name: session.name(),

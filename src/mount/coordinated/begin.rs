@@ -1,7 +1,7 @@
 //! The beginning of a session: from its place in the queue to a shadow, and a node that stands for it.
 
 use std::fs::File;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::append_log::Mark;
 use super::files::{Creation, Finds};
+use super::permission::Rights;
 use super::session::{About, Session};
 use super::staged::{Fresh, Staged};
 use super::{Coordination, Target, creator, nanos_now, permission, place};
@@ -85,6 +86,12 @@ impl Coordination {
             self.store.drop_unwritten(shadow).map_err(|error| from_io(&error))?;
             return Err(Errno::STALE);
         };
+        let asked = base
+            .live
+            .as_ref()
+            .or(base.version.as_ref())
+            .map_or(pin.fd(), File::as_fd);
+        let rights = (caller.uid != 0).then(|| Rights::of(asked)).flatten();
         let mut staged = Staged::new(shadow, base.version.map(Arc::new), truncate, process);
         (staged.mark, staged.base_len) = (Some(base.mark), base.len);
         let about = About {
@@ -93,6 +100,7 @@ impl Coordination {
             node,
             process,
             caller: permission::of_process(caller, process),
+            rights,
             who,
             how,
             policy: target.policy.clone(),
@@ -120,7 +128,7 @@ impl Coordination {
             Err(Errno::NOENT) if creates.is_some() => None,
             found => Some(found?),
         };
-        let live = self.live_behind_image(target)?;
+        let live = self.live_behind_image(&target.name)?;
         if let Some(version) = &version {
             let is_seen = seen == Some(attr::identity(&rustix::fs::fstat(version)?, false));
             let asked = live.as_ref().filter(|_| !is_seen).unwrap_or(version);
@@ -177,24 +185,18 @@ impl Coordination {
         shadow.map_err(|error| from_io(&error))
     }
 
-    /// The inode of a file whose versions are shown by images.
-    fn live_behind_image(&self, target: &Target) -> Result<Option<File>, Errno> {
-        let image = self.image_at(&target.name);
-        image.map(|_| self.live_of(&target.name)).transpose()
-    }
-
-    /// What a session that has begun already can start from anew. EACCES: its opener might read and write `before`, but not what the name leads to now.
-    pub(super) fn fresh(
-        &self,
-        target: &Target,
-        session: &Session,
-        before: BorrowedFd<'_>,
-    ) -> Result<(Fresh, Arc<Pin>), Errno> {
+    /// What a session that has begun already can start from anew. EACCES: its opener might not read and write what the name leads to now.
+    pub(super) fn fresh(&self, target: &Target, session: &Session) -> Result<(Fresh, Arc<Pin>), Errno> {
         let (found, mark, len) = self.base_of(target, false)?;
         let version = found?;
-        let live = self.live_behind_image(target)?;
+        let live = self.live_behind_image(&target.name)?;
         let metadata = live.as_ref().unwrap_or(&version);
-        if !permission::are_alike(before, metadata) {
+        if !session
+            .about
+            .rights
+            .as_ref()
+            .is_some_and(|rights| rights.cover(metadata))
+        {
             let wanted = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
             permission::check(session.about.caller, metadata, None, wanted)?;
         }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::handles::Writer;
-use super::permission;
 use super::session::{EndReply, Outcome, Session};
 use super::staged::Staged;
 use super::{Coordination, Counted, caller, described, nanos_now, place, publish_info};
@@ -282,7 +281,7 @@ impl Coordination {
         let replaced = self.replaced_by(&name);
         let base = staged.base.as_ref().unwrap_or(&staged.shadow.file);
         if let Some(replaced) = &replaced
-            && !permission::may_write(session.about.caller, base, replaced.fd())
+            && !self.may_replace(session, base, (&name, replaced))
         {
             // Only where the queue does not see to it: a late session, or one that stepped back from a lock.
             self.counts.add(Counted::Failed);

@@ -1,6 +1,5 @@
 //! Who opens a file that somebody else is just creating, and does not mean to write a version of it: it waits for that (W9).
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags, Stat};
@@ -81,7 +80,8 @@ impl Coordination {
     ) {
         let found = move |this: &Arc<Self>, found: &Target| {
             let opened = Arc::new(this.open_current(caller, node, found, rustix::fs::Access::READ_OK)?);
-            let reader = Reader::new(opened, found.name.clone(), caller.uid);
+            let rights = this.rights_of(caller, &found.name, &opened.pin);
+            let reader = Reader::new(opened, found.name.clone(), (caller.uid, rights));
             Ok(Handle::Reader(Arc::new(reader)))
         };
         self.await_creator(caller, node, target, flags, Box::new(found), answer);
@@ -96,13 +96,7 @@ impl Coordination {
         wanted: rustix::fs::Access,
     ) -> Result<Ordinary, Errno> {
         let pin = self.current_pin(&target.name)?;
-        // An image has the content of the file, and not its permissions.
-        let live = match self.image_at(&target.name) {
-            Some(_) if caller.uid != 0 => Some(self.live_of(&target.name)?),
-            _ => None,
-        };
-        let asked = live.as_ref().map_or(pin.fd(), |live| live.as_fd());
-        permission::check(caller, asked, None, wanted)?;
+        self.check_version(caller, (&target.name, pin.fd()), None, wanted)?;
         let file = Ordinary { node, pin };
         if self.tree.nodes.open_pin(node).is_none() {
             self.tree.nodes.set_open_pin(node, &file.pin);
@@ -152,7 +146,7 @@ impl Coordination {
     ) -> Result<(), Errno> {
         if self.tree.nodes.identity(node) != Some(now) {
             let pin = self.current_pin(&target.name)?;
-            permission::check(caller, pin.fd(), seen, wanted)?;
+            self.check_version(caller, (&target.name, pin.fd()), seen, wanted)?;
             self.tree.given_back(node, now, None);
         }
         Ok(())

@@ -417,6 +417,14 @@ impl Coordination {
         })
     }
 
+    /// The inode of a file whose versions are shown by images: those have its content, and not its permissions.
+    pub(super) fn live_behind_image(&self, name: &Name) -> Result<Option<std::fs::File>, Errno> {
+        if self.store.images().is_empty() {
+            return Ok(None);
+        }
+        self.image_at(name).map(|_| self.live_of(name)).transpose()
+    }
+
     /// The inode itself that a name leads to, for its metadata.
     pub(super) fn live_of(&self, name: &Name) -> Result<std::fs::File, Errno> {
         open_version(&*self.directory(name.parent)?, &name.name)

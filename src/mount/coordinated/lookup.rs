@@ -6,6 +6,7 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::files::{Finds, Reroute};
+use super::shown::is_of_lineage;
 use super::{Coordination, Creation, Target, caller, creator};
 use crate::mount::attr;
 use crate::mount::entry::Entry;
@@ -87,10 +88,13 @@ impl Coordination {
             Err(Errno::NOENT) => {
                 let session = self.files.lock().sessions(key).last().cloned();
                 match session {
-                    Some(session) => rustix::fs::fstat(session.pin().fd())?,
-                    // By the CREATE that would come next it could not be sent round any more: whatever it finds then, it finds it by this node.
-                    None => match self.promised_to(caller, key) {
-                        None if !self.waits_to_create(caller, key) => return Ok(None),
+                    Some(session) if stranger || is_of_lineage(caller, &session) => {
+                        rustix::fs::fstat(session.pin().fd())?
+                    }
+                    // By the CREATE that would come next it could not be sent round any more: whatever it finds then, it finds it by this node. What it may do with
+                    // that is seen when it is there (W11).
+                    session => match self.promised_to(caller, key) {
+                        None if session.is_none() && !self.waits_to_create(caller, key) => return Ok(None),
                         creation => self.stat_of_promise(caller, target.name.parent, creation)?,
                     },
                 }
@@ -175,11 +179,11 @@ impl Coordination {
     }
 
     /// Attributes for a node whose inode is no longer what its coordinated name leads to: what the name leads to now. The kernel asks for
-    /// them between a LOOKUP and the OPEN that follows, and a publish may come in between.
+    /// them between a LOOKUP and the OPEN that follows, and a publish may come in between. While others create the file, who waits for that is shown a promise.
     ///
     /// # Errors
     /// ESTALE when the name is not coordinated, or there is nothing.
-    pub fn stat_of_name(&self, node: NodeId) -> Result<Stat, Errno> {
+    pub fn stat_of_name(&self, caller: Caller, node: NodeId) -> Result<Stat, Errno> {
         let name = self
             .tree
             .nodes
@@ -197,7 +201,14 @@ impl Coordination {
         };
         match self.stat(&name) {
             // Also while it is being published.
-            Err(Errno::NOENT) => rustix::fs::fstat(promised()?.pin().fd()),
+            Err(Errno::NOENT) => {
+                let session = promised()?;
+                let waiting = self.files.lock().creation_by(node);
+                match waiting.filter(|_| !is_of_lineage(caller, &session)) {
+                    Some(creation) => self.stat_of_promise(caller, name.parent, creation),
+                    None => rustix::fs::fstat(session.pin().fd()),
+                }
+            }
             result => result,
         }
     }

@@ -134,7 +134,7 @@ impl Coordination {
                 }
             }
         };
-        permission::check(caller, pin.fd(), seen, rustix::fs::Access::READ_OK)?;
+        self.check_version(caller, (&target.name, pin.fd()), seen, rustix::fs::Access::READ_OK)?;
         Ok(Arc::new(Ordinary { node, pin }))
     }
 

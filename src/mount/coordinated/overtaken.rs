@@ -68,7 +68,7 @@ impl Coordination {
             return Ok(());
         }
         let before = session.pin();
-        let (fresh, pin) = self.fresh(&target, session, before.fd())?;
+        let (fresh, pin) = self.fresh(&target, session)?;
         let identity = |fd| rustix::fs::fstat(fd).map(|stat| attr::identity(&stat, false));
         let (old, new) = (identity(before.fd())?, identity(pin.fd())?);
         let node = session.about.node;

@@ -7,9 +7,11 @@ use parking_lot::Mutex;
 use rustix::fs::{Access, OFlags};
 use rustix::io::Errno;
 
+use super::Coordination;
+use super::session::Session;
 use crate::mount::attr;
-use crate::mount::nodes::Identity;
-use crate::mount::pin;
+use crate::mount::nodes::{Identity, Name};
+use crate::mount::pin::{self, Pin};
 use crate::mount::tree::Caller;
 use crate::os::creds;
 use crate::session::ProcId;
@@ -47,29 +49,91 @@ pub fn check(caller: Caller, file: impl AsFd, seen: Option<Identity>, wanted: Ac
     )
 }
 
-/// Whether who could write to `known` may replace or continue `other`. The process that had the right may have ended, and its groups be forgotten: equal
-/// permissions are enough.
-pub fn may_write(caller: Caller, known: impl AsFd, other: impl AsFd) -> bool {
-    let same = || Ok::<bool, Errno>(identity(&known)? == identity(&other)?);
+/// Whether who was let in by `rights` may replace or continue `other`. The process may have ended, and its groups be forgotten: equal rights are enough.
+pub fn may_write(caller: Caller, rights: Option<&Rights>, other: impl AsFd) -> bool {
     caller.uid == 0
-        || same().unwrap_or(false)
-        || are_alike(&known, &other)
+        || rights.is_some_and(|rights| rights.cover(&other))
         || check(caller, &other, None, Access::WRITE_OK).is_ok()
 }
 
-/// Whether two files have the same owner, group, mode and ACL.
-pub fn are_alike(one: impl AsFd, other: impl AsFd) -> bool {
-    let acl = |fd: BorrowedFd<'_>| {
-        let mut value = vec![0; ACL_BYTES_MAX];
+impl Coordination {
+    /// Whether the caller may do this with what a name leads to, which `version` holds, unless it is `seen`.
+    ///
+    /// # Errors
+    /// EACCES.
+    pub(super) fn check_version(
+        &self,
+        caller: Caller,
+        (name, version): (&Name, BorrowedFd<'_>),
+        seen: Option<Identity>,
+        wanted: Access,
+    ) -> Result<(), Errno> {
+        if caller.uid == 0 || seen == Some(identity(version)?) {
+            return Ok(());
+        }
+        let live = self.live_behind_image(name)?;
+        check(caller, live.as_ref().map_or(version, |live| live.as_fd()), None, wanted)
+    }
+
+    /// By what a caller was let in who has just opened `pin` by a name; root has none.
+    pub fn rights_of(&self, caller: Caller, name: &Name, pin: &Pin) -> Option<Rights> {
+        if caller.uid == 0 {
+            return None;
+        }
+        let behind_image = || {
+            let now = attr::identity(&self.stat(name).ok()?, false);
+            (identity(pin.fd()).ok()? == now).then(|| self.live_behind_image(name).ok()?)?
+        };
+        match behind_image() {
+            Some(live) => Rights::of(live),
+            None => Rights::of(pin.fd()),
+        }
+    }
+
+    /// Whether its writer may write to what a name leads to, though it may be another file than he has opened.
+    pub(super) fn may_replace(&self, session: &Session, base: impl AsFd, (name, replaced): (&Name, &Pin)) -> bool {
+        let same = || Ok::<bool, Errno>(identity(&base)? == identity(replaced.fd())?);
+        if session.about.caller.uid == 0 || same().unwrap_or(false) {
+            return true;
+        }
+        let Ok(live) = self.live_behind_image(name) else {
+            return false;
+        };
+        let asked = live.as_ref().map_or(replaced.fd(), |live| live.as_fd());
+        may_write(session.about.caller, session.about.rights.as_ref(), asked)
+    }
+}
+
+/// By what a file was opened: its owner, group, mode and ACL at that time. Later it may have others, and a file with those is none that could be opened.
+#[derive(Debug, Clone)]
+pub struct Rights {
+    inode: Identity,
+    owner: (u32, u32),
+    mode: u32,
+    acl: Option<Vec<u8>>,
+}
+
+impl Rights {
+    /// Those of a file by now.
+    pub fn of(file: impl AsFd) -> Option<Rights> {
+        let fd = file.as_fd();
+        let stat = rustix::fs::fstat(fd).ok()?;
+        let mut acl = [0; ACL_BYTES_MAX];
         // By name: a path descriptor cannot be asked.
-        let length = rustix::fs::getxattr(pin::proc_path(fd), "system.posix_acl_access", &mut value[..]).ok()?;
-        value.truncate(length);
-        Some(value)
-    };
-    let (one, other) = (one.as_fd(), other.as_fd());
-    match (rustix::fs::fstat(one), rustix::fs::fstat(other)) {
-        (Ok(a), Ok(b)) => (a.st_uid, a.st_gid, a.st_mode) == (b.st_uid, b.st_gid, b.st_mode) && acl(one) == acl(other),
-        _ => false,
+        let length = rustix::fs::getxattr(pin::proc_path(fd), "system.posix_acl_access", &mut acl[..]);
+        Some(Rights {
+            inode: attr::identity(&stat, false),
+            owner: (stat.st_uid, stat.st_gid),
+            mode: stat.st_mode,
+            acl: length.ok().map(|length| acl[..length].to_vec()),
+        })
+    }
+
+    /// Whether a file is the same, or could have been opened as well.
+    pub fn cover(&self, file: impl AsFd) -> bool {
+        Rights::of(file).is_some_and(|now| {
+            now.inode == self.inode || (now.owner, now.mode, &now.acl) == (self.owner, self.mode, &self.acl)
+        })
     }
 }
 
@@ -81,14 +145,16 @@ fn identity(file: impl AsFd) -> Result<Identity, Errno> {
 #[derive(Debug)]
 pub struct Right {
     caller: Caller,
+    rights: Option<Rights>,
     inode: Mutex<Option<Identity>>,
 }
 
 impl Right {
-    /// Of a handle that `caller`, of `process`, has opened on `file`.
-    pub fn new(caller: Caller, process: ProcId, file: impl AsFd) -> Right {
+    /// Of a handle that `caller`, of `process`, has opened on `file` by these rights.
+    pub fn new(caller: Caller, process: ProcId, file: impl AsFd, rights: Option<Rights>) -> Right {
         Right {
             caller: of_process(caller, process),
+            rights,
             inode: Mutex::new(identity(file).ok()),
         }
     }
@@ -98,11 +164,11 @@ impl Right {
         *self.inode.lock()
     }
 
-    /// Whether it may write to what its name leads to by now; `opened` is what it was opened on.
-    pub fn covers(&self, opened: impl AsFd, file: impl AsFd) -> bool {
+    /// Whether it may write to what its name leads to by now.
+    pub fn covers(&self, file: impl AsFd) -> bool {
         let Ok(identity) = identity(&file) else { return false };
         let mut inode = self.inode.lock();
-        let covers = *inode == Some(identity) || may_write(self.caller, opened, file);
+        let covers = *inode == Some(identity) || may_write(self.caller, self.rights.as_ref(), file);
         if covers {
             *inode = Some(identity);
         }

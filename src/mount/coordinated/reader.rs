@@ -5,16 +5,18 @@
 //! *moved on*, and its process is shown that version's attributes too.
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use rustix::fs::Stat;
+use rustix::fs::{Access, Stat};
 use rustix::io::Errno;
 
-use super::permission;
+use super::permission::{self, Rights};
 use super::staged::read_at;
 use super::{Coordination, caller, is_file};
+use crate::mount::attr;
 use crate::mount::handles::Ordinary;
 use crate::mount::nodes::{Name, NodeId};
 use crate::mount::pin::Pin;
@@ -28,6 +30,8 @@ pub struct Reader {
     pub opened: Arc<Ordinary>,
     name: Name,
     uid: u32,
+    /// By what that user was let in; root has none.
+    rights: Option<Rights>,
     binding: Mutex<Binding>,
     /// Pages of its node were read for a mapping.
     mapped: AtomicBool,
@@ -66,12 +70,13 @@ pub struct MovedOn {
 }
 
 impl Reader {
-    /// A handle of `name`, opened by `uid`.
-    pub fn new(opened: Arc<Ordinary>, name: Name, uid: u32) -> Reader {
+    /// A handle of `name`, opened by user `uid` by these rights.
+    pub fn new(opened: Arc<Ordinary>, name: Name, (uid, rights): (u32, Option<Rights>)) -> Reader {
         Reader {
             opened,
             name,
             uid,
+            rights,
             binding: Mutex::new(Binding::Open),
             mapped: AtomicBool::new(false),
         }
@@ -120,7 +125,7 @@ impl Coordination {
         let pin = if self.is_what_the_node_shows(opened) {
             Arc::clone(&opened.pin)
         } else {
-            self.newer_version(reader, wanted)
+            self.newer_version(caller, reader, wanted)
                 .unwrap_or_else(|| Arc::clone(&opened.pin))
         };
         *binding = Binding::Bound(Arc::clone(&pin));
@@ -152,7 +157,7 @@ impl Coordination {
     }
 
     /// The version that the handle's name leads to now, if that is another one than its node's.
-    fn newer_version(&self, reader: &Reader, wanted: Use) -> Option<Arc<Pin>> {
+    fn newer_version(&self, caller: Caller, reader: &Reader, wanted: Use) -> Option<Arc<Pin>> {
         let before = rustix::fs::fstat(reader.opened.pin.fd()).ok()?;
         let now = self.stat(&reader.name).ok().filter(is_file)?;
         if (now.st_dev, now.st_ino) == (before.st_dev, before.st_ino) {
@@ -170,7 +175,12 @@ impl Coordination {
         }
         let version = self.current_pin(&reader.name).ok()?;
         // The kernel has asked for the one; a rename may have put a file with other permissions in its place.
-        let may = reader.uid == 0 || permission::are_alike(reader.opened.pin.fd(), version.fd());
+        let live = self.live_behind_image(&reader.name).ok()?;
+        let asked = live.as_ref().map_or(version.fd(), |live| live.as_fd());
+        let alike = |rights: &Rights| rights.cover(asked);
+        let may = reader.uid == 0
+            || reader.rights.as_ref().is_some_and(alike)
+            || caller.uid == reader.uid && permission::check(caller, asked, None, Access::READ_OK).is_ok();
         may.then_some(version)
     }
 
@@ -244,6 +254,10 @@ impl Coordination {
         // A handle that has not moved on holds the node's inode, by itself.
         let alone = Arc::strong_count(&reader.opened.pin) == 1 && !reader.mapped.load(Ordering::Acquire);
         let mut stat = alone.then(|| rustix::fs::fstat(version.fd()).ok()).flatten()?;
+        if self.tree.nodes.identity(node) == Some(attr::identity(&stat, false)) {
+            // The node stands for it by now. Of a file with several names this is the image, which has one (W11).
+            return None;
+        }
         // To the kernel the node's.
         stat.st_nlink = self.tree.nodes.links(node, stat.st_nlink);
         Some(stat)

@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
+use super::permission::Rights;
 use super::staged::{Apart, Fresh, Staged};
 use crate::mount::nodes::{Name, NodeId};
 use crate::mount::pin::Pin;
@@ -36,6 +37,8 @@ pub struct About {
     pub process: ProcId,
     /// The same, for the permissions that it has.
     pub caller: Caller,
+    /// By what it was let in; root has none.
+    pub rights: Option<Rights>,
     /// For the record.
     pub who: Who,
     /// How its version will have come.

@@ -54,7 +54,7 @@ impl Coordination {
         // It has just ended, and its node is the version's by now, or that of another session which began on it again after a lock.
         let (node, shadow) = (session.about.node, rustix::fs::fstat(session.pin().fd()).ok()?);
         if self.tree.nodes.identity(node) != Some(attr::identity(&shadow, false)) && !is_own() {
-            return self.stat_of_name(node).ok();
+            return self.stat_of_name(caller, node).ok();
         }
         session.stat().ok()
     }

@@ -1,0 +1,133 @@
+//! Owner, mode and times in the reference model, and who may change them (R4, W11).
+
+use super::ops::Name;
+use super::permissions::{Rights, User};
+use super::puppets::{Answer, Time};
+use super::world::{Expected, Inode, Kind, Stage, World};
+
+fn errno(name: &str) -> Expected {
+    Expected::Is(Answer::errno(name))
+}
+
+fn done() -> Expected {
+    Expected::Is(Answer::Done)
+}
+
+impl World {
+    /// W11: no version; but a session that has something to publish has its own mode from then on.
+    pub fn chmod(&mut self, by: usize, name: Name, mode: u32) -> Expected {
+        self.change_rights(by, name, |user, rights| {
+            let changed = Rights { mode, ..rights };
+            user.owns(rights).then_some(changed)
+        })
+    }
+
+    pub fn chown(&mut self, by: usize, name: Name, uid: u32, gid: u32) -> Expected {
+        self.change_rights(by, name, |user, rights| {
+            let changed = Rights { uid, gid, ..rights };
+            user.may_give(rights, uid, gid).then_some(changed)
+        })
+    }
+
+    fn change_rights(&mut self, by: usize, name: Name, change: impl Fn(User, Rights) -> Option<Rights>) -> Expected {
+        let Some(found) = self.visible(by, name) else {
+            return errno("ENOENT");
+        };
+        if change(self.user(by), self.files[found].rights).is_none() {
+            return errno("EPERM");
+        }
+        for inode in self.touch(found, self.own(by, name)) {
+            // Of each what is not changed stays.
+            if let Some(rights) = change(User::Root, self.files[inode].rights) {
+                self.files[inode].rights = rights;
+            }
+            self.show_times(inode);
+        }
+        done()
+    }
+
+    /// The session whose shadow it finds under a name.
+    fn own(&self, by: usize, name: Name) -> Option<usize> {
+        let own = self.nearest(by, self.home(name));
+        own.filter(|own| !self.sessions[*own].unlinked)
+    }
+
+    pub fn utime(&mut self, by: usize, name: Name, at: u32) -> Expected {
+        self.change_times(by, name, Time::Set(at), |user, rights| {
+            user.owns(rights).then_some(()).ok_or("EPERM")
+        })
+    }
+
+    /// utimensat(2) with UTIME_NOW.
+    pub fn touch_now(&mut self, by: usize, name: Name) -> Expected {
+        self.change_times(by, name, Time::Step(self.now), |user, rights| {
+            user.may_touch(rights).then_some(()).ok_or("EACCES")
+        })
+    }
+
+    fn change_times(
+        &mut self,
+        by: usize,
+        name: Name,
+        time: Time,
+        may: impl Fn(User, Rights) -> Result<(), &'static str>,
+    ) -> Expected {
+        let Some(found) = self.visible(by, name) else {
+            return errno("ENOENT");
+        };
+        if let Err(why) = may(self.user(by), self.files[found].rights) {
+            return errno(why);
+        }
+        for inode in self.touch(found, self.own(by, name)) {
+            self.set_modified(inode, time);
+            self.show_times(inode);
+        }
+        done()
+    }
+
+    pub fn futime(&mut self, by: usize, number: usize, at: u32) -> Expected {
+        let (inode, own) = match self.descriptions[number].kind {
+            Kind::Ordinary { inode } if !self.files[inode].is_version => (inode, None),
+            Kind::Writer { session } if self.sessions[session].stage == Stage::Open => {
+                (self.sessions[session].shadow, Some(session))
+            }
+            _ => return Expected::Skip,
+        };
+        if !self.user(by).owns(self.files[inode].rights) {
+            return errno("EPERM");
+        }
+        for inode in self.touch(inode, own) {
+            self.set_modified(inode, Time::Set(at));
+        }
+        if let Some(late) = own.filter(|own| self.sessions[*own].how == "late") {
+            // The kernel is told of the version before, and goes by the size of that (W5, limit).
+            let is_it = |kind: &Kind| matches!(kind, Kind::Writer { session } if *session == late);
+            let written = self
+                .descriptions
+                .iter_mut()
+                .filter(|description| is_it(&description.kind));
+            written.for_each(|description| description.late_to_size = true);
+        }
+        done()
+    }
+
+    /// What a change of metadata is made to: of a session that has changed nothing yet also the version that it started from, otherwise it is a change.
+    fn touch(&mut self, inode: Inode, own: Option<usize>) -> Vec<Inode> {
+        self.change(inode);
+        let Some(own) = own else { return vec![inode] };
+        let session = &mut self.sessions[own];
+        let current = self.names.get(&session.name);
+        match session.base.filter(|base| !session.changed && current == Some(base)) {
+            Some(base) => {
+                self.change(base);
+                vec![inode, base]
+            }
+            None => {
+                // All but the times of a late one is the version's still.
+                session.touched |= session.how != "late";
+                self.note_change(own);
+                vec![inode]
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Sequences of several users that went wrong once, each with a name.
+
+use super::ops::Do::*;
+use super::ops::Name::*;
+use super::ops::{Op, R, RW, W};
+use super::permissions::Cast;
+use super::permissions::Dir::*;
+use super::permissions::User::*;
+
+/// As in regressions.rs, with whose processes and directories are.
+pub fn all() -> Vec<(&'static str, bool, Cast, Vec<Op>)> {
+    vec![
+        (
+            "who_would_create_what_another_user_is_creating_waits_for_him",
+            false,
+            Cast {
+                users: [Root, Ann, Bob, Bob],
+                dirs: [Everybodys, Sticky, Everybodys],
+            },
+            vec![
+                Op(1, Open(0, A, W.creat())),
+                Op(0, Open(0, A, RW.creat())),
+                Op(2, Open(0, A, W.creat().trunc())),
+                Op(3, Open(0, A, R.creat())),
+                Op(1, Write(0, 0)),
+                Op(1, Close(0)),
+                Op(0, Close(0)),
+            ],
+        ),
+        (
+            "a_reader_is_not_given_what_it_could_not_open_though_its_own_file_cannot_be_opened_any_more",
+            false,
+            Cast {
+                users: [Root, Ann, Bob, Bob],
+                dirs: [Everybodys, Everybodys, Everybodys],
+            },
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Write(0, 0)),
+                Op(0, Close(0)),
+                Op(1, Open(0, A, R)),
+                Op(0, Chmod(A, 0o600)),
+                Op(0, Open(0, T, W.creat())),
+                Op(0, Write(0, 1)),
+                Op(0, Close(0)),
+                Op(0, Chmod(T, 0o600)),
+                Op(0, Rename(T, A)),
+                Op(1, Pread(0, 0, 4096)),
+            ],
+        ),
+        (
+            "a_reader_is_not_given_a_file_whose_image_could_be_opened_once",
+            false,
+            Cast {
+                users: [Root, Ann, Bob, Bob],
+                dirs: [Everybodys, Everybodys, Everybodys],
+            },
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Write(0, 0)),
+                Op(0, Close(0)),
+                Op(0, Open(0, B, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Link(B, T)),
+                Op(0, Truncate(B, 5)),
+                Op(0, Chmod(B, 0o600)),
+                Op(1, Open(0, A, R)),
+                Op(0, Rename(B, A)),
+                Op(1, Pread(0, 0, 4096)),
+            ],
+        ),
+        (
+            "who_appends_adds_nothing_to_a_file_with_the_permissions_that_his_own_got_later",
+            false,
+            Cast {
+                users: [Root, Ann, Bob, Bob],
+                dirs: [Everybodys, Everybodys, Everybodys],
+            },
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chmod(A, 0o666)),
+                Op(1, Open(0, A, W.append())),
+                Op(0, Chmod(A, 0o600)),
+                Op(0, Open(0, T, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chmod(T, 0o600)),
+                Op(0, Rename(T, A)),
+                Op(1, Write(0, 0)),
+                Op(0, Look),
+            ],
+        ),
+        (
+            "what_is_written_late_replaces_no_file_with_the_permissions_that_its_own_got_later",
+            false,
+            Cast {
+                users: [Root, Ann, Bob, Bob],
+                dirs: [Everybodys, Everybodys, Everybodys],
+            },
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chmod(A, 0o666)),
+                Op(1, Open(0, A, RW)),
+                Op(1, Write(0, 0)),
+                Op(1, Rename(A, B)),
+                Op(0, Chmod(B, 0o600)),
+                Op(0, Open(0, T, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chmod(T, 0o600)),
+                Op(1, Write(0, 1)),
+                Op(0, Rename(T, B)),
+                Op(1, Close(0)),
+                Op(0, Look),
+            ],
+        ),
+        (
+            "who_empties_a_file_with_several_names_saves_it_though_it_has_another_mode_by_then",
+            false,
+            Cast {
+                users: [Root, Ann, Bob, Ann],
+                dirs: [Everybodys, Sticky, Sticky],
+            },
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chmod(A, 0o066)),
+                Op(0, Link(A, B)),
+                Op(2, Open(0, A, R.trunc())),
+                Op(0, Chmod(A, 0o640)),
+                Op(2, Close(0)),
+            ],
+        ),
+    ]
+}
