@@ -479,7 +479,7 @@ mod tests {
         let mut files = Files::new(SessionId(1));
         let file = files.take_up(&Name {
             parent: ROOT,
-            name: "a".into(),
+            name: std::ffi::OsStr::new("a").into(),
         });
         let patience = Patience::Until(Millis(1000));
         let mut open = |files: &mut Files, tgid| {
