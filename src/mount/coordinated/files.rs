@@ -482,7 +482,7 @@ mod tests {
             name: std::ffi::OsStr::new("a").into(),
         });
         let patience = Patience::Until(Millis(1000));
-        let mut open = |files: &mut Files, tgid| {
+        let open = |files: &mut Files, tgid| {
             let ticket = files.ticket();
             let admission = files.queue.open(
                 Millis(0),
