@@ -421,6 +421,46 @@ fn w1_lease_a_holder_that_others_wait_for_too_long_is_discarded() {
     );
 }
 
+/// Also what the kernel asks for by the node alone. By the path the holder gets at the current version like anybody.
+#[test]
+fn w1_f3_nothing_that_a_holder_does_after_it_was_cut_off_seems_to_succeed() {
+    watchdog();
+    let project = Project::with(&[
+        ("concord.toml", "wait = '30s'\nlease_max = '500ms'\n"),
+        ("STATE.md", "v1"),
+    ]);
+    for name in ["STATE.md", "NEW.md"] {
+        let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+        holder.does(&format!("name = '{name}'; fd = os.open(name, os.O_RDWR | os.O_CREAT)"));
+        holder.does("os.write(fd, b'slow')");
+        assert_eq!(other.does(&format!("put('{name}', 'other')")), "None");
+        let calls = [
+            "os.fsync(fd)",
+            "os.fdatasync(fd)",
+            "os.fchmod(fd, 0o600)",
+            "os.fchown(fd, 1, 1)",
+            "os.utime(fd, (1, 1))",
+            "os.setxattr(fd, 'user.x', b'1')",
+            "os.removexattr(fd, 'user.x')",
+            "os.write(fd, b'more')",
+            "os.ftruncate(fd, 2)",
+            "os.posix_fallocate(fd, 0, 100)",
+            "os.copy_file_range(fd, fd, 1, 0, 10)",
+            "os.fsync(fd)",
+        ];
+        for call in calls {
+            assert_eq!(holder.does(call), "ESTALE", "{call} of {name}");
+        }
+        other.does(&format!("name = '{name}'"));
+        let is = "oct(os.stat(name).st_mode)[-3:], os.stat(name).st_mtime > 1, os.listxattr(name)";
+        assert_eq!(other.does(is), "('644', True, [])");
+        holder.does("os.chmod(name, 0o640), os.utime(name, (1, 1)), os.setxattr(name, 'user.y', b'1')");
+        assert_eq!(other.does(is), "('640', False, ['user.y'])");
+        assert_eq!(holder.does("os.close(fd)"), "ESTALE");
+        assert_eq!(project.read(name), "other");
+    }
+}
+
 #[test]
 fn w3_a_joined_session_is_published_when_its_last_handle_is_closed() {
     watchdog();

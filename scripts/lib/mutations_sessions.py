@@ -425,6 +425,21 @@ SESSIONS = [
         ["waiting::w4_the_open_that_would_close_a_cycle_fails_with_edeadlk"],
     ),
     (
+        "W1", "w1-what-is-lost-is-synced", "src/mount/coordinated/handles.rs",
+        "if !session.is_open() => session.on_end(reply),",
+        "if !session.is_open() => reply(Ok(())),",
+        ["waiting::w1_f3_nothing_that_a_holder_does_after_it_was_cut_off_seems_to_succeed"],
+    ),
+    (
+        "W1", "w1-the-mode-of-what-is-lost-is-changed", "src/mount/coordinated/truncate.rs",
+        "Some((_, errno)) if !self.walks_again(caller) =>",
+        "Some((_, errno)) if self.walks_again(caller) =>",
+        [
+            "waiting::w1_f3_nothing_that_a_holder_does_after_it_was_cut_off_seems_to_succeed",
+            "locks::w12_an_unlock_that_cannot_publish_says_so",
+        ],
+    ),
+    (
         "W5", "w5-every-flush-publishes", "src/mount/coordinated/close.rs",
         "self.holders(session.about.node, flusher, &processes);",
         "self.holders(crate::mount::nodes::NodeId(0), flusher, &processes);",

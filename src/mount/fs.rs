@@ -477,16 +477,7 @@ impl fuser::Filesystem for Fs {
     }
 
     fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        match self.tree.handles.get(fh.0) {
-            Ok(Handle::Ordinary(file)) => self.later(reply, move || file.sync(datasync)),
-            Ok(Handle::Reader(reader)) => self.later(reply, move || reader.opened.sync(datasync)),
-            Ok(Handle::Writer(writer)) => self.later(reply, move || writer.sync(datasync)),
-            Ok(Handle::Appender(appender)) => {
-                let coordination = Arc::clone(&self.coordination);
-                self.later(reply, move || coordination.sync_append(&appender));
-            }
-            Err(error) => reply.error(reply_errno(error)),
-        }
+        self.sync(fh.0, datasync, reply);
     }
 
     /// ENOSYS: directories are opened without us (FUSE_NO_OPENDIR_SUPPORT), and the kernel keeps what it has listed until it changes the
@@ -587,7 +578,8 @@ impl fuser::Filesystem for Fs {
         if self.coordination.is_astray(caller(request), node(ino)) {
             return reply.error(reply_errno(Errno::STALE));
         }
-        let touched = self.coordination.touch(node(ino));
+        let ready = self.coordination.refuse_lost(caller(request), node(ino));
+        let touched = ready.and_then(|()| self.coordination.touch(node(ino)));
         let set = touched.and_then(|()| self.tree.set_xattr(caller(request), node(ino), name, value, flags));
         reply_empty(set, reply);
     }
@@ -614,7 +606,8 @@ impl fuser::Filesystem for Fs {
         if self.coordination.is_astray(caller(request), node(ino)) {
             return reply.error(reply_errno(Errno::STALE));
         }
-        let touched = self.coordination.touch(node(ino));
+        let ready = self.coordination.refuse_lost(caller(request), node(ino));
+        let touched = ready.and_then(|()| self.coordination.touch(node(ino)));
         reply_empty(touched.and_then(|()| self.tree.remove_xattr(node(ino), name)), reply);
     }
 

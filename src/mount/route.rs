@@ -271,6 +271,23 @@ impl Fs {
         }
     }
 
+    /// fsync(2) or fdatasync(2).
+    pub fn sync(&self, number: u64, data_only: bool, reply: ReplyEmpty) {
+        match self.tree.handles.get(number) {
+            Ok(Handle::Ordinary(file)) => self.later(reply, move || file.sync(data_only)),
+            Ok(Handle::Reader(reader)) => self.later(reply, move || reader.opened.sync(data_only)),
+            Ok(Handle::Writer(writer)) => {
+                let answer = Box::new(move |result| reply_empty(result, reply));
+                self.tree.workers.run(move || writer.sync(data_only, answer));
+            }
+            Ok(Handle::Appender(appender)) => {
+                let coordination = Arc::clone(&self.coordination);
+                self.later(reply, move || coordination.sync_append(&appender));
+            }
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
     /// lseek(2) with SEEK_DATA or SEEK_HOLE.
     pub fn seek(&self, caller: Caller, number: u64, offset: i64, whence: i32) -> Result<i64> {
         self.tree.handles.get(number).and_then(|handle| match handle {
@@ -358,6 +375,7 @@ impl Fs {
                 });
             }),
             _ if self.coordination.is_astray(caller, node) => answer(Err(Errno::STALE)),
+            _ if let Err(errno) = self.coordination.refuse_lost(caller, node) => answer(Err(errno)),
             _ if changes.are_times()
                 && let Some(late) = self.coordination.late_by_descriptor(caller, node) =>
             {

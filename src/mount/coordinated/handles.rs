@@ -9,7 +9,7 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::Coordination;
-use super::session::{Life, Session};
+use super::session::{EndReply, Life, Session};
 use super::staged::{Staged, read_at};
 use crate::mount::nodes::NodeId;
 use crate::mount::pin::{Access, Pin};
@@ -100,6 +100,12 @@ impl Writer {
     /// Whether its session is open, as far as can be said without waiting.
     pub fn is_open_now(&self) -> bool {
         self.session.try_lock().is_some_and(|session| session.is_open())
+    }
+
+    /// Its session, if that was lost, as far as can be said without waiting, and with what each later use fails.
+    pub fn lost(&self) -> Option<(Arc<Session>, Errno)> {
+        let session = self.session.try_lock()?;
+        session.lost().map(|errno| (Arc::clone(&session), errno))
     }
 
     /// Whether a change can be made at once, without waiting and without copying much.
@@ -211,19 +217,15 @@ impl Writer {
         }
     }
 
-    /// fsync(2) of what is staged. It says nothing about the publish: that is close(2)'s to say.
+    /// fsync(2) of what is staged. It says nothing about the publish: that is close(2)'s to say. `reply` waits for an end of the session that is under way.
     ///
     /// # Errors
-    /// EIO, ENOSPC, EDQUOT; the session is then never published.
-    pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
+    /// EIO, ENOSPC, EDQUOT; the session is then never published. ESTALE when it was discarded, or what its publish failed with.
+    pub fn sync(&self, data_only: bool, reply: EndReply) {
         let session = self.session();
-        if !session.is_open() {
-            return Ok(());
-        }
         match session.sync(data_only) {
-            // Its end is under way by now.
-            Err(Errno::BUSY | Errno::STALE) if !session.is_open() => Ok(()),
-            result => result,
+            Err(Errno::BUSY | Errno::STALE) if !session.is_open() => session.on_end(reply),
+            result => reply(result),
         }
     }
 
