@@ -450,6 +450,24 @@ SESSIONS = [
         ],
     ),
     (
+        "W5", "w5-only-the-main-threads-descriptors-are-looked-at", "src/os/table.rs",
+        "for tid in proc::threads(pid) {",
+        "for tid in [pid] {",
+        [
+            "closing::w5_threads_go_on_with_a_file_when_the_main_thread_has_left",
+            "closing::w5_a_thread_with_a_table_of_its_own_goes_on_with_a_file",
+        ],
+    ),
+    (
+        "W5", "w5-all-threads-have-one-table", "src/os/table.rs",
+        "        -1 => !proc::has_left(one),\n        _ => false,",
+        "        _ => !proc::has_left(one),",
+        [
+            "closing::w5_a_thread_with_a_table_of_its_own_goes_on_with_a_file",
+            "lib::os::table::tests::a_thread_with_a_table_of_its_own_counts",
+        ],
+    ),
+    (
         "W5", "w5-a-descriptor-that-was-moved-is-not-looked-at", "src/mount/coordinated/tables.rs",
         "self.look(table, &others, node, is_told);",
         "self.look(table, &others[..0], node, is_told);",
