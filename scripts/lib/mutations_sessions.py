@@ -29,6 +29,18 @@ SESSIONS = [
         ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
     ),
     (
+        "W10", "w10-who-has-taken-o-append-from-its-handle-appends", "src/mount/route.rs",
+        "if !coming.at_end {",
+        "if false {",
+        ["appends::w10_o1_who_takes_o_append_from_its_handle_writes_nothing_where_it_did_not_ask"],
+    ),
+    (
+        "W10", "w10-who-does-not-append-begins-a-log", "src/mount/route.rs",
+        "let begins_log = coming.at_end && writer",
+        "let begins_log = writer",
+        ["appends::w10_o1_who_takes_o_append_from_its_handle_writes_nothing_where_it_did_not_ask"],
+    ),
+    (
         "W10", "w10-lines-of-two-appenders-are-never-one", "src/mount/coordinated/append_log.rs",
         "            && last.identity == identity\n",
         "            && Arc::ptr_eq(&last.file, file)\n",
@@ -282,9 +294,9 @@ SESSIONS = [
         ["sessions::w1_a_truncating_open_for_reading_is_a_session"],
     ),
     (
-        "W1", "w1-appends-go-where-the-kernel-thinks", "src/mount/coordinated/handles.rs",
-        "let append = self.append && !at_offset;",
-        "let append = self.append && at_offset;",
+        "W1", "w1-appends-go-where-the-kernel-thinks", "src/mount/route.rs",
+        "writer.write(coordination, offset, data, coming.at_end)",
+        "writer.write(coordination, offset, data, false)",
         ["sessions::w1_an_appender_that_waited_writes_after_what_it_waited_for"],
     ),
     (

@@ -22,7 +22,7 @@ use super::file;
 use super::handles::{Handle, Ordinary};
 use super::nodes::{Name, NodeId};
 use super::notices;
-use super::route::{self, reply_uncached};
+use super::route::{self, Coming, reply_uncached};
 use super::setattr::Changes;
 use super::tree::{Caller, Tree};
 use super::xattr::Answer;
@@ -422,24 +422,27 @@ impl fuser::Filesystem for Fs {
     ) {
         let mut flags = open_flags(flags.0);
         let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let clears = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match self.tree.handles.get(fh.0) {
-            Ok(Handle::Writer(writer)) => {
-                let at_offset = (from_mapping, clears);
-                return self.write_coordinated(caller(request), (fh.0, writer), offset, data, at_offset, reply);
-            }
-            Ok(Handle::Appender(appender)) => return self.write_appended(appender, data, clears, reply),
-            _ => {}
-        }
         if from_mapping {
             // Pages of a mapping go where they belong, whatever handle the kernel chose for them.
             flags -= OFlags::APPEND;
+        }
+        let coming = Coming {
+            at_end: flags.contains(OFlags::APPEND),
+            from_mapping,
+            clears: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        };
+        match self.tree.handles.get(fh.0) {
+            Ok(Handle::Writer(writer)) => {
+                return self.write_coordinated(caller(request), (fh.0, writer), offset, data, coming, reply);
+            }
+            Ok(Handle::Appender(appender)) => return self.write_appended(appender, data, coming, reply),
+            _ => {}
         }
         match self
             .tree
             .handles
             .ordinary(fh.0)
-            .and_then(|file| file.write(offset, data, flags, clears))
+            .and_then(|file| file.write(offset, data, flags, coming.clears))
         {
             Ok(count) => reply.written(count),
             Err(error) => reply.error(reply_errno(error)),

@@ -23,7 +23,6 @@ pub struct Writer {
     /// What that stands for then: nobody else may take it over.
     pin: Option<Arc<Pin>>,
     session: Mutex<Arc<Session>>,
-    append: bool,
     /// It does nothing but append to a file that it creates: with its first line the file appears (W10).
     begins_log: bool,
     /// No descriptor of it was closed yet: its session counts it as open.
@@ -31,13 +30,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opened on `node`, writes to `session`; at the end of the file with `append` (O_APPEND).
-    pub fn new(node: NodeId, session: Arc<Session>, append: bool) -> Writer {
+    /// Opened on `node`, writes to `session`.
+    pub fn new(node: NodeId, session: Arc<Session>) -> Writer {
         Writer {
             node,
             pin: None,
             session: Mutex::new(session),
-            append,
             begins_log: false,
             unclosed: AtomicBool::new(true),
         }
@@ -61,7 +59,7 @@ impl Writer {
         let lines = session.creates() && session.about.policy.append == Append::Lines;
         Writer {
             begins_log: lines && append && Access::of(flags) == Access::Write,
-            ..Writer::new(session.about.node, session, append)
+            ..Writer::new(session.about.node, session)
         }
     }
 
@@ -147,13 +145,12 @@ impl Writer {
         }
     }
 
-    /// pwrite(2). `at_offset`: pages of a mapping go where they belong, whatever the flags of the handle.
+    /// pwrite(2), or at the end of the file.
     ///
     /// # Errors
     /// As [`Writer::change`], and ENOSPC, EDQUOT, EFBIG, EIO.
-    pub fn write(&self, coordination: &Coordination, offset: u64, data: &[u8], at_offset: bool) -> Result<u32, Errno> {
-        let append = self.append && !at_offset;
-        let write = || self.change(coordination, |staged| staged.write(offset, data, append));
+    pub fn write(&self, coordination: &Coordination, offset: u64, data: &[u8], at_end: bool) -> Result<u32, Errno> {
+        let write = || self.change(coordination, |staged| staged.write(offset, data, at_end));
         let again = |errno| match coordination.finds_no_room(errno, &self.session().name()) {
             true => write(),
             false => Err(errno),
