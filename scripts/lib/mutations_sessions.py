@@ -452,6 +452,15 @@ SESSIONS = [
         ],
     ),
     (
+        "W1", "w1-what-was-stored-through-a-mapping-is-not-asked-for", "src/mount/coordinated/close.rs",
+        "nodes.into_iter().for_each(|node| self.tree.write_back(node));",
+        "drop(nodes);",
+        [
+            "waiting::w1_what_a_holder_that_is_cut_off_has_stored_through_a_mapping_is_kept",
+            "unmount::f5_a_forced_unmount_keeps_what_was_stored_through_a_mapping",
+        ],
+    ),
+    (
         "W5", "w5-every-flush-publishes", "src/mount/coordinated/close.rs",
         "self.holders(session.about.node, flusher, &processes);",
         "self.holders(crate::mount::nodes::NodeId(0), flusher, &processes);",
