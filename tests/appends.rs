@@ -221,6 +221,26 @@ fn w10_an_appender_may_truncate_its_file_and_goes_on() {
     assert_eq!(logger.does("os.close(fd)"), "None");
 }
 
+/// Also after watchers were told of the version that the truncation is, which takes 100 ms.
+#[test]
+fn w10_the_position_of_an_appender_counts_from_what_it_has_truncated() {
+    let project = project();
+    let mut logger = Puppet::new(&project);
+    logger.does(OPEN);
+    logger.does("os.write(fd, b'one\\nand two\\n')");
+    for pause in ["0", "0.5"] {
+        assert_eq!(logger.does("os.ftruncate(fd, 6)"), "None");
+        logger.does(&format!("time.sleep({pause})"));
+        assert_eq!(
+            logger.does("os.write(fd, b'2\\n'), os.lseek(fd, 0, os.SEEK_CUR)"),
+            "(2, 8)"
+        );
+        assert_eq!(project.read("log.jsonl"), "first\n2\n");
+        logger.does("os.write(fd, b'and more\\n')");
+    }
+    assert_eq!(logger.does("os.close(fd)"), "None");
+}
+
 /// The flags that a handle has when it writes say where.
 #[test]
 fn w10_o1_who_takes_o_append_from_its_handle_writes_nothing_where_it_did_not_ask() {

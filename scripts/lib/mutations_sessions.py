@@ -35,6 +35,12 @@ SESSIONS = [
         ["appends::w10_o1_who_takes_o_append_from_its_handle_writes_nothing_where_it_did_not_ask"],
     ),
     (
+        "W10", "w10-who-tells-watchers-is-told-the-size-of-what-was-replaced", "src/mount/coordinated/append_size.rs",
+        "if !self.tree.is_teller(caller.tid) {",
+        "if true {",
+        ["appends::w10_the_position_of_an_appender_counts_from_what_it_has_truncated"],
+    ),
+    (
         "W10", "w10-who-does-not-append-begins-a-log", "src/mount/route.rs",
         "let begins_log = coming.at_end && writer",
         "let begins_log = writer",
