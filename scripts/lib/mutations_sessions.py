@@ -41,6 +41,12 @@ SESSIONS = [
         ["appends::w10_the_position_of_an_appender_counts_from_what_it_has_truncated"],
     ),
     (
+        "F3", "f3-what-is-held-back-is-not-synced", "src/mount/coordinated/append.rs",
+        "let synced = kept.map_or(Ok(()), |file| rustix::fs::fsync(&file));",
+        "let synced = kept.map_or(Ok(()), |_| Ok(()));",
+        ["durability::f3_what_an_appender_has_held_back_is_synced_and_after_a_failure_not_published"],
+    ),
+    (
         "W10", "w10-who-does-not-append-begins-a-log", "src/mount/route.rs",
         "let begins_log = coming.at_end && writer",
         "let begins_log = writer",
