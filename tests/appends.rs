@@ -221,6 +221,58 @@ fn w10_an_appender_may_truncate_its_file_and_goes_on() {
     assert_eq!(logger.does("os.close(fd)"), "None");
 }
 
+/// Also after watchers were told of the version that the truncation is, which takes 100 ms.
+#[test]
+fn w10_the_position_of_an_appender_counts_from_what_it_has_truncated() {
+    let project = project();
+    let mut logger = Puppet::new(&project);
+    logger.does(OPEN);
+    logger.does("os.write(fd, b'one\\nand two\\n')");
+    for pause in ["0", "0.5"] {
+        assert_eq!(logger.does("os.ftruncate(fd, 6)"), "None");
+        logger.does(&format!("time.sleep({pause})"));
+        assert_eq!(
+            logger.does("os.write(fd, b'2\\n'), os.lseek(fd, 0, os.SEEK_CUR)"),
+            "(2, 8)"
+        );
+        assert_eq!(project.read("log.jsonl"), "first\n2\n");
+        logger.does("os.write(fd, b'and more\\n')");
+    }
+    assert_eq!(logger.does("os.close(fd)"), "None");
+}
+
+/// The flags that a handle has when it writes say where.
+#[test]
+fn w10_o1_who_takes_o_append_from_its_handle_writes_nothing_where_it_did_not_ask() {
+    let project = project();
+    let mut program = Puppet::new(&project);
+    program.does("def append(fd, on): fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND if on else 0)");
+    program.does(OPEN);
+    program.does("os.write(fd, b'one\\nheld')");
+    program.does("append(fd, False)");
+    assert_eq!(program.does("os.pwrite(fd, b'Z', 0)"), "EINVAL");
+    assert_eq!(program.does("os.write(fd, b'Z\\n')"), "EINVAL");
+    program.does("append(fd, True)");
+    assert_eq!(program.does("os.write(fd, b' back\\n'), os.close(fd)"), "(6, None)");
+    assert_eq!(project.read("log.jsonl"), "first\none\nheld back\n");
+    // A session has its shadow to itself.
+    program.does("fd = os.open('log.jsonl', os.O_RDWR | os.O_APPEND)");
+    assert_eq!(program.does("os.pwrite(fd, b'end\\n', 0)"), "4");
+    program.does("append(fd, False)");
+    assert_eq!(program.does("os.pwrite(fd, b'F', 0)"), "1");
+    program.does("append(fd, True)");
+    assert_eq!(program.does("os.pwrite(fd, b'last\\n', 0), os.close(fd)"), "(5, None)");
+    assert_eq!(project.read("log.jsonl"), "First\none\nheld back\nend\nlast\n");
+    // Nor has what it creates a first line that makes it a log.
+    program.does("fd = os.open('new.jsonl', os.O_WRONLY | os.O_CREAT | os.O_APPEND)");
+    program.does("append(fd, False)");
+    assert_eq!(
+        program.does("os.write(fd, b'one\\ntwo'), os.pwrite(fd, b'T', 4), os.close(fd)"),
+        "(7, 1, None)"
+    );
+    assert_eq!(project.read("new.jsonl"), "one\nTwo");
+}
+
 #[test]
 fn w10_what_is_appended_during_a_session_comes_after_what_it_wrote() {
     let project = project();

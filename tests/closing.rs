@@ -294,6 +294,74 @@ fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC); os.write(fd, b'all {number}'
     assert_eq!(project.recovered().len(), 0);
 }
 
+/// /proc/PID/fd is the main thread's: it is empty when that has left and others go on.
+#[test]
+fn w5_threads_go_on_with_a_file_when_the_main_thread_has_left() {
+    let project = project();
+    let program = "import ctypes, os, platform, sys, threading
+fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)
+os.write(fd, b'one ')
+def says(what): print(what, flush=True); sys.stdin.readline()
+def goes_on():
+    says('begun')
+    os.write(fd, b'two '); os.close(os.dup(fd)); says('a duplicate is closed')
+    os.write(fd, b'three'); os.close(fd); says('closed')
+    os._exit(0)
+threading.Thread(target=goes_on).start()
+exit = {'x86_64': 60, 'aarch64': 93}[platform.machine()]
+ctypes.CDLL(None).syscall(exit, 0)";
+    let mut writer = Running::start(project.python(program));
+    assert_eq!(writer.hear(), "begun");
+    let stat = format!("/proc/{}/stat", writer.pid());
+    eventually("the main thread's end", || {
+        std::fs::read_to_string(&stat).unwrap().contains(") Z ")
+    });
+    writer.say("");
+    assert_eq!(writer.hear(), "a duplicate is closed");
+    assert_eq!(project.read("STATE.md"), "v1\n");
+    writer.say("");
+    assert_eq!(writer.hear(), "closed");
+    assert_eq!(project.read("STATE.md"), "one two three");
+    assert_eq!(project.history("STATE.md").len(), 2);
+    writer.say("");
+}
+
+/// unshare(2) with CLONE_FILES: what the main thread closes then, the other has still.
+#[test]
+fn w5_a_thread_with_a_table_of_its_own_goes_on_with_a_file() {
+    let project = project();
+    for ends in ["quit.wait()", "ctypes.CDLL(None).syscall(exit, 0)"] {
+        let program = format!(
+            "import ctypes, os, platform, sys, threading
+exit = {{'x86_64': 60, 'aarch64': 93}}[platform.machine()]
+def says(what): print(what, flush=True); sys.stdin.readline()
+fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)
+os.write(fd, b'one ')
+apart, closed, quit = (threading.Event() for _ in range(3))
+for _ in range(4): threading.Thread(target=quit.wait, daemon=True).start()
+def goes_on():
+    if ctypes.CDLL(None).unshare(0x400): raise OSError
+    apart.set(); closed.wait()
+    says('closed by one')
+    os.write(fd, b'two'); os.close(fd); says('closed by both')
+    os._exit(0)
+threading.Thread(target=goes_on).start()
+apart.wait(); os.close(fd); closed.set()
+{ends}"
+        );
+        succeed(project.sh("printf 'v1\\n' > STATE.md"));
+        let versions = project.history("STATE.md").len();
+        let mut writer = Running::start(project.python(&program));
+        assert_eq!(writer.hear(), "closed by one");
+        assert_eq!(project.read("STATE.md"), "v1\n", "{ends}");
+        writer.say("");
+        assert_eq!(writer.hear(), "closed by both");
+        assert_eq!(project.read("STATE.md"), "one two", "{ends}");
+        assert_eq!(project.history("STATE.md").len(), versions + 1, "{ends}");
+        writer.say("");
+    }
+}
+
 #[test]
 fn w7_a_killed_parent_leaves_the_session_to_its_child() {
     let project = project();

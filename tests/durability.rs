@@ -135,6 +135,31 @@ fn f3_after_a_failed_sync_the_session_is_not_published() {
     assert_eq!(std::fs::read_to_string(kept).unwrap(), "half");
 }
 
+/// The beginning of a line has a file of its own, which is synced by fsync(2); the log is by fdatasync(2).
+#[test]
+fn f3_what_an_appender_has_held_back_is_synced_and_after_a_failure_not_published() {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", "one\n"), ("concord.toml", "durability = \"fast\"\n")]);
+    let daemon = project.mount();
+    let mut logger = Puppet::new(&project);
+    logger.does("fd = os.open('a.md', os.O_WRONLY | os.O_APPEND)");
+    logger.does("os.write(fd, b'two\\nhalf a li')");
+    assert_eq!(logger.does("os.fsync(fd)"), "None");
+    let Some(tracer) = failing(&project, daemon, "fsync", "EIO", None) else {
+        return;
+    };
+    assert_eq!(logger.does("os.fdatasync(fd)"), "EIO");
+    end(tracer);
+    for call in ["os.fsync(fd)", "os.write(fd, b'ne\\n')", "os.close(fd)"] {
+        assert_eq!(logger.does(call), "EIO", "{call}: the kernel would call it clean now");
+    }
+    assert_eq!(project.read("a.md"), "one\ntwo\n");
+    let recovered = project.recovered();
+    assert_eq!(recovered.len(), 1, "{recovered:?}");
+    let kept = project.path(recovered[0]["kept"].as_str().unwrap());
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "half a li");
+}
+
 /// The same of the publish's own sync. With this durability, and a history that is there already, it is the only one.
 #[test]
 fn f3_a_publish_that_cannot_be_synced_is_an_error_of_close() {

@@ -378,6 +378,13 @@ fn w12_an_unlock_that_cannot_publish_says_so() {
     let unlocked = a.does("fcntl.flock(f, fcntl.LOCK_UN)");
     drop(immutable);
     assert_eq!(unlocked, "EPERM");
+    for call in [
+        "os.fsync(f.fileno())",
+        "os.fdatasync(f.fileno())",
+        "os.fchmod(f.fileno(), 0o600)",
+    ] {
+        assert_eq!(a.does(call), "EPERM", "{call} of what is lost");
+    }
     assert_eq!(b.does(TRY), "None", "free all the same");
     assert_eq!(b.does("f.read().strip()"), "1");
     assert_eq!(project.recovered().len(), 1);

@@ -197,6 +197,19 @@ fn f5_a_forced_unmount_keeps_what_was_staged() {
 }
 
 #[test]
+fn f5_a_forced_unmount_keeps_what_was_stored_through_a_mapping() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1 and more\n")]);
+    let mut holder = Puppet::new(&project);
+    holder.does("fd = os.open('STATE.md', os.O_RDWR); page = mmap.mmap(fd, 12)");
+    assert_eq!(holder.does("page[0:2] = b'v2'"), "ok");
+    let output = on(&["unmount", "--force"], &project.root());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(project.read("STATE.md"), "v1 and more\n");
+    assert_eq!(kept(&project), ["v2 and more\n"]);
+}
+
+#[test]
 fn f5_sigterm_waits_for_sessions_within_grace() {
     watchdog();
     let mut project = Project::unmounted(&[("STATE.md", "v1\n")]);

@@ -421,6 +421,76 @@ fn w1_lease_a_holder_that_others_wait_for_too_long_is_discarded() {
     );
 }
 
+/// Also what the kernel asks for by the node alone. By the path the holder gets at the current version like anybody.
+#[test]
+fn w1_f3_nothing_that_a_holder_does_after_it_was_cut_off_seems_to_succeed() {
+    watchdog();
+    let project = Project::with(&[
+        ("concord.toml", "wait = '30s'\nlease_max = '500ms'\n"),
+        ("STATE.md", "v1"),
+    ]);
+    for name in ["STATE.md", "NEW.md"] {
+        let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+        holder.does(&format!("name = '{name}'; fd = os.open(name, os.O_RDWR | os.O_CREAT)"));
+        holder.does("os.write(fd, b'slow')");
+        assert_eq!(other.does(&format!("put('{name}', 'other')")), "None");
+        let calls = [
+            "os.fsync(fd)",
+            "os.fdatasync(fd)",
+            "os.fchmod(fd, 0o600)",
+            "os.fchown(fd, 1, 1)",
+            "os.utime(fd, (1, 1))",
+            "os.setxattr(fd, 'user.x', b'1')",
+            "os.removexattr(fd, 'user.x')",
+            "os.write(fd, b'more')",
+            "os.ftruncate(fd, 2)",
+            "os.posix_fallocate(fd, 0, 100)",
+            "os.copy_file_range(fd, fd, 1, 0, 10)",
+            "os.fsync(fd)",
+        ];
+        for call in calls {
+            assert_eq!(holder.does(call), "ESTALE", "{call} of {name}");
+        }
+        other.does(&format!("name = '{name}'"));
+        let is = "oct(os.stat(name).st_mode)[-3:], os.stat(name).st_mtime > 1, os.listxattr(name)";
+        assert_eq!(other.does(is), "('644', True, [])");
+        holder.does("os.chmod(name, 0o640), os.utime(name, (1, 1)), os.setxattr(name, 'user.y', b'1')");
+        assert_eq!(other.does(is), "('640', False, ['user.y'])");
+        assert_eq!(holder.does("os.close(fd)"), "ESTALE");
+        assert_eq!(project.read(name), "other");
+    }
+}
+
+/// What is stored through a mapping the kernel has, until somebody asks for it.
+#[test]
+fn w1_what_a_holder_that_is_cut_off_has_stored_through_a_mapping_is_kept() {
+    watchdog();
+    let rules = ("concord.toml", "wait = '30s'\nlease_max = '500ms'\n");
+    let project = Project::with(&[rules, ("STATE.md", "the version that was there\n")]);
+    std::fs::write(project.path("BIG.md"), vec![b'x'; 3 << 20]).unwrap();
+    for (name, size, number) in [("STATE.md", 27, 1), ("BIG.md", 3 << 20, 2), ("NEW.md", 9000, 3)] {
+        let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+        holder.does(&format!("fd = os.open('{name}', os.O_RDWR | os.O_CREAT)"));
+        // The first change of the others is that of a page.
+        holder.does(&format!("os.fstat(fd).st_size or os.ftruncate(fd, {size})"));
+        holder.does(&format!("page = mmap.mmap(fd, {size})"));
+        holder.does("page[0:6] = b'stored'; page[-4:] = b'last'");
+        assert_eq!(other.does(&format!("put('{name}', 'other')")), "None");
+        let recovered = project.recovered();
+        assert_eq!(recovered.len(), number, "{recovered:?}");
+        let kept = recovered.iter().find(|kept| kept["path"] == name).unwrap();
+        let kept = std::fs::read(project.path(kept["kept"].as_str().unwrap())).unwrap();
+        assert_eq!(
+            (kept.len(), &kept[..6], &kept[size - 4..]),
+            (size, &b"stored"[..], &b"last"[..]),
+            "{name}"
+        );
+        assert_eq!(holder.does("page[0:5] = b'again'"), "ok");
+        assert_ne!(holder.does("page.flush()"), "None", "nobody has it any more");
+        assert_eq!(project.read(name), "other");
+    }
+}
+
 #[test]
 fn w3_a_joined_session_is_published_when_its_last_handle_is_closed() {
     watchdog();

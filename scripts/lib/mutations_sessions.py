@@ -29,6 +29,30 @@ SESSIONS = [
         ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
     ),
     (
+        "W10", "w10-who-has-taken-o-append-from-its-handle-appends", "src/mount/route.rs",
+        "if !coming.at_end {",
+        "if false {",
+        ["appends::w10_o1_who_takes_o_append_from_its_handle_writes_nothing_where_it_did_not_ask"],
+    ),
+    (
+        "W10", "w10-who-tells-watchers-is-told-the-size-of-what-was-replaced", "src/mount/coordinated/append_size.rs",
+        "if !self.tree.is_teller(caller.tid) {",
+        "if true {",
+        ["appends::w10_the_position_of_an_appender_counts_from_what_it_has_truncated"],
+    ),
+    (
+        "F3", "f3-what-is-held-back-is-not-synced", "src/mount/coordinated/append.rs",
+        "let synced = kept.map_or(Ok(()), |file| rustix::fs::fsync(&file));",
+        "let synced = kept.map_or(Ok(()), |_| Ok(()));",
+        ["durability::f3_what_an_appender_has_held_back_is_synced_and_after_a_failure_not_published"],
+    ),
+    (
+        "W10", "w10-who-does-not-append-begins-a-log", "src/mount/route.rs",
+        "let begins_log = coming.at_end && writer",
+        "let begins_log = writer",
+        ["appends::w10_o1_who_takes_o_append_from_its_handle_writes_nothing_where_it_did_not_ask"],
+    ),
+    (
         "W10", "w10-lines-of-two-appenders-are-never-one", "src/mount/coordinated/append_log.rs",
         "            && last.identity == identity\n",
         "            && Arc::ptr_eq(&last.file, file)\n",
@@ -288,9 +312,9 @@ SESSIONS = [
         ["sessions::w1_a_truncating_open_for_reading_is_a_session"],
     ),
     (
-        "W1", "w1-appends-go-where-the-kernel-thinks", "src/mount/coordinated/handles.rs",
-        "let append = self.append && !at_offset;",
-        "let append = self.append && at_offset;",
+        "W1", "w1-appends-go-where-the-kernel-thinks", "src/mount/route.rs",
+        "writer.write(coordination, offset, data, coming.at_end)",
+        "writer.write(coordination, offset, data, false)",
         ["sessions::w1_an_appender_that_waited_writes_after_what_it_waited_for"],
     ),
     (
@@ -437,6 +461,30 @@ SESSIONS = [
         ["waiting::w4_the_open_that_would_close_a_cycle_fails_with_edeadlk"],
     ),
     (
+        "W1", "w1-what-is-lost-is-synced", "src/mount/coordinated/handles.rs",
+        "if !session.is_open() => session.on_end(reply),",
+        "if !session.is_open() => reply(Ok(())),",
+        ["waiting::w1_f3_nothing_that_a_holder_does_after_it_was_cut_off_seems_to_succeed"],
+    ),
+    (
+        "W1", "w1-the-mode-of-what-is-lost-is-changed", "src/mount/coordinated/truncate.rs",
+        "Some((_, errno)) if !self.walks_again(caller) =>",
+        "Some((_, errno)) if self.walks_again(caller) =>",
+        [
+            "waiting::w1_f3_nothing_that_a_holder_does_after_it_was_cut_off_seems_to_succeed",
+            "locks::w12_an_unlock_that_cannot_publish_says_so",
+        ],
+    ),
+    (
+        "W1", "w1-what-was-stored-through-a-mapping-is-not-asked-for", "src/mount/coordinated/close.rs",
+        "nodes.into_iter().for_each(|node| self.tree.write_back(node));",
+        "drop(nodes);",
+        [
+            "waiting::w1_what_a_holder_that_is_cut_off_has_stored_through_a_mapping_is_kept",
+            "unmount::f5_a_forced_unmount_keeps_what_was_stored_through_a_mapping",
+        ],
+    ),
+    (
         "W5", "w5-every-flush-publishes", "src/mount/coordinated/close.rs",
         "self.holders(session.about.node, flusher, &processes);",
         "self.holders(crate::mount::nodes::NodeId(0), flusher, &processes);",
@@ -444,6 +492,24 @@ SESSIONS = [
             "closing::w5_redirections_publish_once_each",
             "closing::w5_duplicates_forks_and_inherited_descriptors_are_one_session",
             "sessions::w5_a_shell_group_is_one_version",
+        ],
+    ),
+    (
+        "W5", "w5-only-the-main-threads-descriptors-are-looked-at", "src/os/table.rs",
+        "for tid in proc::threads(pid) {",
+        "for tid in [pid] {",
+        [
+            "closing::w5_threads_go_on_with_a_file_when_the_main_thread_has_left",
+            "closing::w5_a_thread_with_a_table_of_its_own_goes_on_with_a_file",
+        ],
+    ),
+    (
+        "W5", "w5-all-threads-have-one-table", "src/os/table.rs",
+        "        -1 => !proc::has_left(one),\n        _ => false,",
+        "        _ => !proc::has_left(one),",
+        [
+            "closing::w5_a_thread_with_a_table_of_its_own_goes_on_with_a_file",
+            "lib::os::table::tests::a_thread_with_a_table_of_its_own_counts",
         ],
     ),
     (

@@ -22,7 +22,7 @@ use super::file;
 use super::handles::{Handle, Ordinary};
 use super::nodes::{Name, NodeId};
 use super::notices;
-use super::route::{self, reply_uncached};
+use super::route::{self, Coming, reply_uncached};
 use super::setattr::Changes;
 use super::tree::{Caller, Tree};
 use super::xattr::Answer;
@@ -422,24 +422,27 @@ impl fuser::Filesystem for Fs {
     ) {
         let mut flags = open_flags(flags.0);
         let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let clears = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match self.tree.handles.get(fh.0) {
-            Ok(Handle::Writer(writer)) => {
-                let at_offset = (from_mapping, clears);
-                return self.write_coordinated(caller(request), (fh.0, writer), offset, data, at_offset, reply);
-            }
-            Ok(Handle::Appender(appender)) => return self.write_appended(appender, data, clears, reply),
-            _ => {}
-        }
         if from_mapping {
             // Pages of a mapping go where they belong, whatever handle the kernel chose for them.
             flags -= OFlags::APPEND;
+        }
+        let coming = Coming {
+            at_end: flags.contains(OFlags::APPEND),
+            from_mapping,
+            clears: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        };
+        match self.tree.handles.get(fh.0) {
+            Ok(Handle::Writer(writer)) => {
+                return self.write_coordinated(caller(request), (fh.0, writer), offset, data, coming, reply);
+            }
+            Ok(Handle::Appender(appender)) => return self.write_appended(appender, data, coming, reply),
+            _ => {}
         }
         match self
             .tree
             .handles
             .ordinary(fh.0)
-            .and_then(|file| file.write(offset, data, flags, clears))
+            .and_then(|file| file.write(offset, data, flags, coming.clears))
         {
             Ok(count) => reply.written(count),
             Err(error) => reply.error(reply_errno(error)),
@@ -477,16 +480,7 @@ impl fuser::Filesystem for Fs {
     }
 
     fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        match self.tree.handles.get(fh.0) {
-            Ok(Handle::Ordinary(file)) => self.later(reply, move || file.sync(datasync)),
-            Ok(Handle::Reader(reader)) => self.later(reply, move || reader.opened.sync(datasync)),
-            Ok(Handle::Writer(writer)) => self.later(reply, move || writer.sync(datasync)),
-            Ok(Handle::Appender(appender)) => {
-                let coordination = Arc::clone(&self.coordination);
-                self.later(reply, move || coordination.sync_append(&appender));
-            }
-            Err(error) => reply.error(reply_errno(error)),
-        }
+        self.sync(fh.0, datasync, reply);
     }
 
     /// ENOSYS: directories are opened without us (FUSE_NO_OPENDIR_SUPPORT), and the kernel keeps what it has listed until it changes the
@@ -587,7 +581,8 @@ impl fuser::Filesystem for Fs {
         if self.coordination.is_astray(caller(request), node(ino)) {
             return reply.error(reply_errno(Errno::STALE));
         }
-        let touched = self.coordination.touch(node(ino));
+        let ready = self.coordination.refuse_lost(caller(request), node(ino));
+        let touched = ready.and_then(|()| self.coordination.touch(node(ino)));
         let set = touched.and_then(|()| self.tree.set_xattr(caller(request), node(ino), name, value, flags));
         reply_empty(set, reply);
     }
@@ -614,7 +609,8 @@ impl fuser::Filesystem for Fs {
         if self.coordination.is_astray(caller(request), node(ino)) {
             return reply.error(reply_errno(Errno::STALE));
         }
-        let touched = self.coordination.touch(node(ino));
+        let ready = self.coordination.refuse_lost(caller(request), node(ino));
+        let touched = ready.and_then(|()| self.coordination.touch(node(ino)));
         reply_empty(touched.and_then(|()| self.tree.remove_xattr(node(ino), name)), reply);
     }
 

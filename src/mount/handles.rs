@@ -93,6 +93,15 @@ impl Handles {
         self.table.read().iter().filter_map(writer).collect()
     }
 
+    /// The handles of sessions that were opened on a node.
+    pub fn writers_on(&self, node: NodeId) -> Vec<Arc<Writer>> {
+        let writer = |handle: &Handle| match handle {
+            Handle::Writer(writer) if writer.node == node => Some(Arc::clone(writer)),
+            _ => None,
+        };
+        self.table.read().values().filter_map(writer).collect()
+    }
+
     /// The handle with this number is another from now on.
     pub fn replace(&self, number: u64, handle: Handle) {
         if let Some(known) = self.table.write().get_mut(&number) {

@@ -29,6 +29,17 @@ const COPY_BYTES_MAX: u64 = 0x7fff_f000;
 /// How long the kernel may keep the attributes of a version: for the system call that asked. The node may be taken over by a session.
 const VERSION_TTL: Duration = Duration::from_millis(1);
 
+/// How a write comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Coming {
+    /// The handle has O_APPEND, now: fcntl(2) may have given it that, or taken it away.
+    pub at_end: bool,
+    /// Pages of a mapping, by whichever handle of the node the kernel chose.
+    pub from_mapping: bool,
+    /// It takes set-id bits away.
+    pub clears: bool,
+}
+
 impl Fs {
     /// The kernel asks for a coordinated file's name at each walk while somebody writes the file; what it then learns of a version's attributes stays true.
     pub fn lookup_coordinated(&self, caller: Caller, target: &Target, reply: ReplyEntry) {
@@ -158,31 +169,35 @@ impl Fs {
         self.coordination.create(caller, target, creation, flags, answer);
     }
 
-    /// write(2) to a session's shadow, at the end of the file unless `at_offset`; one that `clears` takes set-id bits away. On a worker thread where something must be copied or waited for first.
+    /// write(2) to a session's shadow. On a worker thread where something must be copied or waited for first.
     pub fn write_coordinated(
         &self,
         caller: Caller,
         (number, writer): (u64, Arc<Writer>),
         offset: u64,
         data: &[u8],
-        (at_offset, clears): (bool, bool),
+        coming: Coming,
         reply: ReplyWrite,
     ) {
         let (coordination, node) = (Arc::clone(&self.coordination), writer.session().about.node);
         let answer = move |written: Result<u32>| match written {
             Ok(count) => reply.written(count),
             Err(error) => {
-                if at_offset {
+                if coming.from_mapping {
                     coordination.may_close_silently(node);
                 }
                 reply.error(reply_errno(error));
             }
         };
         let written = move |writer: &Writer, coordination: &Coordination, offset, data: &[u8]| {
-            let write = || writer.write(coordination, offset, data, at_offset);
-            if clears { creds::without_fsetid(write) } else { write() }
+            let write = || writer.write(coordination, offset, data, coming.at_end);
+            if coming.clears {
+                creds::without_fsetid(write)
+            } else {
+                write()
+            }
         };
-        let begins_log = writer.begins_log(data);
+        let begins_log = coming.at_end && writer.begins_log(data);
         if writer.is_quick() && !begins_log {
             return answer(written(&writer, &self.coordination, offset, data));
         }
@@ -234,8 +249,13 @@ impl Fs {
         }
     }
 
-    /// write(2) to a handle that appends. On a worker thread where it is the first since a while, or others are at it.
-    pub fn write_appended(&self, appender: Arc<Appender>, data: &[u8], clears: bool, reply: ReplyWrite) {
+    /// write(2) to a handle that appends. On a worker thread where it is the first since a while, or others are at it. EINVAL without O_APPEND: what is in the
+    /// file is others' lines.
+    pub fn write_appended(&self, appender: Arc<Appender>, data: &[u8], coming: Coming, reply: ReplyWrite) {
+        if !coming.at_end {
+            return reply.error(reply_errno(Errno::INVAL));
+        }
+        let clears = coming.clears;
         let answer = move |written: Result<u32>| match written {
             Ok(count) => reply.written(count),
             Err(error) => reply.error(reply_errno(error)),
@@ -267,6 +287,23 @@ impl Fs {
                 let answer = move |result: Result<()>| reply_empty(result, reply);
                 self.coordination
                     .allocate_appended(caller, appender, (offset, length), mode, Box::new(answer));
+            }
+            Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    /// fsync(2) or fdatasync(2).
+    pub fn sync(&self, number: u64, data_only: bool, reply: ReplyEmpty) {
+        match self.tree.handles.get(number) {
+            Ok(Handle::Ordinary(file)) => self.later(reply, move || file.sync(data_only)),
+            Ok(Handle::Reader(reader)) => self.later(reply, move || reader.opened.sync(data_only)),
+            Ok(Handle::Writer(writer)) => {
+                let answer = Box::new(move |result| reply_empty(result, reply));
+                self.tree.workers.run(move || writer.sync(data_only, answer));
+            }
+            Ok(Handle::Appender(appender)) => {
+                let coordination = Arc::clone(&self.coordination);
+                self.later(reply, move || coordination.sync_append(&appender));
             }
             Err(error) => reply.error(reply_errno(error)),
         }
@@ -359,6 +396,7 @@ impl Fs {
                 });
             }),
             _ if self.coordination.is_astray(caller, node) => answer(Err(Errno::STALE)),
+            _ if let Err(errno) = self.coordination.refuse_lost(caller, node) => answer(Err(errno)),
             _ if changes.are_times()
                 && let Some(late) = self.coordination.late_by_descriptor(caller, node) =>
             {

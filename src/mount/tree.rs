@@ -197,6 +197,16 @@ impl Tree {
         }
     }
 
+    /// The kernel gives us what was stored through mappings of a node, as writes, and waits for our answers: not for a thread that reads requests, nor when nobody does.
+    pub fn write_back(&self, id: NodeId) {
+        if let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.inval_inode(fuser::INodeNo(id.0), 0, 0)
+        {
+            // ENOENT: it does not know the node any more. ENODEV: the mount is gone.
+            log::debug!("the kernel did not write back what was stored through mappings: {error}");
+        }
+    }
+
     /// No name changes while this is held.
     pub fn hold_names(&self) -> NamesHeld<'_> {
         self.names.read()

@@ -170,7 +170,7 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 
 /// Whether a process is gone or on its way out: its main thread has left, or has a signal pending that it will meet. Waits for execve.
 pub fn is_ending(pid: u32) -> bool {
-    stat(pid).is_none_or(|stat| stat.flags & PF_EXITING != 0) || signal_waits(pid) == Some(true)
+    has_left(pid) || signal_waits(pid) == Some(true)
 }
 
 /// Whether a signal waits for this thread that would interrupt it: pending for it or its process, and not blocked.
@@ -205,32 +205,41 @@ pub fn creation(tid: u32) -> Option<(u32, u32)> {
 }
 
 fn children(pid: u32, found: &mut Vec<u32>) {
-    if is_single_threaded(pid) {
-        return children_of_thread(pid, &pid.to_string(), found);
-    }
-    let Ok(tasks) = rustix::fs::open(
-        path(pid, "task"),
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) else {
-        return;
-    };
-    let mut names = Vec::with_capacity(8192);
-    let mut entries = RawDir::new(&tasks, names.spare_capacity_mut());
-    while let Some(Ok(entry)) = entries.next() {
-        let name = entry.file_name().to_bytes();
-        if name.first().is_some_and(u8::is_ascii_digit) {
-            children_of_thread(pid, &String::from_utf8_lossy(name), found);
-        }
-    }
+    threads(pid)
+        .into_iter()
+        .for_each(|tid| children_of_thread(pid, tid, found));
 }
 
-fn children_of_thread(pid: u32, tid: &str, found: &mut Vec<u32>) {
+fn children_of_thread(pid: u32, tid: u32, found: &mut Vec<u32>) {
     let mut buffer = [0; CHILDREN_BYTES_MAX];
     if let Some(text) = read_all(&path(pid, &format!("task/{tid}/children")), &mut buffer) {
         let pids = text.split(|byte| *byte == b' ').filter_map(|word| number(word, 10));
         found.extend(pids.map(|pid| pid as u32));
     }
+}
+
+/// The threads of a process, its main thread first, which may have left. Of one that is gone that thread alone.
+pub(super) fn threads(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    if is_single_threaded(pid) {
+        return found;
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(tasks) = rustix::fs::open(path(pid, "task"), flags, Mode::empty()) else {
+        return found;
+    };
+    let mut names = Vec::with_capacity(8192);
+    let mut entries = RawDir::new(&tasks, names.spare_capacity_mut());
+    while let Some(Ok(entry)) = entries.next() {
+        let tid = number(entry.file_name().to_bytes(), 10).map(|tid| tid as u32);
+        found.extend(tid.filter(|tid| *tid != pid));
+    }
+    found
+}
+
+/// Whether a thread has left, its process perhaps living on. Waits for execve.
+pub(super) fn has_left(tid: u32) -> bool {
+    stat(tid).is_none_or(|stat| stat.flags & PF_EXITING != 0)
 }
 
 /// Whether a process has one thread only: besides `.` and `..`, its directory has no other directories.

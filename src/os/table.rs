@@ -1,4 +1,5 @@
-//! The descriptors of a process: proc_pid_fd(5). All of it waits for execve, see [`super::proc`].
+//! The descriptors of a process: proc_pid_fd(5). All of it waits for execve, see [`super::proc`]. Its threads share one table of them, unless one has called unshare(2) with
+//! CLONE_FILES; and its main thread has none any more when it has left and others go on.
 //!
 //! What a descriptor leads to is not asked of its filesystem, which may be us, but of what the kernel remembers (AT_STATX_DONT_SYNC, statx(2)).
 
@@ -30,17 +31,28 @@ impl File {
     }
 }
 
-/// The table of descriptors of a process. Of a task that is ending it is empty.
+/// A table of descriptors. Of a task that is ending it is empty.
 #[derive(Debug)]
 pub struct Table {
     dir: OwnedFd,
 }
 
 impl Table {
-    /// That of this process; `None` when it is gone.
-    pub fn of(pid: u32) -> Option<Table> {
+    /// Those of a process, each once. None when it is gone.
+    pub fn all_of(pid: u32) -> Vec<Table> {
+        let mut found: Vec<u32> = Vec::new();
+        for tid in proc::threads(pid) {
+            if !found.iter().any(|other| is_shared(*other, tid)) {
+                found.push(tid);
+            }
+        }
+        found.into_iter().filter_map(Table::of).collect()
+    }
+
+    /// That of a thread; `None` when it is gone.
+    fn of(tid: u32) -> Option<Table> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(proc::path(pid, "fd"), flags, Mode::empty()).ok()?;
+        let dir = rustix::fs::open(proc::path(tid, "fd"), flags, Mode::empty()).ok()?;
         Some(Table { dir })
     }
 
@@ -78,6 +90,11 @@ impl Table {
         stat.is_ok_and(|stat| Mode::from_raw_mode(stat.st_mode).contains(Mode::WUSR))
     }
 
+    /// Whether any descriptor is open on `file`, for writing. As [`Table::numbers`].
+    pub fn has_for_writing(&self, file: File) -> bool {
+        self.numbers().into_iter().any(|number| self.holds(number, file))
+    }
+
     /// Whether a descriptor is open on `file`, for writing.
     pub fn holds(&self, number: u32, file: File) -> bool {
         self.file(number).is_some_and(|open| file.is(open)) && self.writes(number)
@@ -86,7 +103,19 @@ impl Table {
 
 /// Whether a process has `file` open for writing.
 pub fn holds_for_writing(pid: u32, file: File) -> bool {
-    Table::of(pid).is_some_and(|table| table.numbers().into_iter().any(|number| table.holds(number, file)))
+    Table::all_of(pid).iter().any(|table| table.has_for_writing(file))
+}
+
+/// Whether two threads of a process share one table of descriptors. Where nobody tells (kcmp(2) is not built in, or not permitted) they do, as in nearly every program,
+/// as long as the first is there.
+fn is_shared(one: u32, other: u32) -> bool {
+    const KCMP_FILES: libc::c_int = 2;
+    // SAFETY: numbers only.
+    match unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FILES, 0, 0) } {
+        0 => true,
+        -1 => !proc::has_left(one),
+        _ => false,
+    }
 }
 
 fn name(number: u32) -> String {
@@ -135,10 +164,33 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_with_a_table_of_its_own_counts() {
+        let open = tempfile::NamedTempFile::new().unwrap();
+        let file = file_of(open.as_file());
+        let own = std::process::id();
+        let (says, hears) = std::sync::mpsc::channel();
+        let (quit, asked) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            // SAFETY: numbers only.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
+            says.send(()).unwrap();
+            let _ = asked.recv();
+        });
+        hears.recv().unwrap();
+        let of_others = Table::all_of(own).len();
+        drop(open);
+        assert!(holds_for_writing(own, file), "the thread's table has it");
+        drop(quit);
+        thread.join().unwrap();
+        assert!(!holds_for_writing(own, file));
+        assert_eq!(of_others, 2, "all others share one");
+    }
+
+    #[test]
     fn a_sleeper_has_as_many_descriptors_as_numbers() {
         let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
         let known = (0..200).any(|_| {
-            let table = Table::of(child.id()).unwrap();
+            let table = Table::all_of(child.id()).pop().unwrap();
             // Before Linux 6.2 the count is not told.
             let equal = table.count().is_none_or(|count| count == table.numbers().len());
             equal || {
@@ -149,6 +201,6 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(known);
-        assert!(Table::of(u32::MAX / 2).is_none());
+        assert!(Table::all_of(u32::MAX / 2).is_empty());
     }
 }

@@ -156,7 +156,7 @@ impl Daemon for MountedProject {
         while !self.shared.coordination.drain() && started.elapsed() < REST_TIME_MAX {
             std::thread::sleep(DRAIN_EVERY);
         }
-        self.shared.coordination.discard_all();
+        self.shared.coordination.discard_all(false);
         result.map_err(anyhow::Error::msg)
     }
 }
@@ -227,7 +227,7 @@ impl Service for Shared {
         let asker = number();
         while !self.coordination.drain() {
             if self.forced.load(Ordering::Acquire) {
-                self.coordination.discard_all();
+                self.coordination.discard_all(true);
             } else if asker.is_some() && number() != asker {
                 self.coordination.reopen();
                 return Err(Refused::new(

@@ -248,12 +248,21 @@ impl Coordination {
         begun.map_err(|error| from_io(&error))
     }
 
-    /// fsync(2): what others can see is on disk.
+    /// fsync(2): what others can see is on disk, and what is held back.
     ///
     /// # Errors
-    /// EIO, ENOSPC, EDQUOT.
+    /// EIO, ENOSPC, EDQUOT: what was held back is in `recovered/` then, and the handle can only be closed; the same when it was lost before.
     pub fn sync_append(&self, appender: &Appender) -> Result<(), Errno> {
-        let mut log = Arc::clone(&appender.held.lock().log);
-        self.sync_log(&mut log)
+        let (mut log, kept) = {
+            let held = appender.held.lock();
+            if let Some(errno) = held.lost {
+                return Err(errno);
+            }
+            let kept = held.kept.as_ref().filter(|_| held.kept_bytes > 0);
+            (Arc::clone(&held.log), kept.map(|kept| Arc::clone(&kept.file)))
+        };
+        self.sync_log(&mut log)?;
+        let synced = kept.map_or(Ok(()), |file| rustix::fs::fsync(&file));
+        synced.inspect_err(|errno| self.lose_held(appender, *errno))
     }
 }

@@ -192,6 +192,18 @@ impl Coordination {
         }
     }
 
+    /// What was held back could not be synced, and may be torn: it is never published.
+    pub(super) fn lose_held(&self, appender: &Appender, errno: Errno) {
+        let mut held = appender.held.lock();
+        if held.attached {
+            self.counts.add(Counted::Failed);
+            let reason = format!("syncing it failed: {errno}");
+            self.set_aside(&mut held, appender, RecoveredKind::Refused, &reason);
+            held.lost = Some(errno);
+            self.let_go_of_log(&mut held);
+        }
+    }
+
     /// The mount goes away and does not wait: what is finished stays, the rest is set aside.
     pub(super) fn end_appenders(&self) {
         for appender in self.tree.handles.appenders() {

@@ -175,11 +175,7 @@ impl Coordination {
             }
             if session.join(caller::process(caller)).is_ok() {
                 self.arrived(caller, key, node);
-                return answer(Ok(Handle::Writer(Arc::new(Writer::new(
-                    node,
-                    Arc::clone(session),
-                    true,
-                )))));
+                return answer(Ok(Handle::Writer(Arc::new(Writer::new(node, Arc::clone(session))))));
             }
         }
         let this = Arc::clone(self);

@@ -112,14 +112,33 @@ impl Coordination {
 
     /// The lease of a session has run out.
     pub(super) fn expire(self: &Arc<Self>, id: crate::session::SessionId) {
-        let session = self.files.lock().session(id).cloned();
-        if let Some(session) = session {
-            let this = Arc::clone(self);
-            // Its shadow may be busy, and the thread that watches over the waits must not wait itself.
-            self.tree.workers.run(move || {
-                let _ = this.end_now(&session, Ending::Expired);
-            });
+        let Some(session) = self.files.lock().session(id).cloned() else {
+            return;
+        };
+        let (this, expired) = (Arc::clone(self), Arc::clone(&session));
+        let cut_off = move || {
+            this.write_back(&expired);
+            let _ = this.end_now(&expired, Ending::Expired);
+        };
+        // Its shadow may be busy, and the thread that watches over the waits must not wait itself. Nor may a worker: see `write_back`.
+        let started = std::thread::Builder::new()
+            .name("concord-cut-off".into())
+            .spawn(cut_off);
+        if let Err(error) = started {
+            log::warn!("what {session:?} has stored through mappings is not kept, there is no thread for it: {error}");
+            self.end(&session, Ending::Expired);
         }
+    }
+
+    /// The kernel gives us what was stored through mappings of a session, which its holder was not asked to end, as writes by its handles. Not for a thread that reads
+    /// requests, nor for a worker: those are needed meanwhile.
+    pub(super) fn write_back(&self, session: &Arc<Session>) {
+        let writers = self.tree.handles.writers().into_iter();
+        let its = writers.filter(|(_, writer)| Arc::ptr_eq(&writer.session(), session));
+        let mut nodes: Vec<NodeId> = its.map(|(_, writer)| writer.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.into_iter().for_each(|node| self.tree.write_back(node));
     }
 
     /// Ends a session on a worker thread, once.

@@ -9,7 +9,7 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::Coordination;
-use super::session::{Life, Session};
+use super::session::{EndReply, Life, Session};
 use super::staged::{Staged, read_at};
 use crate::mount::nodes::NodeId;
 use crate::mount::pin::{Access, Pin};
@@ -23,7 +23,6 @@ pub struct Writer {
     /// What that stands for then: nobody else may take it over.
     pin: Option<Arc<Pin>>,
     session: Mutex<Arc<Session>>,
-    append: bool,
     /// It does nothing but append to a file that it creates: with its first line the file appears (W10).
     begins_log: bool,
     /// No descriptor of it was closed yet: its session counts it as open.
@@ -31,13 +30,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opened on `node`, writes to `session`; at the end of the file with `append` (O_APPEND).
-    pub fn new(node: NodeId, session: Arc<Session>, append: bool) -> Writer {
+    /// Opened on `node`, writes to `session`.
+    pub fn new(node: NodeId, session: Arc<Session>) -> Writer {
         Writer {
             node,
             pin: None,
             session: Mutex::new(session),
-            append,
             begins_log: false,
             unclosed: AtomicBool::new(true),
         }
@@ -61,7 +59,7 @@ impl Writer {
         let lines = session.creates() && session.about.policy.append == Append::Lines;
         Writer {
             begins_log: lines && append && Access::of(flags) == Access::Write,
-            ..Writer::new(session.about.node, session, append)
+            ..Writer::new(session.about.node, session)
         }
     }
 
@@ -100,6 +98,12 @@ impl Writer {
     /// Whether its session is open, as far as can be said without waiting.
     pub fn is_open_now(&self) -> bool {
         self.session.try_lock().is_some_and(|session| session.is_open())
+    }
+
+    /// Its session, if that was lost, as far as can be said without waiting, and with what each later use fails.
+    pub fn lost(&self) -> Option<(Arc<Session>, Errno)> {
+        let session = self.session.try_lock()?;
+        session.lost().map(|errno| (Arc::clone(&session), errno))
     }
 
     /// Whether a change can be made at once, without waiting and without copying much.
@@ -141,13 +145,12 @@ impl Writer {
         }
     }
 
-    /// pwrite(2). `at_offset`: pages of a mapping go where they belong, whatever the flags of the handle.
+    /// pwrite(2), or at the end of the file.
     ///
     /// # Errors
     /// As [`Writer::change`], and ENOSPC, EDQUOT, EFBIG, EIO.
-    pub fn write(&self, coordination: &Coordination, offset: u64, data: &[u8], at_offset: bool) -> Result<u32, Errno> {
-        let append = self.append && !at_offset;
-        let write = || self.change(coordination, |staged| staged.write(offset, data, append));
+    pub fn write(&self, coordination: &Coordination, offset: u64, data: &[u8], at_end: bool) -> Result<u32, Errno> {
+        let write = || self.change(coordination, |staged| staged.write(offset, data, at_end));
         let again = |errno| match coordination.finds_no_room(errno, &self.session().name()) {
             true => write(),
             false => Err(errno),
@@ -211,19 +214,15 @@ impl Writer {
         }
     }
 
-    /// fsync(2) of what is staged. It says nothing about the publish: that is close(2)'s to say.
+    /// fsync(2) of what is staged. It says nothing about the publish: that is close(2)'s to say. `reply` waits for an end of the session that is under way.
     ///
     /// # Errors
-    /// EIO, ENOSPC, EDQUOT; the session is then never published.
-    pub fn sync(&self, data_only: bool) -> Result<(), Errno> {
+    /// EIO, ENOSPC, EDQUOT; the session is then never published. ESTALE when it was discarded, or what its publish failed with.
+    pub fn sync(&self, data_only: bool, reply: EndReply) {
         let session = self.session();
-        if !session.is_open() {
-            return Ok(());
-        }
         match session.sync(data_only) {
-            // Its end is under way by now.
-            Err(Errno::BUSY | Errno::STALE) if !session.is_open() => Ok(()),
-            result => result,
+            Err(Errno::BUSY | Errno::STALE) if !session.is_open() => session.on_end(reply),
+            result => reply(result),
         }
     }
 

@@ -184,7 +184,6 @@ impl Coordination {
             intent,
             nonblock,
         };
-        let append = flags.contains(OFlags::APPEND);
         let beginning = move |id, file| Beginning {
             id,
             file,
@@ -206,7 +205,7 @@ impl Coordination {
             Box::new(move |session| {
                 answer(session.map(|session| {
                     let pin = (session.about.node != node).then(|| this.occupy(node, &name));
-                    Arc::new(Writer::new(node, session, append).elsewhere(pin.flatten()))
+                    Arc::new(Writer::new(node, session).elsewhere(pin.flatten()))
                 }));
             }),
         );

@@ -208,6 +208,14 @@ impl Session {
         self.about.how == How::Late
     }
 
+    /// What each later use is told, if it was not published.
+    pub fn lost(&self) -> Option<Errno> {
+        match &*self.stage.lock() {
+            Stage::Over(Outcome::Lost(errno)) => Some(*errno),
+            _ => None,
+        }
+    }
+
     /// The version that it became, once it has.
     pub fn version(&self) -> Option<u64> {
         match &*self.stage.lock() {

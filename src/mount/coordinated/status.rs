@@ -176,8 +176,8 @@ impl Coordination {
         self.closing.store(false, std::sync::atomic::Ordering::Release);
     }
 
-    /// Discards all open sessions; what they staged goes to `recovered/`.
-    pub fn discard_all(self: &std::sync::Arc<Self>) {
+    /// Discards all open sessions; what they staged goes to `recovered/`. With `is_served`, while the kernel's requests are answered, what was stored through mappings too.
+    pub fn discard_all(self: &std::sync::Arc<Self>, is_served: bool) {
         let sessions: Vec<_> = {
             let files = self.files.lock();
             let late = files.late_sessions().iter().cloned();
@@ -188,6 +188,9 @@ impl Coordination {
                 .collect()
         };
         for session in sessions {
+            if is_served {
+                self.write_back(&session);
+            }
             // What cannot be set aside now stays in the shadows and is found by the next start.
             let _ = self.end_now(&session, super::close::Ending::Unmounted);
         }

@@ -191,31 +191,30 @@ impl Coordination {
 
     /// Whether the process that has just closed a descriptor of a node, and waits for the answer, has another that is open for writing. Waits for execve.
     pub(super) fn closer_holds(&self, process: ProcId, node: NodeId) -> bool {
-        let Some(table) = Table::of(process.tgid) else {
-            return false;
-        };
-        let many = table.count().is_some_and(|count| count >= DESCRIPTORS_MIN);
-        let file = self.shown_as(node);
-        match self
-            .device
-            .get()
-            .filter(|_| many && proc::is_single_threaded(process.tgid))
+        let mut tables = Table::all_of(process.tgid);
+        let many = |table: &Table| table.count().is_some_and(|count| count >= DESCRIPTORS_MIN);
+        let remembers = tables.len() == 1 && many(&tables[0]) && proc::is_single_threaded(process.tgid);
+        if let Some(device) = self.device.get().copied().filter(|_| remembers)
+            && let Some(table) = tables.pop()
         {
-            Some(device) => {
-                let (known, device) = (self.tables.of(process), *device);
-                let mut seen = known.seen.lock();
-                std::mem::take(&mut *known.closed.lock())
-                    .into_iter()
-                    .for_each(|node| seen.closed(node));
-                let ordinary = std::cell::OnceCell::new();
-                let is_told = |node: NodeId| {
-                    let ordinary: &HashSet<NodeId> = ordinary.get_or_init(|| self.tree.handles.ordinary_nodes());
-                    !ordinary.contains(&node) && !self.tables.silent.lock().contains(&node)
-                };
-                seen.holds(&OnMount { table, device }, node, &is_told)
-            }
-            None => table.numbers().into_iter().any(|number| table.holds(number, file)),
+            return self.is_remembered(process, &OnMount { table, device }, node);
         }
+        let file = self.shown_as(node);
+        tables.iter().any(|table| table.has_for_writing(file))
+    }
+
+    fn is_remembered(&self, process: ProcId, table: &OnMount, node: NodeId) -> bool {
+        let known = self.tables.of(process);
+        let mut seen = known.seen.lock();
+        std::mem::take(&mut *known.closed.lock())
+            .into_iter()
+            .for_each(|node| seen.closed(node));
+        let ordinary = std::cell::OnceCell::new();
+        let is_told = |node: NodeId| {
+            let ordinary: &HashSet<NodeId> = ordinary.get_or_init(|| self.tree.handles.ordinary_nodes());
+            !ordinary.contains(&node) && !self.tables.silent.lock().contains(&node)
+        };
+        seen.holds(table, node, &is_told)
     }
 }
 

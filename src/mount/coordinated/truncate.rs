@@ -130,6 +130,20 @@ impl Coordination {
         (is_of_lineage(caller, &late) && !self.walks_again(caller)).then_some(late)
     }
 
+    /// Whether owner, mode, times or attributes of a node are about to be changed by a descriptor of a session that was lost, which the kernel does not name in these
+    /// calls: then nothing is left of what they would change.
+    ///
+    /// # Errors
+    /// As [`Session::staged`] of a session that was lost.
+    pub fn refuse_lost(&self, caller: Caller, node: NodeId) -> Result<(), Errno> {
+        let writers = self.tree.handles.writers_on(node).into_iter();
+        let lost: Vec<_> = writers.filter_map(|writer| writer.lost()).collect();
+        match lost.iter().find(|(session, _)| is_of_lineage(caller, session)) {
+            Some((_, errno)) if !self.walks_again(caller) => Err(*errno),
+            _ => Ok(()),
+        }
+    }
+
     /// The current version's file, when a session has it open and changed nothing yet. A change of its metadata is made to both, as without a
     /// session, and is nothing to publish: touch(1) makes no version.
     pub fn unchanged_base(&self, node: NodeId) -> Option<Arc<std::fs::File>> {
