@@ -378,6 +378,32 @@ fn h3_a_restore_is_itself_a_publish_that_can_be_taken_back() {
     assert_eq!(project.read("STATE.md"), "v2\n");
 }
 
+/// Not the restorer's, least of all with the right to become him.
+#[test]
+fn h3_a_deleted_file_comes_back_as_what_it_was() {
+    watchdog();
+    let project = Project::with(&[("tool.md", "v1\n"), ("shared.md", "v1\n")]);
+    succeed(project.sh("chown 2001:3001 tool.md && chmod 4755 tool.md && ls -d tool.md
+        chown 2001:3001 shared.md && chmod 640 shared.md && setfattr -n user.k -v v shared.md && setfacl -m u:1001:r shared.md
+        umask 077"));
+    let what = "stat -c '%a %u %g' tool.md shared.md; getfattr -d shared.md; getfacl -cn shared.md";
+    let expected = succeed(project.sh(what));
+    assert!(expected.starts_with("4755 2001 3001\n640 2001 3001\n"), "{expected}");
+    for name in ["tool.md", "shared.md"] {
+        std::fs::remove_file(project.path(name)).unwrap();
+        succeed(concord(&["restore", &format!("{}@1", project.path(name).display())]));
+        assert_eq!(project.read(name), "v1\n");
+    }
+    assert_eq!(succeed(project.sh(what)), expected);
+    // What is there stays what it is (W11).
+    succeed(project.sh("chown 2002:3002 tool.md; chmod 600 tool.md"));
+    succeed(concord(&[
+        "restore",
+        &format!("{}@1", project.path("tool.md").display()),
+    ]));
+    assert_eq!(succeed(project.sh("stat -c '%a %u %g' tool.md")), "600 2002 3002\n");
+}
+
 #[test]
 fn h3_a_restore_says_what_has_the_files_name() {
     watchdog();

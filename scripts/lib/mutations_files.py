@@ -607,6 +607,12 @@ FILES = [
         ["history::h2_a_change_made_while_nothing_was_mounted_becomes_a_found_version"],
     ),
     (
+        "H3", "h3-a-deleted-file-comes-back-as-the-restorers", "src/mount/coordinated/begin.rs",
+        "let like = beginning.like.as_deref();",
+        "let like = beginning.like.as_deref().filter(|_| false);",
+        ["history::h3_a_deleted_file_comes_back_as_what_it_was"],
+    ),
+    (
         "H3", "h3-another-version-is-restored", "src/mount/coordinated/restore.rs",
         ".open_version(path, version)",
         ".open_version(path, version.min(1))",

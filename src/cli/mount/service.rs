@@ -383,6 +383,12 @@ fn refusal(version: u64, errno: Errno) -> Refused {
             RefusedKind::BadRequest,
             "no rule coordinates it, so nothing is published there; copy with `concord show`".to_owned(),
         ),
+        Errno::PERM => (
+            RefusedKind::Failed,
+            format!(
+                "version {version} belongs to an owner or a group that the mount's daemon may not give a file to; copy with `concord show`"
+            ),
+        ),
         Errno::BUSY => (
             RefusedKind::Busy,
             "others hold it, for longer than `wait`; `concord status` says who".to_owned(),
