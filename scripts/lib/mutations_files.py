@@ -607,6 +607,30 @@ FILES = [
         ["history::h2_a_change_made_while_nothing_was_mounted_becomes_a_found_version"],
     ),
     (
+        "F5", "f5-a-copy-in-another-namespace-keeps-the-daemon", "src/cli/mount/service.rs",
+        "if stays.is_empty() {",
+        "if stays.is_empty() || how == Unmounting::Wait {",
+        ["elsewhere::f5_a_mount_that_another_namespace_has_a_copy_of_is_not_unmounted_half"],
+    ),
+    (
+        "F5", "f5-what-goes-along-counts-as-a-copy", "src/os/mountinfo.rs",
+        "let stays = others.filter(|line| !goes_along(table, line));",
+        "let stays = others.filter(|line| !goes_along(table, line) || line.id > 0);",
+        ["elsewhere::f5_a_copy_that_goes_with_the_mount_keeps_nobody_from_unmounting"],
+    ),
+    (
+        "F5", "f5-a-bound-place-stands-for-the-mount", "src/cli/unmount.rs",
+        "first != mount.id && (",
+        "first == mount.id && (",
+        ["elsewhere::f5_a_mount_that_is_bound_elsewhere_is_taken_off_where_it_is_named"],
+    ),
+    (
+        "F5", "f5-a-mount-is-looked-for-where-it-was", "src/mount/mod.rs",
+        "Some(mounts.by_id(id)?.mountpoint.clone())",
+        "Some(mounts.by_id(id).map_or(self.mountpoint.clone(), |_| self.mountpoint.clone()))",
+        ["elsewhere::f5_a_mount_is_unmounted_where_it_is_when_a_directory_above_was_renamed"],
+    ),
+    (
         "H3", "h3-a-deleted-file-comes-back-as-the-restorers", "src/mount/coordinated/begin.rs",
         "let like = beginning.like.as_deref();",
         "let like = beginning.like.as_deref().filter(|_| false);",
