@@ -607,6 +607,12 @@ FILES = [
         ["history::h2_a_change_made_while_nothing_was_mounted_becomes_a_found_version"],
     ),
     (
+        "F5", "f5-a-second-recovery-does-not-wait", "src/cli/wiring.rs",
+        "started.elapsed() < OTHER_RECOVERY_TIME_MAX && !has_daemon()",
+        "started.elapsed() > OTHER_RECOVERY_TIME_MAX && !has_daemon()",
+        ["unmount::f5_recoveries_of_one_dead_mount_at_once_all_go_through"],
+    ),
+    (
         "F5", "f5-a-copy-in-another-namespace-keeps-the-daemon", "src/cli/mount/service.rs",
         "if stays.is_empty() {",
         "if stays.is_empty() || how == Unmounting::Wait {",

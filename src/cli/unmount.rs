@@ -124,7 +124,11 @@ pub fn clear_dead(dir: &Path) -> anyhow::Result<bool> {
     while let Some(mount) = MountTable::read()?.at(dir)
         && matches!(reach::liveness(mount), Liveness::Dead)
     {
-        umount(dir, true).context("clearing its dead mount failed").at(dir)?;
+        let detached = umount(dir, true).context("clearing its dead mount failed").at(dir);
+        // Another may have cleared it just now, which is as good.
+        if MountTable::read()?.by_id(mount.id).is_some() {
+            detached?;
+        }
         cleared = true;
     }
     Ok(cleared)
