@@ -421,6 +421,25 @@ fn h3_a_restore_says_what_has_the_files_name() {
     }
     assert!(concord_in(&project.root(), &["restore", "STATE.md@1"]).status.success());
     assert_eq!(project.read("STATE.md"), "v1\n");
+    // Of its directory too.
+    succeed(project.sh("mkdir z; echo v1 > z/a.md; rm -r z; echo > z"));
+    let said = refused(&concord_in(&project.root(), &["restore", "z/a.md@1"]));
+    assert!(said.contains("z/a.md: a file is in the way at z; rename"), "{said}");
+}
+
+#[test]
+fn h3_a_restore_that_cannot_be_told_of_says_that_it_is_done() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    write(&project, "STATE.md", "v2\n");
+    let mut restore = project.sh("$0 restore STATE.md@1 > /dev/full");
+    restore.arg(env!("CARGO_BIN_EXE_concord"));
+    let said = refused(&run(restore));
+    assert!(
+        said.contains("version 1 is current again, as version 3, but that could not be printed"),
+        "{said}"
+    );
+    assert_eq!(project.read("STATE.md"), "v1\n");
 }
 
 #[test]
@@ -595,4 +614,6 @@ fn a_file_without_history_is_a_no() {
     let none = concord_in(&project.root(), &["history", "nowhere.md"]);
     assert_eq!((none.status.code(), text(&none.stdout)), (Some(1), String::new()));
     assert!(refused(&none).contains("nowhere.md"), "{}", text(&none.stderr));
+    let none = concord_in(&project.root(), &["history", "--json", "nowhere.md"]);
+    assert_eq!((none.status.code(), text(&none.stdout).as_str()), (Some(1), "[]\n"));
 }

@@ -637,6 +637,18 @@ FILES = [
         ["elsewhere::f5_a_mount_is_unmounted_where_it_is_when_a_directory_above_was_renamed"],
     ),
     (
+        "H3", "h3-what-is-in-the-way-of-a-restore-is-not-said", "src/cli/mount/service.rs",
+        "FileType::Directory if path != file => return None,",
+        "_ if path != file => return None,",
+        ["history::h3_a_restore_says_what_has_the_files_name"],
+    ),
+    (
+        "H3", "h3-a-restore-that-cannot-be-told-of-is-a-failure", "src/cli/restore.rs",
+        "but that could not be printed: {error}",
+        "or not: {error}",
+        ["history::h3_a_restore_that_cannot_be_told_of_says_that_it_is_done"],
+    ),
+    (
         "H3", "h3-a-deleted-file-comes-back-as-the-restorers", "src/mount/coordinated/begin.rs",
         "let like = beginning.like.as_deref();",
         "let like = beginning.like.as_deref().filter(|_| false);",

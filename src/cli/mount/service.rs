@@ -1,5 +1,6 @@
 //! The mount's face for the control socket, and the wires between rules, store and mount.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -9,12 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use crossbeam_channel::bounded;
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::FileType;
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::config::{Config, LOOK_EVERY};
 use super::overlap;
 use crate::cli::rooms::{Daemon, MountOrder};
+use crate::cli::tell;
 use crate::cli::wiring::{nanos_now, refused_or_kept};
 use crate::control::lossless::printable;
 use crate::control::{
@@ -215,8 +217,8 @@ impl Service for Shared {
             answered
                 .recv()
                 .unwrap_or(Err(Errno::IO))
-                .map_err(|errno| match self.coordination.in_the_way(file) {
-                    Some(kind) if errno == Errno::STALE => in_the_way(kind),
+                .map_err(|errno| match in_the_way(&self.order.root, file) {
+                    Some(refused) if errno != Errno::BUSY => refused,
                     _ => refusal(version, errno),
                 })?;
         let bytes = self.coordination.store().history().open_version(file, restored);
@@ -393,7 +395,7 @@ fn elsewhere(places: &[Elsewhere]) -> String {
 fn teller(mountpoint: &Path) -> Command {
     // Also when another program has been installed under its name meanwhile.
     let mut teller = Command::new("/proc/self/exe");
-    teller.args(["tell", "--"]).arg(mountpoint);
+    teller.args([tell::NAME, "--"]).arg(mountpoint);
     teller
 }
 
@@ -434,16 +436,29 @@ fn lock(lock: crate::mount::coordinated::LockStatus) -> LockStatus {
     }
 }
 
-/// Something else has the name of a file that is to be restored.
-fn in_the_way(kind: FileType) -> Refused {
-    let kind = match kind {
-        FileType::Directory => "a directory",
-        FileType::Fifo => "a FIFO",
-        FileType::Socket => "a socket",
-        _ => "something that is no regular file",
-    };
-    let why = format!("{kind} is in the way there; rename or remove it first, or copy with `concord show`");
-    Refused::new(RefusedKind::Failed, why)
+/// Something else has the name of a file that is to be restored, or of a directory above it.
+fn in_the_way(root: &OwnedFd, file: &Path) -> Option<Refused> {
+    let mut way: Vec<&Path> = file.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+    way.reverse();
+    way.into_iter().find_map(|path| {
+        let stat = rustix::fs::statat(root, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile if path == file => return None,
+            FileType::Directory if path != file => return None,
+            FileType::RegularFile => "a file",
+            FileType::Directory => "a directory",
+            FileType::Symlink => "a symbolic link",
+            FileType::Fifo => "a FIFO",
+            FileType::Socket => "a socket",
+            _ => "something that is no regular file",
+        };
+        let at = match path == file {
+            true => "there".to_owned(),
+            false => format!("at {}", printable(path)),
+        };
+        let why = format!("{kind} is in the way {at}; rename or remove it first, or copy with `concord show`");
+        Some(Refused::new(RefusedKind::Failed, why))
+    })
 }
 
 fn refusal(version: u64, errno: Errno) -> Refused {

@@ -20,7 +20,7 @@ use crate::store::record::How;
 
 impl Coordination {
     /// What has the name of a coordinated file, if that is no regular file.
-    pub fn in_the_way(&self, path: &Path) -> Option<FileType> {
+    fn in_the_way(&self, path: &Path) -> Option<FileType> {
         let target = self.target_at(path).ok()?;
         let kind = FileType::from_raw_mode(self.stat(&target.name).ok()?.st_mode);
         (kind != FileType::RegularFile).then_some(kind)
@@ -30,7 +30,7 @@ impl Coordination {
     ///
     /// # Errors
     /// ENOENT when there is no such version, or its directory is gone; EINVAL when the rules do not coordinate the path; ESTALE when something else than a
-    /// regular file has its name ([`Coordination::in_the_way`]); EPERM when the file is gone and the daemon may not make one of the owner that the version has; EBUSY, EDEADLK, and those of a publish.
+    /// regular file has its name; EPERM when the file is gone and the daemon may not make one of the owner that the version has; EBUSY, EDEADLK, and those of a publish.
     pub fn restore(self: &Arc<Self>, asker: (u32, u32), path: &Path, version: u64, answer: Answer<u64>) {
         let caller = Caller {
             uid: asker.1,
