@@ -46,6 +46,11 @@ fn wrong_usage_is_exit_code_two_and_help_is_zero() {
         assert_eq!(code(&output), 2, "{arguments:?}: {}", error(&output));
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
     }
+    // Which lists the commands: what the daemon starts is none.
+    let output = concord(dir.path(), &["--json"]);
+    let said = format!("{}{}", error(&output), support::text(&output.stdout));
+    assert_eq!(code(&output), 2, "{said}");
+    assert!(said.contains("doctor") && !said.contains("tell"), "{said}");
     assert_eq!(code(&concord(dir.path(), &["--help"])), 0);
     assert_eq!(code(&concord(dir.path(), &["--version"])), 0);
 }
@@ -352,6 +357,10 @@ fn doctor_prints_one_document_and_leaves_nothing_behind() {
         .unwrap();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(code(&output) == 0, json["usable"].as_bool().unwrap());
+    assert!(
+        !support::text(&output.stdout).contains("user_allow_other"),
+        "what changes nothing is no advice"
+    );
     for left in [dir.path(), scratch.path()] {
         assert_eq!(std::fs::read_dir(left).unwrap().count(), 0);
     }

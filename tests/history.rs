@@ -378,6 +378,32 @@ fn h3_a_restore_is_itself_a_publish_that_can_be_taken_back() {
     assert_eq!(project.read("STATE.md"), "v2\n");
 }
 
+/// Not the restorer's, least of all with the right to become him.
+#[test]
+fn h3_a_deleted_file_comes_back_as_what_it_was() {
+    watchdog();
+    let project = Project::with(&[("tool.md", "v1\n"), ("shared.md", "v1\n")]);
+    succeed(project.sh("chown 2001:3001 tool.md && chmod 4755 tool.md && ls -d tool.md
+        chown 2001:3001 shared.md && chmod 640 shared.md && setfattr -n user.k -v v shared.md && setfacl -m u:1001:r shared.md
+        umask 077"));
+    let what = "stat -c '%a %u %g' tool.md shared.md; getfattr -d shared.md; getfacl -cn shared.md";
+    let expected = succeed(project.sh(what));
+    assert!(expected.starts_with("4755 2001 3001\n640 2001 3001\n"), "{expected}");
+    for name in ["tool.md", "shared.md"] {
+        std::fs::remove_file(project.path(name)).unwrap();
+        succeed(concord(&["restore", &format!("{}@1", project.path(name).display())]));
+        assert_eq!(project.read(name), "v1\n");
+    }
+    assert_eq!(succeed(project.sh(what)), expected);
+    // What is there stays what it is (W11).
+    succeed(project.sh("chown 2002:3002 tool.md; chmod 600 tool.md"));
+    succeed(concord(&[
+        "restore",
+        &format!("{}@1", project.path("tool.md").display()),
+    ]));
+    assert_eq!(succeed(project.sh("stat -c '%a %u %g' tool.md")), "600 2002 3002\n");
+}
+
 #[test]
 fn h3_a_restore_says_what_has_the_files_name() {
     watchdog();
@@ -394,6 +420,25 @@ fn h3_a_restore_says_what_has_the_files_name() {
         succeed(project.sh(remove));
     }
     assert!(concord_in(&project.root(), &["restore", "STATE.md@1"]).status.success());
+    assert_eq!(project.read("STATE.md"), "v1\n");
+    // Of its directory too.
+    succeed(project.sh("mkdir z; echo v1 > z/a.md; rm -r z; echo > z"));
+    let said = refused(&concord_in(&project.root(), &["restore", "z/a.md@1"]));
+    assert!(said.contains("z/a.md: a file is in the way at z; rename"), "{said}");
+}
+
+#[test]
+fn h3_a_restore_that_cannot_be_told_of_says_that_it_is_done() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    write(&project, "STATE.md", "v2\n");
+    let mut restore = project.sh("$0 restore STATE.md@1 > /dev/full");
+    restore.arg(env!("CARGO_BIN_EXE_concord"));
+    let said = refused(&run(restore));
+    assert!(
+        said.contains("version 1 is current again, as version 3, but that could not be printed"),
+        "{said}"
+    );
     assert_eq!(project.read("STATE.md"), "v1\n");
 }
 
@@ -569,4 +614,6 @@ fn a_file_without_history_is_a_no() {
     let none = concord_in(&project.root(), &["history", "nowhere.md"]);
     assert_eq!((none.status.code(), text(&none.stdout)), (Some(1), String::new()));
     assert!(refused(&none).contains("nowhere.md"), "{}", text(&none.stderr));
+    let none = concord_in(&project.root(), &["history", "--json", "nowhere.md"]);
+    assert_eq!((none.status.code(), text(&none.stdout).as_str()), (Some(1), "[]\n"));
 }

@@ -549,6 +549,32 @@ fn f5_the_example_of_the_readme_works_as_it_is_written() {
     project.unmount();
 }
 
+/// Whoever finds the mount dead calls it, and that may be several.
+#[test]
+fn f5_recoveries_of_one_dead_mount_at_once_all_go_through() {
+    watchdog();
+    for round in 0..6 {
+        let mut project = Project::with(&[("STATE.md", "v1\n")]);
+        let holder = holder(&project);
+        project.kill_daemon();
+        drop(holder);
+        let start = |_| {
+            let mut recover = concord(&["recover"]);
+            recover.arg(project.root()).stdout(Stdio::null()).stderr(Stdio::piped());
+            recover.spawn().unwrap()
+        };
+        let all: Vec<_> = (0..6).map(start).collect();
+        for recover in all {
+            let output = recover.wait_with_output().unwrap();
+            assert!(output.status.success(), "{round}: {}", text(&output.stderr));
+        }
+        assert_eq!(mounts_at(&project.root()), 0);
+        assert_eq!(kept(&project), ["staged\n"]);
+        project.mount();
+        project.unmount();
+    }
+}
+
 #[test]
 fn what_cannot_be_mounted_is_refused_in_one_line_and_nothing_is_changed() {
     watchdog();

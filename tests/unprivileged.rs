@@ -173,6 +173,25 @@ fn w11_what_the_users_daemon_may_not_replace_stays_as_it_is() {
 }
 
 #[test]
+fn h3_what_the_users_daemon_may_not_give_its_owner_is_not_restored_as_his() {
+    let Some(home) = Home::with(&[("own.md", "v1\n"), ("lent.md", "v1\n")]) else {
+        return;
+    };
+    // Group 4000 is none of his.
+    std::os::unix::fs::chown(home.project.path("lent.md"), None, Some(4000)).unwrap();
+    home.says("chmod 640 project/*.md; \"$concord\" mount project; rm project/own.md project/lent.md");
+    let refused = home.does("\"$concord\" restore project/lent.md@1");
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("may not give"), "{said}");
+    home.says("\"$concord\" show project/lent.md@1 | grep -qx v1; test ! -e project/lent.md");
+    home.says("\"$concord\" restore project/own.md@1 > /dev/null");
+    assert_eq!(
+        home.says("stat -c '%a %u %g' project/own.md; \"$concord\" unmount project > /dev/null; ls project"),
+        "640 1000 1000\nown.md\n"
+    );
+}
+
+#[test]
 fn h4_a_users_own_mount_is_closed_to_everybody_else() {
     let Some(home) = Home::with(&[("STATE.md", "v1\n")]) else {
         return;

@@ -73,21 +73,12 @@ enum Command {
     Init(Dir),
     /// Say what this machine and this directory give, and what each lack costs
     Doctor(Dir),
-    /// Be the process of a daemon that tells watchers of publishes
-    #[command(hide = true)]
-    Tell(RequiredDir),
 }
 
 #[derive(Debug, Args)]
 struct Dir {
     /// A project directory
     #[arg(default_value = ".")]
-    dir: PathBuf,
-}
-
-#[derive(Debug, Args)]
-struct RequiredDir {
-    /// A project directory
     dir: PathBuf,
 }
 
@@ -145,7 +136,6 @@ impl Command {
             Self::Recover(_) => "recover",
             Self::Init(_) => "init",
             Self::Doctor(_) => "doctor",
-            Self::Tell(_) => "tell",
         }
     }
 
@@ -161,7 +151,6 @@ impl Command {
             Self::Recover(dir) => recover::run(&dir.dir, dir.config.as_deref(), rooms, out),
             Self::Init(dir) => init::run(&dir.dir, rooms, out),
             Self::Doctor(dir) => doctor::run(&dir.dir, rooms, out),
-            Self::Tell(dir) => tell::run(&dir.dir),
         }
     }
 }
@@ -173,6 +162,15 @@ pub fn run() -> ExitCode {
 
 fn run_with(arguments: impl IntoIterator<Item = OsString>, rooms: &dyn Rooms) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // The daemon's own way to start a process of its own: in no help and no list.
+    if let [_, tell, end, dir] = &arguments[..]
+        && (tell.as_os_str(), end.as_os_str()) == (tell::NAME.as_ref(), "--".as_ref())
+    {
+        return match tell::run(dir.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     let wants_json = arguments
         .iter()
         .take_while(|word| *word != "--")

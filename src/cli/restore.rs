@@ -1,6 +1,6 @@
 //! `concord restore FILE@N`: a publish like any other, so the daemon does it.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use anyhow::Context;
 
@@ -12,7 +12,7 @@ use super::versioned::Versioned;
 use super::{missing, reach};
 use crate::control::client::ClientError;
 use crate::control::lossless::printable;
-use crate::control::{Refused, RefusedKind};
+use crate::control::{Refused, RefusedKind, Restored};
 
 pub fn run(wanted: &Versioned, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
     let (project, relative) = Project::of_file(&wanted.file)?;
@@ -38,19 +38,24 @@ pub fn run(wanted: &Versioned, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Resu
             .into());
         }
     };
+    print(&restored, out).map_err(|error| {
+        let (from, now) = (restored.from, restored.version);
+        let why = format!("version {from} is current again, as version {now}, but that could not be printed: {error}");
+        Failure::at(&relative, why).hint("it need not be restored again")
+    })?;
+    Ok(Answer::Yes)
+}
+
+fn print(restored: &Restored, out: &mut Out) -> io::Result<()> {
     if out.json {
-        out.document(&restored)?;
+        out.document(restored)?;
     } else {
-        let (file, from, now, bytes) = (
-            printable(&restored.file.0),
-            restored.from,
-            restored.version,
-            restored.bytes,
-        );
+        let (file, bytes) = (printable(&restored.file.0), restored.bytes);
+        let (from, now) = (restored.from, restored.version);
         writeln!(
             out,
             "{file}: version {from} is current again, as version {now} ({bytes} bytes)"
         )?;
     }
-    Ok(Answer::Yes)
+    out.flush()
 }

@@ -7,11 +7,13 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 
-use super::output::Answer;
 use crate::mount::notices::{self, News};
 
+/// What this program is called with to be that process.
+pub const NAME: &str = "tell";
+
 /// Tells each notice that comes on standard input, until that ends, and answers each with a byte.
-pub fn run(mountpoint: &Path) -> anyhow::Result<Answer> {
+pub fn run(mountpoint: &Path) -> io::Result<()> {
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     while let Ok((news, path)) = notices::read(&mut input) {
         // It fails where nobody has the node open or watches it, it may not be touched, or the mount is gone, which ends the input too.
@@ -19,7 +21,7 @@ pub fn run(mountpoint: &Path) -> anyhow::Result<Answer> {
         output.write_all(&[0])?;
         output.flush()?;
     }
-    Ok(Answer::Yes)
+    Ok(())
 }
 
 fn tell(mountpoint: &Path, news: News, path: &Path) -> rustix::io::Result<()> {

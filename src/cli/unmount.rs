@@ -14,7 +14,7 @@ use super::holders::Holder;
 use super::output::{Answer, Out};
 use super::reach::{self, Liveness};
 use super::{holders, project, status};
-use crate::control::client::ClientError;
+use crate::control::client::{Client, ClientError};
 use crate::control::lossless::printable;
 use crate::control::{JsonPath, RefusedKind, Unmounting, beacon::Beacon};
 use crate::os::mountinfo::{ConcordMount, MountTable};
@@ -31,20 +31,16 @@ pub fn run(dir: &Path, force: bool, out: &mut Out) -> anyhow::Result<Answer> {
     let shown = printable(&dir);
     let table = MountTable::read()?;
     let Some(mount) = table.at(&dir) else {
-        let failure = Failure::at(&dir, "no concord mount is there");
-        return Err(match table.containing(&dir) {
-            Some(mount) => failure.hint(format!(
-                "name its root: `concord unmount {}`",
-                printable(&mount.mountpoint)
-            )),
-            None => failure,
-        }
-        .into());
+        return end_without_mount(&dir, &table, force, out);
     };
     // What we are in ourselves could not be unmounted.
     std::env::set_current_dir("/").context("leaving the working directory")?;
     let cleared = clear_dead(&dir)?;
-    let left = !cleared && ask(&table, mount, force)?;
+    let left = !cleared
+        && match can_go_alone(mount) {
+            true => take_off(mount, force)?,
+            false => ask(&table, mount, force)?,
+        };
     if out.json {
         out.document(&json!({ "unmounted": JsonPath(dir), "was_dead": cleared, "working_directory_left": left }))?;
     } else if cleared {
@@ -64,28 +60,94 @@ pub fn run(dir: &Path, force: bool, out: &mut Out) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
+/// For a daemon that has lost its mount here, to umount(8), and goes on for whoever has a copy of it.
+fn end_without_mount(dir: &Path, table: &MountTable, force: bool, out: &mut Out) -> anyhow::Result<Answer> {
+    let failure = Failure::at(dir, "no concord mount is there");
+    if let Some(mount) = table.containing(dir) {
+        let root = printable(&mount.mountpoint);
+        return Err(failure.hint(format!("name its root: `concord unmount {root}`")).into());
+    }
+    let Some(client) = Client::connect(dir).ok().filter(|client| is_lost(client.beacon(), dir)) else {
+        return Err(failure.into());
+    };
+    let (shown, pid) = (printable(dir), client.beacon().pid);
+    if !force {
+        let why = format!(
+            "it is unmounted here, and its daemon (pid {pid}) still shows it where somebody has a copy of the mount"
+        );
+        return Err(Failure::at(dir, why)
+            .hint("end who has it, or use --force, which takes it from all")
+            .into());
+    }
+    client.unmount(Unmounting::Force).at(dir)?;
+    wait_until_gone(dir, client.beacon())?;
+    match out.json {
+        true => out.document(
+            &json!({ "unmounted": JsonPath::from(dir), "was_dead": false, "working_directory_left": false }),
+        )?,
+        false => writeln!(out, "{shown}: its daemon (pid {pid}) has ended")?,
+    }
+    Ok(Answer::Yes)
+}
+
+/// Whether the daemon's mount at `dir` is there no more.
+fn is_lost(beacon: &Beacon, dir: &Path) -> bool {
+    let is_there = |id| MountTable::of(beacon.pid).is_ok_and(|mounts| mounts.by_id(id).is_none());
+    beacon.mountpoint.0 == dir && beacon.mount.is_some_and(is_there)
+}
+
+/// Whether it is another mount's files bound or copied here, and that one stays, or has gone already.
+fn can_go_alone(mount: &ConcordMount) -> bool {
+    let Some(beacon) = mount.daemon.and_then(|pid| Beacon::of_daemon(pid, &mount.backing).ok()) else {
+        return false;
+    };
+    let (Some(first), Ok(own), Ok(its)) = (beacon.mount, MountTable::read(), MountTable::of(beacon.pid)) else {
+        return false;
+    };
+    let tables = [own, its];
+    let stays = || tables[0].stays(mount.id, mount.device, &tables);
+    first != mount.id && (tables[1].by_id(first).is_none() || stays().iter().any(|(_, other)| other.id == first))
+}
+
+/// Takes off what is no daemon's own mount. No working directory is left in it.
+fn take_off(mount: &ConcordMount, force: bool) -> anyhow::Result<bool> {
+    match umount(&mount.mountpoint, force) {
+        Ok(()) => Ok(false),
+        Err(_) if !force && !holders::of(mount).is_empty() => Err(in_use_by(mount, &holders::of(mount)).into()),
+        Err(error) => Err(error).at(&mount.mountpoint),
+    }
+}
+
 /// Detaches every dead mount of ours that lies on `dir`; whether there was one.
 pub fn clear_dead(dir: &Path) -> anyhow::Result<bool> {
     let mut cleared = false;
     while let Some(mount) = MountTable::read()?.at(dir)
         && matches!(reach::liveness(mount), Liveness::Dead)
     {
-        detach(dir).context("clearing its dead mount failed").at(dir)?;
+        let detached = umount(dir, true).context("clearing its dead mount failed").at(dir);
+        // Another may have cleared it just now, which is as good.
+        if MountTable::read()?.by_id(mount.id).is_some() {
+            detached?;
+        }
         cleared = true;
     }
     Ok(cleared)
 }
 
-/// As umount2(2) with MNT_DETACH; who may not do that has fusermount3 do it.
-fn detach(dir: &Path) -> anyhow::Result<()> {
-    let Err(errno) = rustix::mount::unmount(dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) else {
+/// As umount2(2), lazily with MNT_DETACH; who may not do that has fusermount3 do it.
+fn umount(dir: &Path, lazily: bool) -> anyhow::Result<()> {
+    let (flags, arguments): (_, &[&str]) = match lazily {
+        true => (UnmountFlags::DETACH, &["-u", "-z", "--"]),
+        false => (UnmountFlags::empty(), &["-u", "--"]),
+    };
+    let Err(errno) = rustix::mount::unmount(dir, flags | UnmountFlags::NOFOLLOW) else {
         return Ok(());
     };
     if errno != rustix::io::Errno::PERM {
         return Err(errno.into());
     }
     let helper = Command::new("fusermount3")
-        .args(["-u", "-z", "--"])
+        .args(arguments)
         .arg(dir)
         .stdin(Stdio::null())
         .output();

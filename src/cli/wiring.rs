@@ -4,16 +4,24 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::mount::config::Config;
 use super::mount::service::MountedProject;
 use super::rooms::{Daemon, Former, HistorySource, MountOrder, Recovery, Rooms, Version};
+use crate::control::beacon::Beacon;
 use crate::control::{JsonPath, JsonTime, Kept};
 use crate::mount::coordinated::retention;
 use crate::rules;
 use crate::store::record::{RecoveredKind, decode_path};
-use crate::store::{Action, History, RealDisk, RecoveredEntry, RecoveryReport, STORE_DIR, Store, VersionEntry};
+use crate::store::{
+    Action, History, RealDisk, RecoveredEntry, RecoveryReport, STORE_DIR, Store, StoreError, VersionEntry,
+};
+
+/// How long a recovery waits for another one.
+const OTHER_RECOVERY_TIME_MAX: Duration = Duration::from_secs(30);
+/// Between two looks at it.
+const OTHER_RECOVERY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Store, rules and mount of this crate.
 pub struct Wiring;
@@ -37,7 +45,7 @@ impl Rooms for Wiring {
     fn recover(&self, tree: &Path, config: Option<&Path>) -> anyhow::Result<Recovery> {
         let root = RealDisk::open_root(tree)?;
         let rules = written_rules(&root, tree, config);
-        let (store, report) = Store::open(RealDisk, root, nanos_now())?;
+        let (store, report) = open_beside_others(tree, &root)?;
         let mut found = recovery(&report, &kept(store.history())?)?;
         match rules {
             Ok(Some(rules)) => {
@@ -58,6 +66,21 @@ impl Rooms for Wiring {
 
     fn mount(&self, order: MountOrder) -> anyhow::Result<Box<dyn Daemon>> {
         Ok(Box::new(MountedProject::start(order)?))
+    }
+}
+
+/// Takes the store, after another recovery that has it.
+fn open_beside_others(tree: &Path, root: &Arc<OwnedFd>) -> Result<(Store<RealDisk>, RecoveryReport), StoreError> {
+    let started = Instant::now();
+    loop {
+        let opened = Store::open(RealDisk, Arc::clone(root), nanos_now());
+        let has_daemon = || Beacon::read(tree).is_ok_and(|beacon| beacon.is_alive());
+        match opened {
+            Err(StoreError::Locked { .. }) if started.elapsed() < OTHER_RECOVERY_TIME_MAX && !has_daemon() => {
+                std::thread::sleep(OTHER_RECOVERY_PAUSE);
+            }
+            opened => return opened,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lossless::{JsonPath, JsonTime};
 use super::protocol;
+use crate::os::mountinfo::MountTable;
 use crate::os::proc;
 
 /// The project's store, relative to its root.
@@ -35,6 +36,8 @@ pub struct Beacon {
     pub root_fd: u32,
     /// Where it is mounted.
     pub mountpoint: JsonPath,
+    /// The id of that mount, as in mountinfo. Earlier versions do not say it.
+    pub mount: Option<u64>,
     /// The version of the control protocol that it speaks.
     pub protocol: u32,
     /// When it mounted.
@@ -65,6 +68,7 @@ impl Beacon {
             start: life(pid)?.start,
             root_fd: root.as_fd().as_raw_fd().unsigned_abs(),
             mountpoint: mountpoint.into(),
+            mount: MountTable::read()?.at(mountpoint).map(|mount| mount.id),
             protocol: protocol::VERSION,
             started: JsonTime::now(),
         })

@@ -31,6 +31,8 @@ use coordinated::{Coordination, RealStore};
 use notices::Notices;
 
 use crate::os::mountinfo::MountTable;
+use crate::os::namespaces::{self, Elsewhere};
+use crate::os::table::Device;
 use crate::rules::Rules;
 
 use rustix::fs::StatVfsMountFlags;
@@ -46,7 +48,7 @@ pub struct MountOptions {
     /// Others change the backing tree while it is mounted: the kernel then remembers for one second only, and every directory
     /// that is reached is checked to be the one that was meant.
     pub shared_backing: bool,
-    /// Users other than the one who mounts may use the mount; needs root, or `user_allow_other` in fuse.conf(5).
+    /// Users other than the one who mounts may use the mount; needs root, or `user_allow_other` in fuse.conf(5). The daemon asks for it as root only.
     pub allow_other: bool,
     /// The source that mount(8) shows.
     pub fs_name: String,
@@ -106,13 +108,16 @@ pub enum MountError {
 pub struct Mount {
     session: fuser::Session<fs::Fs>,
     coordination: Arc<Coordination>,
-    mountpoint: PathBuf,
+    unmounter: Unmounter,
 }
 
 /// Unmounts from any thread; [`Mount::run`] then returns.
 #[derive(Debug, Clone)]
 pub struct Unmounter {
+    /// Where it was mounted. A directory above may have been renamed since.
     mountpoint: PathBuf,
+    /// Its id, and the device number of its files, as mountinfo says them.
+    known: Option<(u64, Device)>,
 }
 
 impl Mount {
@@ -156,15 +161,17 @@ impl Mount {
         let fs = fs::Fs::new(Arc::clone(&tree), Arc::clone(&coordination), stacked);
         let session = fuser::Session::new(fs, &mountpoint, &config).map_err(wrap)?;
         tree.set_notifier(session.notifier());
-        if let Ok(mounts) = MountTable::read()
-            && let Some(mount) = mounts.at(&mountpoint)
-        {
-            coordination.set_device(mount.device);
+        let known = MountTable::read().ok().and_then(|mounts| {
+            let mount = mounts.at(&mountpoint)?;
+            Some((mount.id, mount.device))
+        });
+        if let Some((_, device)) = known {
+            coordination.set_device(device);
         }
         Ok(Mount {
             session,
             coordination,
-            mountpoint,
+            unmounter: Unmounter { mountpoint, known },
         })
     }
 
@@ -173,7 +180,7 @@ impl Mount {
     /// # Errors
     /// [`MountError::Serve`].
     pub fn run(self) -> Result<(), MountError> {
-        let path = self.mountpoint;
+        let path = self.unmounter.mountpoint;
         self.session.run().map_err(|source| MountError::Serve { path, source })
     }
 
@@ -184,9 +191,7 @@ impl Mount {
 
     /// What ends [`Mount::run`].
     pub fn unmounter(&self) -> Unmounter {
-        Unmounter {
-            mountpoint: self.mountpoint.clone(),
-        }
+        self.unmounter.clone()
     }
 }
 
@@ -199,24 +204,50 @@ impl Unmounter {
         self.call(UnmountFlags::NOFOLLOW, &["-u"])
     }
 
-    /// Takes the mount away from the tree at once; it ends when the last program lets go of it (MNT_DETACH).
+    /// Takes the mount away from the tree at once, wherever it is bound to in this namespace; it ends when the last program lets go of it (MNT_DETACH).
     ///
     /// # Errors
     /// [`MountError::Unmount`].
     pub fn detach(&self) -> Result<(), MountError> {
-        self.call(UnmountFlags::NOFOLLOW | UnmountFlags::DETACH, &["-u", "-z"])
+        let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
+        for bound in self.stays().iter().filter(|elsewhere| elsewhere.pid.is_none()) {
+            if let Err(error) = unmount(&bound.mountpoint, flags, &["-u", "-z"]) {
+                log::warn!("{error}");
+            }
+        }
+        self.call(flags, &["-u", "-z"])
     }
 
-    fn call(&self, flags: UnmountFlags, fusermount: &[&str]) -> Result<(), MountError> {
-        let result = match rustix::mount::unmount(&self.mountpoint, flags) {
-            Err(rustix::io::Errno::PERM) => run_fusermount(fusermount, &self.mountpoint),
-            result => result.map_err(io::Error::from),
-        };
-        result.map_err(|source| MountError::Unmount {
-            path: self.mountpoint.clone(),
-            source,
-        })
+    /// Where its files are to be seen also when it is unmounted, because somebody has bound or copied the mount.
+    pub fn stays(&self) -> Vec<Elsewhere> {
+        let stays = self.known.map(|(id, device)| namespaces::stays(id, device));
+        stays.transpose().ok().flatten().unwrap_or_default()
     }
+
+    /// Where it is mounted now; `None` when it is unmounted.
+    fn place(&self) -> Option<PathBuf> {
+        match (self.known, MountTable::read()) {
+            (Some((id, _)), Ok(mounts)) => Some(mounts.by_id(id)?.mountpoint.clone()),
+            _ => Some(self.mountpoint.clone()),
+        }
+    }
+
+    /// Unmounted already is as good.
+    fn call(&self, flags: UnmountFlags, fusermount: &[&str]) -> Result<(), MountError> {
+        let Some(path) = self.place() else {
+            return Ok(());
+        };
+        unmount(&path, flags, fusermount)
+    }
+}
+
+fn unmount(path: &Path, flags: UnmountFlags, fusermount: &[&str]) -> Result<(), MountError> {
+    let result = match rustix::mount::unmount(path, flags) {
+        Err(rustix::io::Errno::PERM) => run_fusermount(fusermount, path),
+        result => result.map_err(io::Error::from),
+    };
+    let path = path.to_owned();
+    result.map_err(|source| MountError::Unmount { path, source })
 }
 
 fn run_fusermount(arguments: &[&str], mountpoint: &Path) -> io::Result<()> {

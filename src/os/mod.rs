@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod creds;
 pub mod mountinfo;
+pub mod namespaces;
 pub mod peer;
 pub mod pidfd;
 pub mod proc;

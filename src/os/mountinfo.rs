@@ -45,7 +45,14 @@ pub struct MountTable(Vec<Line>);
 struct Line {
     id: u64,
     parent: u64,
+    device: Device,
+    /// What of its filesystem one sees there.
+    below: PathBuf,
     mountpoint: PathBuf,
+    /// The group of mounts whose mounts and unmounts are its own too, mount_namespaces(7).
+    shared: Option<u64>,
+    /// The group whose mounts and unmounts come to it.
+    master: Option<u64>,
     ours: Option<ConcordMount>,
 }
 
@@ -55,6 +62,11 @@ impl MountTable {
         let text = std::fs::read("/proc/self/mountinfo")
             .map_err(|error| io::Error::new(error.kind(), format!("reading /proc/self/mountinfo: {error}")))?;
         Ok(Self::parse(&text))
+    }
+
+    /// As they are now for the process `pid`, which may be in another mount namespace.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        Ok(Self::parse(&std::fs::read(format!("/proc/{pid}/mountinfo"))?))
     }
 
     fn parse(text: &[u8]) -> Self {
@@ -69,6 +81,46 @@ impl MountTable {
     /// The mount of ours that `path`, which must be free of links, lies in; none when another filesystem is mounted in between.
     pub fn containing(&self, path: &Path) -> Option<&ConcordMount> {
         self.line_of(path)?.ours.as_ref()
+    }
+
+    /// The mount of ours with this id, wherever it is by now.
+    pub fn by_id(&self, id: u64) -> Option<&ConcordMount> {
+        self.0
+            .iter()
+            .find_map(|line| line.ours.as_ref().filter(|mount| mount.id == id))
+    }
+
+    /// Where in `tables`, of which this is the first, the filesystem `device` stays when its mount `id` is unmounted: the number of the table and the mount. What an
+    /// unmount here is passed on to goes along (mount_namespaces(7), "MS_SHARED and MS_SLAVE").
+    pub fn stays<'a>(&self, id: u64, device: Device, tables: &'a [MountTable]) -> Vec<(usize, &'a ConcordMount)> {
+        let here = self.line(id).and_then(|line| Some((self.line(line.parent)?, line)));
+        let place = here.map(|(parent, line)| (parent.device, parent.inside(line)));
+        let mut groups: Vec<u64> = here.and_then(|(parent, _)| parent.shared).into_iter().collect();
+        let receives =
+            |line: &Line, groups: &[u64]| [line.shared, line.master].iter().flatten().any(|g| groups.contains(g));
+        let all = || tables.iter().flat_map(|table| &table.0);
+        while let Some(further) = all()
+            .filter(|line| receives(line, &groups))
+            .find_map(|line| line.shared.filter(|group| !groups.contains(group)))
+        {
+            groups.push(further);
+        }
+        let goes_along = |table: &MountTable, line: &Line| {
+            let on = table.line(line.parent);
+            on.is_some_and(|on| receives(on, &groups) && Some((on.device, on.inside(line))) == place)
+        };
+        let of_table = |(number, table): (usize, &'a MountTable)| {
+            let others = table.0.iter().filter(|line| line.id != id && line.device == device);
+            let stays = others.filter(|line| !goes_along(table, line));
+            stays
+                .filter_map(|line| Some((number, line.ours.as_ref()?)))
+                .collect::<Vec<_>>()
+        };
+        tables.iter().enumerate().flat_map(of_table).collect()
+    }
+
+    fn line(&self, id: u64) -> Option<&Line> {
+        self.0.iter().find(|line| line.id == id)
     }
 
     /// Whether something is mounted at exactly `path`.
@@ -120,6 +172,14 @@ impl MountTable {
     }
 }
 
+impl Line {
+    /// Where on this mount's filesystem another one is mounted.
+    fn inside(&self, other: &Line) -> PathBuf {
+        let relative = other.mountpoint.strip_prefix(&self.mountpoint);
+        self.below.join(relative.unwrap_or(&other.mountpoint))
+    }
+}
+
 /// `36 35 98:0 /root /mountpoint options [fields] - type source options`
 fn parse_line(line: &[u8]) -> Option<Line> {
     let mut fields = line.split(|byte| *byte == b' ');
@@ -128,7 +188,11 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     let device = fields.next().and_then(device_of)?;
     let below = unescape(fields.next()?);
     let mountpoint = unescape(fields.next()?);
-    fields.find(|field| *field == b"-")?;
+    let (mut shared, mut master) = (None, None);
+    for field in fields.by_ref().take_while(|field| *field != b"-") {
+        shared = field.strip_prefix(b"shared:").and_then(number).or(shared);
+        master = field.strip_prefix(b"master:").and_then(number).or(master);
+    }
     let kind = fields.next()?;
     let source = unescape(fields.next()?);
     let (daemon, backing) = parse_source(&source);
@@ -144,7 +208,11 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     Some(Line {
         id,
         parent,
+        device,
+        below,
         mountpoint,
+        shared,
+        master,
         ours,
     })
 }
@@ -271,6 +339,51 @@ pub(crate) mod tests {
         assert_eq!(id("/px"), None);
         assert_eq!(table.concord().map(|mount| mount.id).collect::<Vec<_>>(), [4]);
         assert!(table.in_one_filesystem(Path::new("/p"), Path::new("/x")));
+    }
+
+    #[test]
+    fn what_an_unmount_is_passed_on_to_does_not_stay() {
+        let of = |lines: &[&str]| MountTable::parse(lines.join("\n").as_bytes());
+        let ours = "fuse.concordfs concordfs(pid7):/p rw";
+        let here = of(&[
+            "1 0 8:1 / / rw shared:5 - ext4 d rw",
+            &format!("2 1 0:50 / /p rw shared:9 - {ours}"),
+            &format!("3 1 0:50 / /bound rw shared:9 - {ours}"),
+            &format!("4 1 0:51 / /other rw - {ours}"),
+        ]);
+        // A private namespace; one that is passed all on to, and one below that; one that shows a directory of the same filesystem.
+        let private = of(&["11 0 8:1 / / rw - ext4 d rw", &format!("12 11 0:50 / /p rw - {ours}")]);
+        let slave = of(&[
+            "21 0 8:1 / / rw shared:6 master:5 - ext4 d rw",
+            &format!("22 21 0:50 / /p rw master:9 - {ours}"),
+        ]);
+        let below = of(&[
+            "31 0 8:1 / / rw master:6 - ext4 d rw",
+            &format!("32 31 0:50 / /p rw master:9 - {ours}"),
+        ]);
+        let part = of(&[
+            "41 0 0:9 / / rw - tmpfs d rw",
+            "42 41 8:1 /srv /srv rw master:5 - ext4 d rw",
+            &format!("43 41 0:50 / /p rw - {ours}"),
+        ]);
+        let tables = [here.clone(), private, slave, below, part];
+        let ids = |table: &MountTable, id| -> Vec<(usize, u64)> {
+            let device = if id == 4 { (0, 51) } else { (0, 50) };
+            table
+                .stays(id, device, &tables)
+                .into_iter()
+                .map(|(number, mount)| (number, mount.id))
+                .collect()
+        };
+        assert_eq!(ids(&here, 2), [(0, 3), (1, 12), (4, 43)]);
+        assert_eq!(ids(&here, 4), []);
+        // It is unmounted already.
+        assert_eq!(ids(&here, 99), [(0, 2), (0, 3), (1, 12), (2, 22), (3, 32), (4, 43)]);
+        // Where nothing is passed on, all stay.
+        let alone = of(&["1 0 8:1 / / rw - ext4 d rw", &format!("2 1 0:50 / /p rw - {ours}")]);
+        let tables = [alone.clone(), tables[2].clone()];
+        let stays = alone.stays(2, (0, 50), &tables);
+        assert_eq!(stays.iter().map(|(_, mount)| mount.id).collect::<Vec<_>>(), [22]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum StoreError {
     /// Another daemon owns the tree.
     #[error(
-        "cannot take .concord/lock: the daemon with process id {holder} owns this project; unmount it there, or stop it"
+        "cannot take .concord/lock: the process {holder}, a daemon or another recovery, owns this project; unmount it there, or wait for it"
     )]
     Locked {
         /// What the holder wrote into the lock file.

@@ -51,7 +51,6 @@ pub fn look() -> Vec<Finding> {
         resend(&offer),
         may_mount(admin, helper.state == State::Yes),
         helper,
-        allow_other(admin),
         descriptors(),
     ]
 }
@@ -161,25 +160,6 @@ fn fusermount3(admin: bool) -> Finding {
             "`chown root` and `chmod u+s` it",
         )
     }
-}
-
-fn allow_other(admin: bool) -> Finding {
-    const NAME: &str = "user_allow_other";
-    let text = std::fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
-    if text.lines().any(|line| line.trim() == NAME) {
-        return Finding::has(NAME, "set in /etc/fuse.conf");
-    }
-    let cost = if admin {
-        "nothing, for root"
-    } else {
-        "only you, not even root, can use what you mount"
-    };
-    Finding::lacks(
-        NAME,
-        "not set in /etc/fuse.conf",
-        cost,
-        "add the line user_allow_other to /etc/fuse.conf",
-    )
 }
 
 fn descriptors() -> Finding {

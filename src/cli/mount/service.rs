@@ -1,5 +1,6 @@
 //! The mount's face for the control socket, and the wires between rules, store and mount.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -9,13 +10,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use crossbeam_channel::bounded;
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::FileType;
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::config::{Config, LOOK_EVERY};
 use super::overlap;
 use crate::cli::rooms::{Daemon, MountOrder};
+use crate::cli::tell;
 use crate::cli::wiring::{nanos_now, refused_or_kept};
+use crate::control::lossless::printable;
 use crate::control::{
     Counts, Feature, JsonPath, JsonTime, Kept, LockParty, LockStatus, Peer, Refused, RefusedKind, Restored, Service,
     SessionStatus, Status, Unmounting, Waiter,
@@ -23,6 +26,7 @@ use crate::control::{
 use crate::mount::coordinated::{Coordination, Counted, retention};
 use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
 use crate::os::mountinfo;
+use crate::os::namespaces::Elsewhere;
 use crate::os::proc;
 use crate::session::LockMode;
 use crate::store::{RealDisk, Store};
@@ -33,6 +37,14 @@ const DRAIN_EVERY: Duration = Duration::from_millis(10);
 const LETTING_GO_TIME_MAX: Duration = Duration::from_millis(300);
 /// How long watchers may still be told of what was published before.
 const TELLING_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long other mount namespaces may have a copy of the mount that is to be unmounted.
+const PASSING_TIME_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at the mount namespaces.
+const NAMESPACES_EVERY: Duration = Duration::from_millis(100);
+/// After the mount has gone, and before whoever has a copy of it that was not seen loses it.
+const COPIES_TIME_MAX: Duration = Duration::from_secs(5);
+/// So many places of the mount are named.
+const NAMED_MAX: usize = 3;
 /// How long publishes that are under way may take after the mount has gone.
 const REST_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -205,8 +217,8 @@ impl Service for Shared {
             answered
                 .recv()
                 .unwrap_or(Err(Errno::IO))
-                .map_err(|errno| match self.coordination.in_the_way(file) {
-                    Some(kind) if errno == Errno::STALE => in_the_way(kind),
+                .map_err(|errno| match in_the_way(&self.order.root, file) {
+                    Some(refused) if errno != Errno::BUSY => refused,
                     _ => refusal(version, errno),
                 })?;
         let bytes = self.coordination.store().history().open_version(file, restored);
@@ -222,6 +234,7 @@ impl Service for Shared {
         if how == Unmounting::Force {
             self.forced.store(true, Ordering::Release);
         }
+        self.is_nowhere_else(how, PASSING_TIME_MAX)?;
         // Its parent may end while it waits, and it has another one then.
         let number = || proc::process(peer.pid).map(|process| process.unique);
         let asker = number();
@@ -236,6 +249,10 @@ impl Service for Shared {
                 ));
             }
             std::thread::sleep(DRAIN_EVERY);
+        }
+        if let Err(refused) = self.is_nowhere_else(how, LETTING_GO_TIME_MAX) {
+            self.coordination.reopen();
+            return Err(refused);
         }
         // Who is not to be waited for is not waited for here either.
         let wait = !self.forced.load(Ordering::Acquire);
@@ -253,7 +270,15 @@ impl Service for Shared {
         // A working directory needs no answer of ours; whoever has a file open would lose it.
         let leave = how == Unmounting::LeaveDirectories && !self.coordination.has_open_files();
         match unmounted {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                if self.forced.load(Ordering::Acquire)
+                    && let Err(error) = self.unmounter.detach()
+                {
+                    log::warn!("{error}");
+                }
+                self.end_with_the_mount();
+                Ok(())
+            }
             Err(_) if self.is_over() => Ok(()),
             Err(_) if leave || self.forced.load(Ordering::Acquire) => match self.unmounter.detach() {
                 Ok(()) => {
@@ -287,6 +312,40 @@ impl Shared {
         })
     }
 
+    /// Refuses an unmount that would leave the files to be seen elsewhere: there the daemon went on, and here programs would write past it. Other namespaces may be
+    /// passing: a container that ends.
+    fn is_nowhere_else(&self, how: Unmounting, passing: Duration) -> Result<(), Refused> {
+        let deadline = Instant::now() + passing;
+        loop {
+            if how == Unmounting::Force || self.forced.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let stays = self.unmounter.stays();
+            if stays.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline || stays.iter().any(|place| place.pid.is_none()) {
+                let why = format!(
+                    "it is also {}; unmount it there or end them first, or use --force, which takes it from all",
+                    elsewhere(&stays)
+                );
+                return Err(Refused::new(RefusedKind::Failed, why));
+            }
+            std::thread::sleep(NAMESPACES_EVERY);
+        }
+    }
+
+    /// The mount is no more, and the kernel ends what serves it; also where somebody has a copy of it after all, who loses it.
+    fn end_with_the_mount(&self) {
+        let forced = self.forced.load(Ordering::Acquire);
+        let deadline = Instant::now() + if forced { LETTING_GO_TIME_MAX } else { COPIES_TIME_MAX };
+        {
+            let mut served = self.served.lock();
+            while served.is_none() && !self.ended.wait_until(&mut served, deadline).timed_out() {}
+        }
+        self.end();
+    }
+
     /// Programs that have files of a detached mount open keep it alive, and with it the lock on the store. The end of this process
     /// ends it for them too (ENOTCONN).
     fn end(&self) {
@@ -314,11 +373,29 @@ impl Shared {
     }
 }
 
+/// `mounted at /b, in the mount namespace of sleep (pid 7) at /p and of 2 more`.
+fn elsewhere(places: &[Elsewhere]) -> String {
+    let one = |place: &Elsewhere| {
+        let at = printable(&place.mountpoint);
+        let Some(pid) = place.pid else {
+            return format!("mounted at {at}");
+        };
+        let command = proc::command(pid).map_or("unknown".into(), |name| String::from_utf8_lossy(&name).into_owned());
+        format!("in the mount namespace of {} (pid {pid}), at {at}", printable(&command))
+    };
+    let named: Vec<String> = places.iter().take(NAMED_MAX).map(one).collect();
+    let named = named.join(", and ");
+    match places.len().saturating_sub(NAMED_MAX) {
+        0 => named,
+        more => format!("{named}, and in {more} more"),
+    }
+}
+
 /// This program once more, for [`crate::cli::tell`].
 fn teller(mountpoint: &Path) -> Command {
     // Also when another program has been installed under its name meanwhile.
     let mut teller = Command::new("/proc/self/exe");
-    teller.args(["tell", "--"]).arg(mountpoint);
+    teller.args([tell::NAME, "--"]).arg(mountpoint);
     teller
 }
 
@@ -359,16 +436,29 @@ fn lock(lock: crate::mount::coordinated::LockStatus) -> LockStatus {
     }
 }
 
-/// Something else has the name of a file that is to be restored.
-fn in_the_way(kind: FileType) -> Refused {
-    let kind = match kind {
-        FileType::Directory => "a directory",
-        FileType::Fifo => "a FIFO",
-        FileType::Socket => "a socket",
-        _ => "something that is no regular file",
-    };
-    let why = format!("{kind} is in the way there; rename or remove it first, or copy with `concord show`");
-    Refused::new(RefusedKind::Failed, why)
+/// Something else has the name of a file that is to be restored, or of a directory above it.
+fn in_the_way(root: &OwnedFd, file: &Path) -> Option<Refused> {
+    let mut way: Vec<&Path> = file.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+    way.reverse();
+    way.into_iter().find_map(|path| {
+        let stat = rustix::fs::statat(root, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile if path == file => return None,
+            FileType::Directory if path != file => return None,
+            FileType::RegularFile => "a file",
+            FileType::Directory => "a directory",
+            FileType::Symlink => "a symbolic link",
+            FileType::Fifo => "a FIFO",
+            FileType::Socket => "a socket",
+            _ => "something that is no regular file",
+        };
+        let at = match path == file {
+            true => "there".to_owned(),
+            false => format!("at {}", printable(path)),
+        };
+        let why = format!("{kind} is in the way {at}; rename or remove it first, or copy with `concord show`");
+        Some(Refused::new(RefusedKind::Failed, why))
+    })
 }
 
 fn refusal(version: u64, errno: Errno) -> Refused {
@@ -382,6 +472,12 @@ fn refusal(version: u64, errno: Errno) -> Refused {
         Errno::INVAL => (
             RefusedKind::BadRequest,
             "no rule coordinates it, so nothing is published there; copy with `concord show`".to_owned(),
+        ),
+        Errno::PERM => (
+            RefusedKind::Failed,
+            format!(
+                "version {version} belongs to an owner or a group that the mount's daemon may not give a file to; copy with `concord show`"
+            ),
         ),
         Errno::BUSY => (
             RefusedKind::Busy,

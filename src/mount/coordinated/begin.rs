@@ -34,6 +34,8 @@ pub(super) struct Beginning {
     pub how: How,
     pub truncate: bool,
     pub creates: Option<Creation>,
+    /// What a file that is not there is to be like, instead: owner, group, mode, ACL and extended attributes.
+    pub like: Option<Arc<File>>,
     /// The node was made for this caller; another may only be had while nobody has it open.
     pub own_node: bool,
     /// What the kernel has checked the caller's permissions on, and what has to be checked if it turns out to be another inode.
@@ -121,11 +123,11 @@ impl Coordination {
         let (caller, seen) = (beginning.caller, beginning.seen);
         let (found, mark, len) = self.base_of(target, beginning.truncate)?;
         let creates = match &found {
-            Err(Errno::NOENT) => beginning.creates.or_else(|| creator::asked(caller)),
+            Err(Errno::NOENT) if beginning.like.is_none() => beginning.creates.or_else(|| creator::asked(caller)),
             _ => beginning.creates,
         };
         let version = match found {
-            Err(Errno::NOENT) if creates.is_some() => None,
+            Err(Errno::NOENT) if creates.is_some() || beginning.like.is_some() => None,
             found => Some(found?),
         };
         let live = self.live_behind_image(&target.name)?;
@@ -158,7 +160,10 @@ impl Coordination {
                 self.store.adopt(id, &path, unnamed.into(), who.clone(), nanos_now())
             }
             (Some(version), _) => return self.shadow_of(target, id, (version, base.live.as_ref()), who),
-            (None, None) => self.store.begin(id, &path, None, who.clone(), None, nanos_now()),
+            (None, None) => {
+                let like = beginning.like.as_deref();
+                self.store.begin(id, &path, like, who.clone(), None, nanos_now())
+            }
         };
         created.map_err(|error| from_io(&error))
     }

@@ -241,6 +241,7 @@ pub(super) fn first_of(
         how: How::Close,
         truncate: false,
         creates,
+        like: None,
         own_node: true,
         seen: None,
         wanted: rustix::fs::Access::WRITE_OK,

@@ -421,6 +421,7 @@ impl Coordination {
             how: How::Close,
             truncate: false,
             creates: None,
+            like: None,
             own_node: true,
             seen: old
                 .left()

@@ -9,16 +9,18 @@ use rustix::io::Errno;
 
 use super::begin::Beginning;
 use super::close::Ending;
+use super::creator::first_of;
 use super::files::{Granted, InHand};
 use super::{Answer, Coordination};
 use crate::mount::errno::from_io;
+use crate::mount::nodes::ROOT;
 use crate::mount::tree::Caller;
 use crate::session::Intent;
 use crate::store::record::How;
 
 impl Coordination {
     /// What has the name of a coordinated file, if that is no regular file.
-    pub fn in_the_way(&self, path: &Path) -> Option<FileType> {
+    fn in_the_way(&self, path: &Path) -> Option<FileType> {
         let target = self.target_at(path).ok()?;
         let kind = FileType::from_raw_mode(self.stat(&target.name).ok()?.st_mode);
         (kind != FileType::RegularFile).then_some(kind)
@@ -28,7 +30,7 @@ impl Coordination {
     ///
     /// # Errors
     /// ENOENT when there is no such version, or its directory is gone; EINVAL when the rules do not coordinate the path; ESTALE when something else than a
-    /// regular file has its name ([`Coordination::in_the_way`]); EBUSY, EDEADLK, and those of a publish.
+    /// regular file has its name; EPERM when the file is gone and the daemon may not make one of the owner that the version has; EBUSY, EDEADLK, and those of a publish.
     pub fn restore(self: &Arc<Self>, asker: (u32, u32), path: &Path, version: u64, answer: Answer<u64>) {
         let caller = Caller {
             uid: asker.1,
@@ -69,29 +71,20 @@ impl Coordination {
                 this.tree.workers.run(move || {
                     answer(granted.and_then(|granted| {
                         let (Granted::New(id) | Granted::Join(id)) = granted;
-                        let metadata = rustix::fs::fstat(&content.file)?;
-                        let creates = Some(super::files::Creation {
-                            mode: metadata.st_mode,
-                            umask: 0,
-                        });
+                        let kept = Arc::new(content.file);
                         let beginning = Beginning {
-                            id,
-                            file,
                             node: None,
-                            caller,
-                            process,
                             how: How::Restore,
                             truncate: true,
-                            creates,
-                            own_node: true,
-                            seen: None,
+                            like: Some(Arc::clone(&kept)),
                             // Root, or the mount's own user.
                             wanted: rustix::fs::Access::EXISTS,
+                            ..first_of(id, file, ROOT, caller, process, None)
                         };
                         let session = that.begin(&restored, beginning)?;
                         let shadow = session.staged(|staged| Ok(Arc::clone(&staged.shadow.file)));
                         let filled = shadow.and_then(|shadow| {
-                            that.store.fill(&shadow, &content.file).map_err(|e| from_io(&e))?;
+                            that.store.fill(&shadow, &kept).map_err(|e| from_io(&e))?;
                             rustix::fs::ftruncate(&shadow, content.bytes)
                         });
                         let _ = session.staged(|staged| {

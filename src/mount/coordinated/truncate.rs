@@ -76,6 +76,7 @@ impl Coordination {
                         how,
                         truncate: len == 0,
                         creates,
+                        like: None,
                         own_node,
                         seen,
                         wanted: rustix::fs::Access::WRITE_OK,
