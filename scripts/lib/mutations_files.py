@@ -704,10 +704,8 @@ FILES = [
     ),
     (
         "H3", "h3-a-deleted-file-cannot-be-restored", "src/mount/coordinated/restore.rs",
-        """                            creates,
-""",
-        """                            creates: creates.filter(|made| made.mode == 0),
-""",
+        "like: Some(Arc::clone(&kept)),",
+        "like: Some(Arc::clone(&kept)).filter(|_| false),",
         ["history::h3_a_deleted_file_is_listed_and_restored_by_any_path"],
     ),
     (

@@ -547,8 +547,8 @@ SESSIONS = [
     ),
     (
         "W9", "w9-what-open-asked-for-is-not-looked-up", "src/mount/coordinated/begin.rs",
-        "Err(Errno::NOENT) => beginning.creates.or_else(|| creator::asked(caller)),",
-        "Err(Errno::NOENT) => beginning.creates.or_else(|| creator::asked(caller).filter(|_| false)),",
+        "beginning.creates.or_else(|| creator::asked(caller)),",
+        "beginning.creates.or_else(|| creator::asked(caller).filter(|_| false)),",
         ["names::w9_who_waited_with_o_creat_for_a_file_that_was_removed_creates_it"],
     ),
     (
