@@ -180,8 +180,8 @@ impl fuser::Filesystem for Fs {
         self.tree.nodes.forget(node(ino), nlookup);
     }
 
-    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.attributes(caller(request), node(ino), reply);
+    fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.attributes(caller(request), node(ino), fh.map(|number| number.0), reply);
     }
 
     fn setattr(
@@ -203,7 +203,7 @@ impl fuser::Filesystem for Fs {
         reply: ReplyAttr,
     ) {
         if self.tree.is_teller(request.pid()) {
-            return self.attributes(caller(request), node(ino), reply);
+            return self.attributes(caller(request), node(ino), None, reply);
         }
         let changes = Changes {
             mode,
@@ -383,7 +383,7 @@ impl fuser::Filesystem for Fs {
 
     fn read(
         &self,
-        request: &Request,
+        _request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -395,10 +395,7 @@ impl fuser::Filesystem for Fs {
         let read = self.tree.handles.get(fh.0).and_then(|handle| match handle {
             Handle::Ordinary(file) => file.read(offset, size),
             // read(2) comes with an owner, and what fills a page of a mapping without.
-            Handle::Reader(reader) => {
-                self.coordination
-                    .read(caller(request), &reader, (offset, size), lock_owner.is_none())
-            }
+            Handle::Reader(reader) => self.coordination.read(&reader, (offset, size), lock_owner.is_none()),
             Handle::Writer(writer) => writer.read(offset, size, lock_owner.is_none()),
             Handle::Appender(_) => Err(Errno::BADF),
         });
@@ -641,8 +638,8 @@ impl fuser::Filesystem for Fs {
         self.allocate(caller(request), fh.0, (offset, length), mode, reply);
     }
 
-    fn lseek(&self, request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let found = self.seek(caller(request), fh.0, offset, whence);
+    fn lseek(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let found = self.seek(fh.0, offset, whence);
         match found {
             Ok(offset) => reply.offset(offset),
             Err(error) => reply.error(reply_errno(error)),

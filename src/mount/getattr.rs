@@ -13,6 +13,7 @@ use super::coordinated::{Coordination, Shown};
 use super::entry::Entry;
 use super::errno::reply_errno;
 use super::fs::Fs;
+use super::handles::Handle;
 use super::nodes::NodeId;
 use super::notices;
 use super::tree::{Caller, Tree};
@@ -22,8 +23,12 @@ use crate::os::syscall;
 const OVERTAKEN_MAX: usize = 8;
 
 impl Fs {
-    /// GETATTR of any node, as this caller sees it.
-    pub fn attributes(&self, caller: Caller, id: NodeId, reply: ReplyAttr) {
+    /// GETATTR of any node, as this caller sees it; by a `handle` where it is lseek(2) that asks: fstat(2) names none (kernel-facts, 6).
+    pub fn attributes(&self, caller: Caller, id: NodeId, handle: Option<u64>, reply: ReplyAttr) {
+        let ends_at = handle.and_then(|number| match self.tree.handles.get(number) {
+            Ok(Handle::Reader(reader)) => self.coordination.measured(&reader),
+            _ => None,
+        });
         if self.coordination.comes_to_wait(caller, id) {
             let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
             let admitted = move |admitted: Result<()>| {
@@ -37,7 +42,8 @@ impl Fs {
         if insists {
             self.coordination.end_round(caller);
         }
-        match found {
+        let ends = move |(ttl, stat)| at_least(ends_at, ttl, stat);
+        match found.map(|found| found.map(ends)) {
             Ok(Some((ttl, mut stat))) if self.may_be_linked(caller, id, &stat) => self.tree.workers.run(move || {
                 // link(2) asks what the caller may do with the file. It is refused without asking us if that has no name, but is about the file that has it now.
                 if syscall::is_link(caller.tid) {
@@ -50,7 +56,7 @@ impl Fs {
                 let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
                 self.tree.workers.run(move || {
                     let found = shown_or_sent_round(&tree, &coordination, caller, id);
-                    answer(id, found.and_then(|found| found.ok_or(Errno::STALE)), reply);
+                    answer(id, found.and_then(|found| found.map(ends).ok_or(Errno::STALE)), reply);
                 });
             }
             Err(error) => reply.error(reply_errno(error)),
@@ -106,6 +112,17 @@ fn shown_or_sent_round(
     shown(tree, coordination, caller, (id, true))
 }
 
+/// The attributes of who reads a longer version than the node stands for.
+fn at_least(size: Option<i64>, ttl: Duration, mut stat: Stat) -> (Duration, Stat) {
+    match size.filter(|size| *size > stat.st_size) {
+        Some(size) => {
+            stat.st_size = size;
+            (Duration::ZERO, stat)
+        }
+        None => (ttl, stat),
+    }
+}
+
 fn answer(id: NodeId, found: Result<(Duration, Stat)>, reply: ReplyAttr) {
     match found {
         Ok((ttl, stat)) => reply.attr(&ttl, &attr::attributes(id, &stat)),
@@ -128,13 +145,10 @@ fn shown(
             Shown::Anothers => coordination.stat_of_session(caller, id),
             Shown::Version => None,
         };
-        let elsewhere = || {
-            let reader = coordination.stat_of_reader(caller, id);
-            reader.or_else(|| coordination.stat_of_appender(caller, id))
-        };
-        if let Some(stat) = session.or_else(elsewhere) {
+        if let Some(stat) = session.or_else(|| coordination.stat_of_appender(caller, id)) {
             return Ok(Some((Duration::ZERO, stat)));
         }
+        coordination.follow(id);
         let mut stat = match tree.stat(id) {
             Err(Errno::STALE) => {
                 let found = coordination.stat_of_name(caller, id);
@@ -152,7 +166,7 @@ fn shown(
         }
         let uncertain = growing(coordination, id, &mut stat)
             || coordination.is_passing(id)
-            || coordination.has_readers_elsewhere(id)
+            || coordination.has_unsettled_readers(id)
             || coordination.has_appenders_elsewhere(id)
             || coordination.is_shadow(id)
             || tree.is_image(id)

@@ -10,7 +10,7 @@ use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Appender, Coordination, Creation, Finds, Opened, Reader, Target, Use, Writer};
+use super::coordinated::{Appender, Coordination, Creation, Finds, Opened, Target, Use, Writer};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
@@ -56,7 +56,9 @@ impl Fs {
                     self.coordination.is_passing(entry.id) && self.coordination.stat_of_name(caller, entry.id).is_ok();
                 // An image does not grow, but the session that takes its node over may start from a later version.
                 let asked_for = self.coordination.is_to_be_shown(caller);
-                let attr_ttl = if shadow || passing || growing || asked_for || self.tree.is_image(entry.id) {
+                let unsettled = self.coordination.has_unsettled_readers(entry.id);
+                let uncertain = shadow || passing || growing || asked_for || unsettled;
+                let attr_ttl = if uncertain || self.tree.is_image(entry.id) {
                     Duration::ZERO
                 } else {
                     VERSION_TTL
@@ -103,8 +105,8 @@ impl Fs {
             let coordination = Arc::clone(&self.coordination);
             let read = move || match coordination.open_reader(caller, node, &target, Finds::Current) {
                 Ok(file) => {
-                    let rights = coordination.rights_of(caller, &target.name, &file.pin);
-                    let reader = Arc::new(Reader::new(file, target.name, (caller.uid, rights)));
+                    let reader = coordination.reader(&file, target.name, caller);
+                    drop(file);
                     reply_opened(&tree, Handle::Reader(reader), FopenFlags::FOPEN_NOFLUSH, reply);
                 }
                 Err(error) => reply.error(reply_errno(error)),
@@ -235,7 +237,7 @@ impl Fs {
             let copied = ready.and_then(|()| tree.handles.get(from.0)).and_then(|source| {
                 let target = tree.handles.get(to.0)?;
                 creds::writing_as(caller.uid, || {
-                    copy(&coordination, caller, (&source, from.1), (&target, to.1), length)
+                    copy(&coordination, (&source, from.1), (&target, to.1), length)
                 })
             });
             match copied {
@@ -296,7 +298,7 @@ impl Fs {
     pub fn sync(&self, number: u64, data_only: bool, reply: ReplyEmpty) {
         match self.tree.handles.get(number) {
             Ok(Handle::Ordinary(file)) => self.later(reply, move || file.sync(data_only)),
-            Ok(Handle::Reader(reader)) => self.later(reply, move || reader.opened.sync(data_only)),
+            Ok(Handle::Reader(reader)) => self.later(reply, move || file::sync(reader.shown().open_fd()?, data_only)),
             Ok(Handle::Writer(writer)) => {
                 let answer = Box::new(move |result| reply_empty(result, reply));
                 self.tree.workers.run(move || writer.sync(data_only, answer));
@@ -310,11 +312,11 @@ impl Fs {
     }
 
     /// lseek(2) with SEEK_DATA or SEEK_HOLE.
-    pub fn seek(&self, caller: Caller, number: u64, offset: i64, whence: i32) -> Result<i64> {
+    pub fn seek(&self, number: u64, offset: i64, whence: i32) -> Result<i64> {
         self.tree.handles.get(number).and_then(|handle| match handle {
             Handle::Ordinary(file) => file.seek(offset, whence),
             Handle::Reader(reader) => {
-                let version = self.coordination.bound(caller, &reader, Use::Measured);
+                let version = self.coordination.bound(&reader, Use::Measured);
                 version.reading(|fd| file::seek(fd, offset, whence))
             }
             Handle::Writer(writer) => writer.seek(offset, whence),
@@ -443,7 +445,7 @@ pub fn lock_mode(kind: i32) -> Option<LockMode> {
 /// backing for each open of it (EIO otherwise).
 fn reply_opened(tree: &Tree, handle: Handle, flags: FopenFlags, reply: ReplyOpen) {
     let node = match &handle {
-        Handle::Reader(reader) => Some(reader.opened.node),
+        Handle::Reader(reader) => Some(reader.node),
         Handle::Appender(appender) => Some(appender.file.node),
         // Renamed since it was looked up.
         Handle::Ordinary(file) => Some(file.node),
@@ -468,20 +470,14 @@ pub fn reply_uncached(result: Result<Entry>, reply: ReplyEntry) {
 }
 
 /// copy_file_range(2) between any two open files.
-fn copy(
-    coordination: &Coordination,
-    caller: Caller,
-    from: (&Handle, u64),
-    to: (&Handle, u64),
-    length: u64,
-) -> Result<u32> {
+fn copy(coordination: &Coordination, from: (&Handle, u64), to: (&Handle, u64), length: u64) -> Result<u32> {
     let length = length.min(COPY_BYTES_MAX);
     let own;
     let pin;
     let source = match from.0 {
         Handle::Ordinary(file) => file.pin.reader()?,
         Handle::Reader(reader) => {
-            pin = coordination.bound(caller, reader, Use::Measured);
+            pin = coordination.bound(reader, Use::Measured);
             pin.reader()?
         }
         Handle::Writer(writer) => {

@@ -1,7 +1,6 @@
 //! chmod, chown, truncate, utimens.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 
 use fuser::TimeOrNow;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
@@ -39,7 +38,7 @@ impl Tree {
         }
         let anchor = match handle.map(|number| self.handles.get(number)).transpose()? {
             Some(Handle::Ordinary(file)) => Anchor::Pinned(file.pin.clone()),
-            Some(Handle::Reader(file)) => Anchor::Pinned(Arc::clone(&file.opened.pin)),
+            Some(Handle::Reader(file)) => Anchor::Pinned(file.shown()),
             Some(Handle::Appender(file)) => Anchor::Pinned(file.file.pin.clone()),
             Some(Handle::Writer(file)) => Anchor::Pinned(file.session().pin()),
             None => self.anchor(id)?,

@@ -9,7 +9,6 @@ use super::begin::Beginning;
 use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
 use super::permission;
-use super::reader::Reader;
 use super::{Answer, Coordination, Creation, Target, Writer};
 use crate::mount::attr;
 use crate::mount::handles::{Handle, Ordinary};
@@ -79,10 +78,8 @@ impl Coordination {
         answer: Answer<Handle>,
     ) {
         let found = move |this: &Arc<Self>, found: &Target| {
-            let opened = Arc::new(this.open_current(caller, node, found, rustix::fs::Access::READ_OK)?);
-            let rights = this.rights_of(caller, &found.name, &opened.pin);
-            let reader = Reader::new(opened, found.name.clone(), (caller.uid, rights));
-            Ok(Handle::Reader(Arc::new(reader)))
+            let opened = this.open_current(caller, node, found, rustix::fs::Access::READ_OK)?;
+            Ok(Handle::Reader(this.reader(&opened, found.name.clone(), caller)))
         };
         self.await_creator(caller, node, target, flags, Box::new(found), answer);
     }

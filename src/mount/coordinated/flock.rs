@@ -308,7 +308,7 @@ impl Coordination {
             // Its finished lines are everybody's already.
             Holder::Other | Holder::Appender(_) => answer(Ok(())),
             Holder::Reader(reader) => {
-                self.unbind(caller, &reader);
+                self.unbind(&reader);
                 answer(Ok(()));
             }
             Holder::Writer(writer) if writer.is_open_now() && !self.is_behind(&writer.session()) => answer(Ok(())),

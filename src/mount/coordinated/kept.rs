@@ -40,7 +40,7 @@ impl Coordination {
 
     fn depends_on_who_asks(&self, node: NodeId) -> bool {
         self.growing(node).is_some()
-            || self.has_readers_elsewhere(node)
+            || self.has_unsettled_readers(node)
             || self.has_appenders_elsewhere(node)
             || self.tree.is_image(node)
     }

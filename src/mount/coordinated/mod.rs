@@ -75,7 +75,7 @@ use files::Files;
 use locks::Locks;
 use pruning::Pruning;
 pub use pruning::retention;
-use reader::MovedOn;
+use reader::Readers;
 
 use super::nodes::{Name, NodeId, ROOT};
 use super::tree::Tree;
@@ -106,7 +106,7 @@ pub struct Coordination {
     rules: RwLock<Arc<Rules>>,
     files: Mutex<Files>,
     locks: Mutex<Locks>,
-    moved_on: MovedOn,
+    readers: Readers,
     turns: turns::Turns,
     rounds: rounds::Rounds,
     linked: linked::Linked,
@@ -153,7 +153,7 @@ impl Coordination {
             rules: RwLock::new(rules),
             files: Mutex::new(Files::new(first)),
             locks: Mutex::default(),
-            moved_on: MovedOn::default(),
+            readers: Readers::default(),
             turns: turns::Turns::default(),
             rounds: rounds::Rounds::default(),
             linked: linked::Linked::default(),
