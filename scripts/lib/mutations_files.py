@@ -417,8 +417,8 @@ FILES = [
     ),
     (
         "W11", "w11-who-was-let-in-is-let-in-by-what-his-file-is-now", "src/mount/coordinated/reader.rs",
-        "let alike = |rights: &Rights| rights.cover(asked);",
-        "let alike = |_: &Rights| Rights::of(reader.opened.pin.fd()).is_some_and(|now| now.cover(asked));",
+        "|| reader.rights.as_ref().is_some_and(|rights| rights.cover(asked))",
+        "|| Rights::of(shown.fd()).is_some_and(|now| now.cover(asked))",
         ["model::what_went_wrong_once_goes_right"],
     ),
     (

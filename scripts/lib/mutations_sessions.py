@@ -89,12 +89,6 @@ SESSIONS = [
         ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
     ),
     (
-        "R4", "r4-a-reader-that-moved-on-to-an-image-is-shown-its-one-link", "src/mount/coordinated/reader.rs",
-        "if self.tree.nodes.identity(node) == Some(attr::identity(&stat, false)) {",
-        "if false {",
-        ["model::what_went_wrong_once_goes_right"],
-    ),
-    (
         "R4", "r4-times-set-by-a-late-writers-descriptor-are-the-version-befores", "src/mount/coordinated/truncate.rs",
         "(is_of_lineage(caller, &late) && !self.walks_again(caller)).then_some(late)",
         "(is_of_lineage(caller, &late) && self.walks_again(caller)).then_some(late)",
@@ -1011,8 +1005,8 @@ SESSIONS = [
     ),
     (
         "W10", "w10-an-appender-is-shown-the-version-that-it-opened", "src/mount/getattr.rs",
-        "reader.or_else(|| coordination.stat_of_appender(caller, id))",
-        "reader",
+        "session.or_else(|| coordination.stat_of_appender(caller, id))",
+        "session",
         ["rotating::w10_an_appender_is_shown_the_size_of_the_file_that_its_lines_go_to"],
     ),
     (
