@@ -125,8 +125,8 @@ pub fn clear_dead(dir: &Path) -> anyhow::Result<bool> {
         && matches!(reach::liveness(mount), Liveness::Dead)
     {
         let detached = umount(dir, true).context("clearing its dead mount failed").at(dir);
-        // Another may have cleared it just now, which is as good.
-        if MountTable::read()?.by_id(mount.id).is_some() {
+        // Another may have cleared it just now, which is as good, and its number be that of another mount elsewhere.
+        if MountTable::read()?.at(dir).is_some_and(|now| now.id == mount.id) {
             detached?;
         }
         cleared = true;
