@@ -864,6 +864,12 @@ FILES = [
         ["lib::store::tests_garbage::two_daemons_cannot_own_one_tree"],
     ),
     (
+        "F5", "f5-the-next-mount-with-the-numbers-of-ours-is-taken-for-ours", "src/os/mountinfo.rs",
+        "self.daemon == Some(proc::own_pid().unwrap_or_default())",
+        "self.daemon.is_some()",
+        ["lib::os::mountinfo::tests::a_mount_that_another_daemon_serves_is_not_own_whatever_its_numbers"],
+    ),
+    (
         "F5", "f5-trees-that-overlap-are-mounted", "src/cli/mount/overlap.rs",
         "if one_filesystem && mount.backing.starts_with(backing) {",
         "if one_filesystem && mount.backing == backing {",

@@ -227,7 +227,10 @@ impl Unmounter {
     /// Where it is mounted now; `None` when it is unmounted.
     fn place(&self) -> Option<PathBuf> {
         match (self.known, MountTable::read()) {
-            (Some((id, _)), Ok(mounts)) => Some(mounts.by_id(id)?.mountpoint.clone()),
+            (Some((id, _)), Ok(mounts)) => {
+                let own = mounts.by_id(id).filter(|mount| mount.is_own());
+                own.map(|mount| mount.mountpoint.clone())
+            }
             _ => Some(self.mountpoint.clone()),
         }
     }

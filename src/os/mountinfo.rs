@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use super::proc;
 use super::table::Device;
 
 /// The type that the mount room gives to its mounts, as the kernel shows it.
@@ -30,6 +31,13 @@ pub struct ConcordMount {
     pub daemon: Option<u32>,
     /// Who mounted it.
     pub user: Option<u32>,
+}
+
+impl ConcordMount {
+    /// Whether this process serves it. Its id and its device number alone do not tell: when it is gone, the next mount gets them.
+    pub fn is_own(&self) -> bool {
+        self.daemon == Some(proc::own_pid().unwrap_or_default())
+    }
 }
 
 /// The source of a mount of `backing` by the daemon `pid`.
@@ -339,6 +347,16 @@ pub(crate) mod tests {
         assert_eq!(id("/px"), None);
         assert_eq!(table.concord().map(|mount| mount.id).collect::<Vec<_>>(), [4]);
         assert!(table.in_one_filesystem(Path::new("/p"), Path::new("/x")));
+    }
+
+    #[test]
+    fn a_mount_that_another_daemon_serves_is_not_own_whatever_its_numbers() {
+        let of = |pid: u32| {
+            MountTable::parse(format!("2 1 0:50 / /p rw - fuse.concordfs concordfs(pid{pid}):/p rw").as_bytes())
+        };
+        let own = std::process::id();
+        assert!(of(own).by_id(2).unwrap().is_own());
+        assert!(!of(own + 1).by_id(2).unwrap().is_own());
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub struct Elsewhere {
     pub pid: Option<u32>,
 }
 
-/// Where the filesystem `device` stays when its mount `id` is unmounted, or has been. Namespaces without a process that this user may look at are not seen.
+/// Where the filesystem `device` of this process stays when its mount `id` is unmounted, or has been. Namespaces without a process that this user may look at are not seen.
 pub fn stays(id: u64, device: Device) -> std::io::Result<Vec<Elsewhere>> {
     let own = MountTable::read()?;
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
@@ -34,9 +34,11 @@ pub fn stays(id: u64, device: Device) -> std::io::Result<Vec<Elsewhere>> {
         }
     }
     let stays = own.stays(id, device, &tables).into_iter();
-    let elsewhere = stays.map(|(number, mount)| Elsewhere {
-        mountpoint: mount.mountpoint.clone(),
-        pid: pids[number],
-    });
+    let elsewhere = stays
+        .filter(|(_, mount)| mount.is_own())
+        .map(|(number, mount)| Elsewhere {
+            mountpoint: mount.mountpoint.clone(),
+            pid: pids[number],
+        });
     Ok(elsewhere.collect())
 }
