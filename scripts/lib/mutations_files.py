@@ -656,8 +656,8 @@ FILES = [
     ),
     (
         "F5", "f5-a-mount-is-looked-for-where-it-was", "src/mount/mod.rs",
-        "Some(mounts.by_id(id)?.mountpoint.clone())",
-        "Some(mounts.by_id(id).map_or(self.mountpoint.clone(), |_| self.mountpoint.clone()))",
+        "own.map(|mount| mount.mountpoint.clone())",
+        "own.map(|_| self.mountpoint.clone())",
         ["elsewhere::f5_a_mount_is_unmounted_where_it_is_when_a_directory_above_was_renamed"],
     ),
     (
