@@ -111,5 +111,7 @@ printf '%s\n' "${summary[@]}"
 # Once more, so that the last lines hold the sum whatever came before.
 passed=$(awk '/^test result:/ { p += $4; f += $6; i += $8 } END { printf "test result in all: %d passed; %d failed; %d ignored", p, f, i }' "$log")
 say "$passed"
+# Cargo names a target that ended without a result here only.
+grep -E '^(test .* FAILED|error(\[|:)|    `)' "$log" | sort -u
 if [ $failed = 0 ]; then good "All passed."; else warn "FAILED"; fi
 exit $failed

@@ -41,7 +41,7 @@ impl Mounted {
             backing: rustix::fs::open(&backing, flags, Mode::empty()).unwrap(),
             shared_backing: false,
             allow_other: rustix::process::geteuid().is_root(),
-            fs_name: "ordinary-test".to_owned(),
+            shown: backing.clone(),
             teller: None,
         };
         let store = RealDisk::open_root(&backing).unwrap();

@@ -30,8 +30,9 @@ use std::sync::Arc;
 use coordinated::{Coordination, RealStore};
 use notices::Notices;
 
-use crate::os::mountinfo::MountTable;
+use crate::os::mountinfo::{self, MountTable};
 use crate::os::namespaces::{self, Elsewhere};
+use crate::os::proc;
 use crate::os::table::Device;
 use crate::rules::Rules;
 
@@ -50,8 +51,8 @@ pub struct MountOptions {
     pub shared_backing: bool,
     /// Users other than the one who mounts may use the mount; needs root, or `user_allow_other` in fuse.conf(5). The daemon asks for it as root only.
     pub allow_other: bool,
-    /// The source that mount(8) shows.
-    pub fs_name: String,
+    /// The backing tree's path as mount(8) shall show it.
+    pub shown: PathBuf,
     /// Started to tell watchers of publishes; see [`notices`]. Without it they hear of the writes only.
     pub teller: Option<Command>,
 }
@@ -131,7 +132,7 @@ impl Mount {
             backing,
             shared_backing,
             allow_other,
-            fs_name,
+            shown,
             teller,
         } = options;
         let wrap = |source: io::Error| MountError::Mount {
@@ -141,7 +142,8 @@ impl Mount {
         let mountpoint = mountpoint.canonicalize().map_err(wrap)?;
         let descriptors_max = descriptors::raise_limit();
         let stacked = is_overlay(&backing);
-        let config = config(&backing, allow_other, fs_name);
+        let source = mountinfo::source(proc::own_pid().unwrap_or_default(), &shown);
+        let config = config(&backing, allow_other, source);
         let tree = tree::Tree::new(backing, shared_backing, descriptors_max).map_err(|errno| MountError::Backing {
             path: mountpoint.clone(),
             source: errno.into(),

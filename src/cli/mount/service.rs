@@ -25,7 +25,6 @@ use crate::control::{
 };
 use crate::mount::coordinated::{Coordination, Counted, retention};
 use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
-use crate::os::mountinfo;
 use crate::os::namespaces::Elsewhere;
 use crate::os::proc;
 use crate::session::LockMode;
@@ -92,7 +91,7 @@ impl MountedProject {
             backing: rustix::io::fcntl_dupfd_cloexec(&order.root, 3)?,
             shared_backing: order.shared_backing,
             allow_other: rustix::process::geteuid().is_root(),
-            fs_name: mountinfo::source(proc::own_pid().unwrap_or_default(), &order.backing),
+            shown: order.backing.clone(),
             teller: Some(teller(&order.mountpoint)),
         };
         let (look, looked) = bounded(1);
