@@ -138,8 +138,8 @@ fn a_watch_on_the_file_itself_hears_of_all_that_comes_after_a_save_while_others_
     tells("truncate -s 1 STATE.md", "MODIFY 4");
     tells("printf 6 >> STATE.md", "CLOSE_WRITE 46");
     succeed(project.sh("printf 5 > temp; mv temp STATE.md"));
-    let before = hears(&mut watcher, "DELETE_SELF 5");
-    assert_eq!(before.last().map(String::as_str), Some("ATTRIB 5"), "{before:?}");
+    // ATTRIB before it is not certain: who tells watchers may have the node open just then, and let go of it before rename(2) is answered.
+    hears(&mut watcher, "DELETE_SELF 5");
 }
 
 /// Its node is the session's then, and afterwards the current version's once more; but others have found another one for that meanwhile.
