@@ -134,15 +134,13 @@ impl World {
         else {
             unreachable!("it appends");
         };
-        if let Place::At(name) = *place
-            && !*in_vain
-            && !held.is_empty()
-        {
-            let held = std::mem::take(held);
-            match self.covers(number, name) {
-                true => self.land(name, &held),
-                false => self.recovered.push(held),
-            }
+        if held.is_empty() || *in_vain {
+            return;
+        }
+        let (place, held) = (*place, std::mem::take(held));
+        match place {
+            Place::At(name) if self.covers(number, name) => self.land(name, &held),
+            Place::At(_) | Place::Gone(_) => self.recovered.push(held),
         }
     }
 

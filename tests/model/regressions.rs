@@ -523,6 +523,21 @@ fn ours() -> Vec<(&'static str, bool, Vec<Op>)> {
                 Op(0, Close(0)),
             ],
         ),
+        (
+            "an_appender_whose_file_is_gone_has_what_it_held_back_kept_at_each_unlock",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(1, Open(0, A, W.append())),
+                Op(1, Write(0, 2)),
+                Op(1, Flock(0, Exclusive)),
+                Op(2, Unlink(A)),
+                Op(1, Flock(0, Un)),
+                Op(1, Write(0, 0)),
+                Op(1, Close(0)),
+            ],
+        ),
     ]
 }
 
