@@ -244,6 +244,29 @@ fn w5_a_descriptor_that_another_process_took_is_published_when_it_closes() {
     assert!(project.recovered().is_empty());
 }
 
+/// It has closed one copy of it before: so it is known to have been given one.
+#[test]
+fn w5_who_was_given_a_descriptor_and_closed_a_copy_of_it_goes_on_with_the_session() {
+    let project = project();
+    let (mut holder, mut thief) = (Puppet::new(&project), Puppet::new(&project));
+    holder.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
+    holder.does("os.write(fd, b'holder ')");
+    let number: u32 = holder.does("fd").parse().unwrap();
+    let pid = holder.0.pid();
+    thief.does("call = ctypes.CDLL(None, use_errno=True).syscall");
+    thief.does(&format!("fd = call(438, os.pidfd_open({pid}), {number}, 0)"));
+    if thief.does("fd") == "-1" {
+        eprintln!("no pidfd_getfd(2) here: not tested");
+        return;
+    }
+    assert_eq!(thief.does("os.close(os.dup(fd))"), "None");
+    assert_eq!(holder.does("os.close(fd)"), "None");
+    assert_eq!(project.read("STATE.md"), "version one\n", "not before the last close");
+    assert_eq!(thief.does("os.write(fd, b'thief'), os.close(fd)"), "(5, None)");
+    assert_eq!(project.read("STATE.md"), "holder thief");
+    assert_eq!(project.history("STATE.md").len(), 2);
+}
+
 #[test]
 fn w1_a_strangers_open_through_the_holders_proc_directory_waits_its_turn() {
     let project = project();

@@ -569,7 +569,7 @@ SESSIONS = [
         "W5", "w5-who-closes-is-not-remembered", "src/mount/coordinated/close.rs",
         "if flusher.is_known() && !staged.processes.contains(&flusher.tgid) {",
         "if flusher.is_known() && staged.processes.is_empty() {",
-        ["closing::w5_a_grandchild_that_outlives_both_publishes_when_it_closes"],
+        ["travelling::w5_who_was_given_a_descriptor_and_closed_a_copy_of_it_goes_on_with_the_session"],
     ),
     (
         "W5", "w5-sessions-without-a-change-publish", "src/mount/coordinated/close.rs",
