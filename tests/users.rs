@@ -172,6 +172,27 @@ fn w11_who_waited_for_a_file_may_do_what_its_new_permissions_say() {
     }
 }
 
+/// Of who is not the owner the kernel asks for the ACL first, by a node whose version others have replaced meanwhile.
+#[test]
+fn w1_who_does_not_own_the_file_waits_his_turn_like_its_owner() {
+    if not_root() {
+        return;
+    }
+    let rules = "[[rule]]\npaths = [\"**/*.md\"]\ndurability = \"fast\"\nwait = \"60s\"\nkeep = 500\n";
+    let project = Project::with(&[("concord.toml", rules), ("team.md", "v1\n")]);
+    set(&project, "team.md", (A.0, 4000, 0o664));
+    let mut savers = [user(&project, A), user(&project, B), Puppet::new(&project)];
+    let rounds = 40;
+    let saves =
+        format!("[put('team.md', str(i)) or os.stat('team.md') and get('team.md')[:0] for i in range({rounds})]");
+    savers.iter_mut().for_each(|saver| saver.starts(&saves));
+    let all = format!("[{}]", vec!["''"; rounds].join(", "));
+    for saver in &mut savers {
+        assert_eq!(saver.says(), all);
+    }
+    assert_eq!(project.history("team.md").len(), 1 + savers.len() * rounds);
+}
+
 #[test]
 fn w11_who_waited_behind_a_rename_gets_no_more_than_a_walk_would_have_given() {
     if not_root() {

@@ -864,6 +864,12 @@ FILES = [
         ["lib::store::tests_garbage::two_daemons_cannot_own_one_tree"],
     ),
     (
+        "W1", "w1-an-acl-is-asked-of-a-replaced-version", "src/mount/fs.rs",
+        "Err(Errno::STALE) => self.coordination.anchor_of_name(id),",
+        "Err(Errno::STALE) => Err(Errno::STALE),",
+        ["users::w1_who_does_not_own_the_file_waits_his_turn_like_its_owner"],
+    ),
+    (
         "F5", "f5-the-next-mount-with-the-numbers-of-ours-is-taken-for-ours", "src/os/mountinfo.rs",
         "self.daemon == Some(proc::own_pid().unwrap_or_default())",
         "self.daemon.is_some()",

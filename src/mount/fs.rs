@@ -24,7 +24,7 @@ use super::nodes::{Name, NodeId};
 use super::notices;
 use super::route::{self, Coming, reply_uncached};
 use super::setattr::Changes;
-use super::tree::{Caller, Tree};
+use super::tree::{Anchor, Caller, Tree};
 use super::xattr::Answer;
 use crate::os::proc;
 
@@ -92,6 +92,14 @@ impl Fs {
         } else {
             FopenFlags::FOPEN_NOFLUSH
         })
+    }
+
+    /// Whose extended attributes a node has. Its name may lead to another version since it was looked up.
+    fn xattrs_of(&self, id: NodeId) -> Result<Anchor> {
+        match self.tree.anchor(id) {
+            Err(Errno::STALE) => self.coordination.anchor_of_name(id),
+            anchor => anchor,
+        }
     }
 
     /// Runs `work` on a worker thread and replies from there.
@@ -590,7 +598,8 @@ impl fuser::Filesystem for Fs {
         } else if self.coordination.is_astray(caller(request), node(ino)) {
             Err(Errno::STALE)
         } else {
-            self.tree.get_xattr(node(ino), name, size)
+            self.xattrs_of(node(ino))
+                .and_then(|anchor| Tree::get_xattr(&anchor, name, size))
         };
         reply_xattr(found, reply);
     }
@@ -599,7 +608,10 @@ impl fuser::Filesystem for Fs {
         if self.coordination.is_astray(caller(request), node(ino)) {
             return reply.error(reply_errno(Errno::STALE));
         }
-        reply_xattr(self.tree.list_xattr(node(ino), size), reply);
+        let list = self
+            .xattrs_of(node(ino))
+            .and_then(|anchor| Tree::list_xattr(&anchor, size));
+        reply_xattr(list, reply);
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

@@ -8,7 +8,7 @@ use rustix::io::{Errno, Result};
 
 use super::nodes::NodeId;
 use super::pin::proc_path;
-use super::tree::{Caller, Tree};
+use super::tree::{Anchor, Caller, Tree};
 use crate::os::creds::Assumed;
 
 /// The largest value and the largest list, xattr(7).
@@ -25,8 +25,7 @@ pub enum Answer {
 
 impl Tree {
     /// getxattr(2); with `size` 0 the length only.
-    pub fn get_xattr(&self, id: NodeId, name: &OsStr, size: u32) -> Result<Answer> {
-        let anchor = self.anchor(id)?;
+    pub fn get_xattr(anchor: &Anchor, name: &OsStr, size: u32) -> Result<Answer> {
         // With each O_TRUNC the kernel asks for `security.capability`.
         if size == 0 {
             match rustix::fs::fgetxattr_query(anchor.as_fd(), name) {
@@ -43,8 +42,7 @@ impl Tree {
     }
 
     /// listxattr(2); with `size` 0 the length only.
-    pub fn list_xattr(&self, id: NodeId, size: u32) -> Result<Answer> {
-        let anchor = self.anchor(id)?;
+    pub fn list_xattr(anchor: &Anchor, size: u32) -> Result<Answer> {
         let path = proc_path(anchor.as_fd());
         if size == 0 {
             return rustix::fs::listxattr_query(path).map(|length| Answer::Length(length as u32));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustix::fs::Stat;
+use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::files::{Finds, Reroute};
@@ -11,7 +11,7 @@ use super::{Coordination, Creation, Target, caller, creator};
 use crate::mount::attr;
 use crate::mount::entry::Entry;
 use crate::mount::nodes::{NodeId, ROOT};
-use crate::mount::tree::Caller;
+use crate::mount::tree::{Anchor, Caller};
 use crate::session::FileKey;
 
 impl Coordination {
@@ -210,6 +210,25 @@ impl Coordination {
                 }
             }
             result => result,
+        }
+    }
+
+    /// The same for extended attributes. Before each open(2) by who is not the file's owner the kernel asks for its ACL.
+    ///
+    /// # Errors
+    /// ESTALE when the name is not coordinated, ENODATA when there is nothing, and those of open(2).
+    pub fn anchor_of_name(&self, node: NodeId) -> Result<Anchor, Errno> {
+        let info = self.tree.nodes.info(node);
+        let name = info
+            .and_then(|info| info.names.into_iter().next())
+            .ok_or(Errno::STALE)?;
+        self.target(name.parent, &name.name).ok_or(Errno::STALE)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(self.directory(name.parent)?, &*name.name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Anchor::Own(fd)),
+            // Somebody creates it.
+            Err(Errno::NOENT) => Err(Errno::NODATA),
+            Err(errno) => Err(errno),
         }
     }
 }
