@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::puppet::Puppet;
 use support::{Project, watchdog};
 
@@ -86,6 +88,20 @@ fn r1_who_asked_where_the_file_ends_reads_so_far_whatever_is_saved_then() {
     assert_eq!(reader.does("n = by_fstat(fd)"), "ok");
     writer.does("put('STATE.md', 'longer again.')");
     assert_eq!(reader.does("n, pieces(fd, n)"), "(6, 'short.')");
+}
+
+/// A file that nobody has written for a second: the kernel keeps its attributes, and has asked nobody since the open.
+#[test]
+fn r1_who_asks_at_once_where_a_quiet_file_ends_reads_so_far() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", OLD)]);
+    let (mut reader, mut writer) = (reader_of(&project), Puppet::new(&project));
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(reader.does("os.stat('STATE.md').st_size"), OLD.len().to_string());
+    opens(&mut reader, "STATE.md");
+    assert_eq!(reader.does("n = by_end(fd)"), "ok");
+    writer.does("put('STATE.md', 'a much longer version.')");
+    assert_eq!(reader.does("n, pieces(fd, n)"), format!("({}, '{OLD}')", OLD.len()));
 }
 
 #[test]

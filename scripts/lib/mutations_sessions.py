@@ -842,7 +842,7 @@ SESSIONS = [
         "R1", "r1-the-kernel-keeps-the-size-that-an-open-found", "src/mount/coordinated/reader.rs",
         "self.readers.add(&reader);\n        self.tree.attributes_changed(reader.node);",
         "self.readers.add(&reader);",
-        ["sizes::r2_who_asks_where_the_file_ends_after_a_save_reads_that_version_whole"],
+        ["sizes::r1_who_asks_at_once_where_a_quiet_file_ends_reads_so_far"],
     ),
     (
         "R1", "r1-who-asks-for-the-end-is-not-bound", "src/mount/getattr.rs",
