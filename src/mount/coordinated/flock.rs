@@ -5,7 +5,7 @@
 //!
 //! What locks have to do with sessions:
 //! - Letting go publishes what the handle has written before anybody else gets the lock. The session is over then; with the next lock, or the next
-//!   write, the handle begins another one, on what is current by then ([`Coordination::resume`]).
+//!   write, the handle begins another one, on what is current by then ([`Coordination::go_on`]). Where it has done nothing but lock, it gives its session up.
 //! - A handle that does not get a lock holds nobody up: its session steps back. Otherwise it and who has the lock, and wants to write, would wait for
 //!   each other.
 
@@ -125,7 +125,11 @@ impl Coordination {
         let this = Arc::clone(self);
         self.tree.workers.run(move || {
             this.publish_saved(saved);
-            then(written.map_or(Ok(()), |holder| this.publish_locked(&holder)));
+            let published = written.as_ref().map_or(Ok(()), |holder| this.publish_locked(holder));
+            if let (None, Some(Holder::Writer(writer))) = (mode, &written) {
+                this.give_up_unused(&writer.session());
+            }
+            then(published);
         });
     }
 
@@ -489,17 +493,21 @@ impl Coordination {
         if session.creates() || holders.iter().any(same) {
             return false;
         }
-        if !self.give_up_unchanged(&session) && session.is_open() {
+        if !self.give_up_taken(&session, session.take_unchanged()) && session.is_open() {
             self.release(session.about.id, session.about.file);
         }
         true
     }
 
-    /// Ends a session that has nothing to publish; its handles go on with another one when they need it. `false`: it has.
-    fn give_up_unchanged(self: &Arc<Self>, session: &Arc<Session>) -> bool {
-        let Some(staged) = session.take_unchanged() else {
-            return false;
-        };
+    /// A handle has let go of its lock. If that is all it was for, others who want to write need not wait until it is closed. Not so where anything was read: many a
+    /// program writes after it has let go, from a buffer, what it has read before.
+    fn give_up_unused(self: &Arc<Self>, session: &Arc<Session>) {
+        self.give_up_taken(session, session.take_unused());
+    }
+
+    /// Ends a session that has nothing to publish, and was taken for that; its handles go on with another one when they need it. `false`: it was not taken.
+    pub(super) fn give_up_taken(self: &Arc<Self>, session: &Arc<Session>, taken: Option<Staged>) -> bool {
+        let Some(staged) = taken else { return false };
         session.set_resumable();
         self.finish_taken(Arc::clone(session), staged, Ending::Closed);
         true
