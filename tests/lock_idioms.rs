@@ -331,3 +331,43 @@ fn w12_what_was_read_under_the_lock_and_is_written_after_it_counts_exactly() {
         assert_eq!(project.read("n.json"), left, "{reads}");
     }
 }
+
+#[test]
+fn w12_who_has_a_lock_and_waits_for_who_waits_for_another_of_its_locks_is_told_so() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '2s'\n"), ("a.md", ""), ("b.md", "")]);
+    let (mut first, mut second) = (Puppet::new(&project), Puppet::new(&project));
+    let opens = "a, b = os.open('a.md', os.O_RDWR), os.open('b.md', os.O_RDWR)";
+    let waiting = |kind: &str, count: usize| {
+        eventually("it waits", || {
+            let status = project.status();
+            let lines = status[kind].as_array().unwrap().iter();
+            lines
+                .map(|line| line["waiting"].as_array().unwrap().len())
+                .sum::<usize>()
+                == count
+        });
+    };
+    assert_eq!(first.does(opens), "ok");
+    for file in ["a", "b"] {
+        assert_eq!(
+            first.does(&format!(
+                "fcntl.flock({file}, fcntl.LOCK_EX), fcntl.flock({file}, fcntl.LOCK_UN)"
+            )),
+            "(None, None)"
+        );
+    }
+    assert_eq!(second.does(opens), "ok");
+    first.starts("fcntl.flock(a, fcntl.LOCK_EX)");
+    waiting("sessions", 1);
+    second.starts("fcntl.flock(a, fcntl.LOCK_EX)");
+    assert_eq!(first.says(), "None", "who waits for the lock gives way");
+    waiting("locks", 1);
+    // Nobody has this lock. But the second has the file open for writing, and waits for the other one.
+    assert_eq!(first.does("fcntl.flock(b, fcntl.LOCK_EX)"), "EBUSY");
+    assert_eq!(first.does("fcntl.flock(a, fcntl.LOCK_UN)"), "None");
+    assert_eq!(second.says(), "None");
+    assert_eq!(second.does("fcntl.flock(b, fcntl.LOCK_EX)"), "None", "it is free");
+    assert_eq!(second.does("os.close(b), os.close(a)"), "(None, None)");
+    assert_eq!(first.does("fcntl.flock(b, fcntl.LOCK_EX)"), "None");
+}

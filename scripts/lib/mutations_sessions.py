@@ -778,6 +778,12 @@ SESSIONS = [
         ["lock_idioms::w12_what_was_read_under_the_lock_and_is_written_after_it_counts_exactly"],
     ),
     (
+        "W12", "w12-a-lock-and-a-session-wait-for-each-other", "src/mount/coordinated/flock.rs",
+        "if that.is_with_who_waits(&again.session()) {",
+        "if false {",
+        ["lock_idioms::w12_who_has_a_lock_and_waits_for_who_waits_for_another_of_its_locks_is_told_so"],
+    ),
+    (
         "W12", "w12-letting-go-leaves-the-beginning-of-a-line", "src/mount/coordinated/flock.rs",
         "Holder::Appender(appender) => return self.publish_held(appender),",
         "Holder::Appender(_) => return Ok(()),",

@@ -21,6 +21,7 @@ use super::handles::Writer;
 use super::locks::{Turn, Waiting, Whose};
 use super::reader::Reader;
 use super::session::{Life, Session};
+use super::shown::is_of_lineage;
 use super::staged::Staged;
 use super::{Answer, Appender, Coordination, Target, caller};
 use crate::mount::attr;
@@ -341,8 +342,17 @@ impl Coordination {
             caller,
             (Need::Lock, nonblock),
             Box::new(move |resumed| match resumed {
-                // flock(2) waits as long as it takes.
-                Err(Errno::BUSY) if !this.is_closing() => this.go_on_locked(again, caller, owner, nonblock, answer),
+                Err(Errno::BUSY) if !this.is_closing() => {
+                    let that = Arc::clone(&this);
+                    this.tree.workers.run(move || {
+                        if that.is_with_who_waits(&again.session()) {
+                            that.unlock(owner);
+                            return answer(Err(Errno::BUSY));
+                        }
+                        // flock(2) waits as long as it takes.
+                        that.go_on_locked(again, caller, owner, nonblock, answer);
+                    });
+                }
                 Err(errno @ (Errno::INTR | Errno::WOULDBLOCK | Errno::DEADLK)) => {
                     this.unlock(owner);
                     answer(Err(errno));
@@ -351,6 +361,22 @@ impl Coordination {
                 _ => answer(Ok(())),
             }),
         );
+    }
+
+    /// Whether somebody who has a session of the file waits for another file's lock: for ours, perhaps, and we would wait for each other.
+    fn is_with_who_waits(&self, ours: &Session) -> bool {
+        let name = self.key_name(&ours.name());
+        let sessions = {
+            let files = self.files.lock();
+            files
+                .key_of(&name)
+                .map(|key| files.sessions(key).to_vec())
+                .unwrap_or_default()
+        };
+        let waiting = self.locks.lock().waiting_elsewhere(&Whose::Name(name));
+        // Strangers would all be taken for one.
+        let mut known = waiting.into_iter().filter(|caller| caller.tid != 0);
+        known.any(|caller| sessions.iter().any(|session| is_of_lineage(caller, session)))
     }
 
     /// The handle's session is over, but not the handle: begins another one, on the version that is current when the queue admits it. Waits on
