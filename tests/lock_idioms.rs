@@ -310,7 +310,7 @@ fn w12_what_was_read_under_the_lock_and_is_written_after_it_counts_exactly() {
         // Who measures means to write there.
         "n = f.seek(0, 2)",
     ] {
-        let project = Project::with(&[("concord.toml", "wait = '60s'\n"), ("n.json", "7")]);
+        let project = Project::with(&[("concord.toml", "wait = '10s'\n"), ("n.json", "7")]);
         let (mut a, mut b) = (Puppet::new(&project), Puppet::new(&project));
         // What print() and write() have made is still in the program when it lets go.
         let locks = format!("f = open('n.json', 'r+'); fcntl.flock(f, fcntl.LOCK_EX); {reads}");
