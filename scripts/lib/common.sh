@@ -94,9 +94,10 @@ mount_source() {
 
 # daemon_of DIR: the pid of the daemon behind the concordfs at DIR, while a process of that number and of this program runs.
 daemon_of() {
-    local DEVICE SOURCE
+    local DEVICE SOURCE pid
     concord_at "$1" && [[ $SOURCE =~ ^concordfs\(pid([0-9]+)\): ]] || return 0
-    [ "$(cat "/proc/${BASH_REMATCH[1]}/comm" 2>/dev/null)" != concord ] || echo "${BASH_REMATCH[1]}"
+    pid=${BASH_REMATCH[1]}
+    if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = concord ] && ! is_in_state ZX "$pid"; then echo "$pid"; fi
 }
 
 # has_open PID FILE: the process has FILE open. Of other users' processes only root knows.
@@ -108,8 +109,8 @@ has_open() {
     return 1
 }
 
-# is_stopped PID: a signal has stopped the process.
-is_stopped() { grep -q '^State:[[:space:]]*[Tt]' "/proc/$1/status" 2>/dev/null; }
+# is_in_state LETTERS PID: the process is in one of these states of proc_pid_stat(5): stopped by a signal (T, t), ended (Z, X) ...
+is_in_state() { grep -q "^State:[[:space:]]*[$1]" "/proc/$2/status" 2>/dev/null; }
 
 # realpath_of DIR: the absolute path without touching DIR itself, which may be a dead mount.
 realpath_of() {
@@ -134,11 +135,12 @@ mount_state() {
     }
     daemon=$(daemon_of "$1")
     # Who asks a stopped one would only wait.
-    if [ -n "$daemon" ] && is_stopped "$daemon"; then
+    if [ -n "$daemon" ] && is_in_state Tt "$daemon"; then
         echo stuck
         return
     fi
-    answer=$(LC_ALL=C timeout -k 1 10 stat -f -- "$1" 2>&1 >/dev/null) || code=$?
+    # Of a mount that is closed to who asks the first says that all is well.
+    answer=$(LC_ALL=C timeout -k 1 10 sh -c 'stat -f -- "$1" && stat -- "$1"' sh "$1" 2>&1 >/dev/null) || code=$?
     case $code:$answer in
     0:*) echo alive ;;
     *"not connected"* | *"onnection aborted"*) echo dead ;;
@@ -193,7 +195,7 @@ end_daemon() {
     local tries
     for tries in $(seq 100); do
         has_open "$1" "$2" || return 0
-        if [ "$tries" = 50 ] || is_stopped "$1"; then
+        if [ "$tries" = 50 ] || is_in_state Tt "$1"; then
             kill -KILL "$1" || return 1
         fi
         sleep 0.1

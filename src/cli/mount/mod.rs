@@ -119,7 +119,7 @@ fn checked(dir: &Path) -> anyhow::Result<PathBuf> {
         let status = format!("see `concord status {}`", printable(&dir));
         return Err(match reach::liveness(mount) {
             Liveness::Live => Failure::at(asked, "it is already a concord mount").hint(status),
-            Liveness::Dead => reach::dead(&dir),
+            Liveness::Dead => reach::dead(mount),
             Liveness::Silent(failure) => failure,
         }
         .into());
