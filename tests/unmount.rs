@@ -533,7 +533,9 @@ fn f5_an_unmount_names_what_is_mounted_in_the_mount_and_by_force_takes_it_along(
     );
     succeed(project.sh(&format!("{} unmount in", env!("CARGO_BIN_EXE_concord"))));
     if rustix::process::geteuid().is_root() {
-        succeed(project.sh("mount -t tmpfs inner disk"));
+        succeed(project.sh("mount -t tmpfs inner disk; echo x > disk/x.md"));
+        let history = text(&on(&["history"], &project.path("disk/x.md")).stderr);
+        assert!(history.contains("on another filesystem"), "{history}");
         let named = refused(&on(&["unmount"], &project.root()));
         let command = format!("`umount {}`", disk.0.display());
         assert!(

@@ -219,6 +219,21 @@ fn h4_a_users_own_mount_is_closed_to_everybody_else() {
     home.says("\"$concord\" unmount project");
 }
 
+#[test]
+fn a_mount_that_cannot_be_for_want_of_the_device_leaves_nothing_behind() {
+    let Some(home) = Home::with(&[("STATE.md", "v1\n")]) else {
+        return;
+    };
+    home.says_as(0, "chmod 600 /dev/fuse");
+    let refused = home.does("\"$concord\" mount project");
+    let said = text(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("/dev/fuse: you need to be able to"),
+        "{said}"
+    );
+    assert_eq!(home.says("ls -A project"), "STATE.md\n");
+}
+
 /// Ends the daemon, and waits until all of it has gone.
 const CRASH: &str =
     "\"$concord\" status --json project | grep -o '\"pid\": *[0-9]*' | grep -o '[0-9]*$' | head -n 1 > pid

@@ -12,6 +12,7 @@ use super::failure::{At, Failure};
 use super::reach::{self, Liveness};
 use super::rooms::{HistorySource, Rooms};
 use crate::control::client::Client;
+use crate::control::lossless::printable;
 use crate::os::mountinfo::{ConcordMount, MountTable};
 
 /// The store's directory in a project's root.
@@ -63,6 +64,13 @@ impl Project {
         self.table.at(&self.root)
     }
 
+    /// Whether a file of it is, for programs, on a filesystem that is mounted in the mount.
+    pub fn is_elsewhere(&self, file: &Path) -> bool {
+        let path = self.root.join(file);
+        let is_ours = |mount: &ConcordMount| self.table.containing(&path).is_some_and(|other| other.id == mount.id);
+        self.mount().is_some_and(|mount| !is_ours(mount)) && path.symlink_metadata().is_ok()
+    }
+
     /// Its daemon.
     pub fn daemon(&self) -> Result<Client, Failure> {
         reach::connect(&self.table, &self.root)
@@ -105,6 +113,18 @@ pub fn usable(dir: &Path) -> anyhow::Result<()> {
     match walk.dead_mount_at(dir)? {
         None => Ok(()),
         Some(mount) => Err(reach::dead(mount).into()),
+    }
+}
+
+/// A store, or what is in one, is no project.
+pub fn no_store(dir: &Path) -> Result<(), Failure> {
+    let is_store = |dir: &&Path| dir.ends_with(STORE) && dir.join("format").symlink_metadata().is_ok();
+    match dir.ancestors().find(is_store).and_then(Path::parent) {
+        None => Ok(()),
+        Some(project) => {
+            let why = format!("it is in the store of the project {}", printable(project));
+            Err(Failure::at(dir, why).hint("name a project's directory"))
+        }
     }
 }
 

@@ -73,9 +73,15 @@ fn end_without_mount(dir: &Path, table: &MountTable, force: bool, out: &mut Out)
         let root = printable(&mount.mountpoint);
         return Err(failure.hint(format!("name its root: `concord unmount {root}`")).into());
     }
-    let Some(client) = Client::connect(dir).ok().filter(|client| is_lost(client.beacon(), dir)) else {
+    let Ok(client) = Client::connect(dir) else {
         return Err(failure.into());
     };
+    if !is_lost(client.beacon(), dir) {
+        let at = printable(&client.beacon().mountpoint.0);
+        return Err(failure
+            .hint(format!("its files are shown at {at}: `concord unmount {at}`"))
+            .into());
+    }
     let (shown, pid) = (printable(dir), client.beacon().pid);
     if !force {
         let why = format!(
