@@ -20,11 +20,11 @@ quick=no size=1024 rounds=7 tree='' parent=${TMPDIR:-/tmp} out='' many=200000 tr
 while [ $# -gt 0 ]; do
     case $1 in
     --quick) quick=yes ;;
-    --size) size=${2:?--size needs MiB} && shift ;;
-    --rounds) rounds=${2:?--rounds needs a number} && shift ;;
-    --tree) tree=${2:?--tree needs a directory} && shift ;;
-    --work) parent=${2:?--work needs a directory} && shift ;;
-    --out) out=${2:?--out needs a file} && shift ;;
+    --size) value_of "$@" && size=$2 && shift ;;
+    --rounds) value_of "$@" && rounds=$2 && shift ;;
+    --tree) value_of "$@" && tree=$2 && shift ;;
+    --work) value_of "$@" && parent=$2 && shift ;;
+    --out) value_of "$@" && out=$2 && shift ;;
     -h | --help) usage && exit ;;
     *) usage >&2 && exit 2 ;;
     esac

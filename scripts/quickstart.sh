@@ -15,7 +15,7 @@ U
 seconds=5 keep=no directory=''
 while [ $# -gt 0 ]; do
     case $1 in
-    --seconds) seconds=${2:?--seconds needs a number} && shift ;;
+    --seconds) value_of "$@" && seconds=$2 && shift ;;
     --keep) keep=yes ;;
     -h | --help) usage && exit ;;
     -*) usage >&2 && exit 2 ;;

@@ -18,11 +18,14 @@ while [ $# -gt 0 ]; do
     case $1 in
     --force) force=yes ;;
     --no-mount) mount=no ;;
-    --backing) backing=${2:?--backing needs a directory} && shift ;;
+    --backing) value_of "$@" && backing=$2 && shift ;;
     -h | --help) usage && exit ;;
     --) shift && break ;;
     -*) usage >&2 && exit 2 ;;
-    *) directory=$1 ;;
+    *)
+        [ -z "$directory" ] || { usage >&2 && exit 2; }
+        directory=$1
+        ;;
     esac
     shift
 done

@@ -23,8 +23,8 @@ while [ $# -gt 0 ]; do
     --kill-daemon) kill_daemon=yes ;;
     --backing) backing=yes ;;
     --kill-writers) options+=(--kill-writers) ;;
-    --writers) writers=${2:?--writers needs a number} && shift ;;
-    --readers) readers=${2:?--readers needs a number} && shift ;;
+    --writers) value_of "$@" && writers=$2 && shift ;;
+    --readers) value_of "$@" && readers=$2 && shift ;;
     --keep) keep=yes ;;
     -h | --help) usage && exit ;;
     -*) usage >&2 && exit 2 ;;

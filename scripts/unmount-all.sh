@@ -16,7 +16,7 @@ force=no under='' list=no
 while [ $# -gt 0 ]; do
     case $1 in
     --force) force=yes ;;
-    --under) under=$(realpath_of "${2:?--under needs a directory}") && shift ;;
+    --under) value_of "$@" && under=$(realpath_of "$2") && shift ;;
     --list) list=yes ;;
     -h | --help) usage && exit ;;
     *) usage >&2 && exit 2 ;;

@@ -204,7 +204,10 @@ fn beside_a_daemon_that_does_not_answer_no_command_hangs_and_each_says_so() {
         let mut command = support::concord(arguments);
         command.current_dir("/");
         refusals(refused(&run(command)), arguments);
-        refusals(refused(&run(nobody(arguments))), arguments);
+        let said = refused(&run(nobody(arguments)));
+        // Not his to continue.
+        assert!(said.contains("as root"), "{arguments:?}: {said}");
+        refusals(said, arguments);
     }
     drop(stopped);
     assert_eq!(code(&run(support::concord(&["status", root]))), 0);
@@ -330,6 +333,59 @@ fn a_wait_that_a_signal_has_ended_is_no_error_in_the_log() {
     }
     let log = std::fs::read_to_string(project.path(".concord/log")).unwrap();
     assert!(!log.contains("ERROR"), "{log}");
+}
+
+#[test]
+fn what_is_no_project_is_refused_by_name_and_nothing_is_left_there() {
+    watchdog();
+    let mut project = Project::with(&[("a.md", "one\n")]);
+    let outside = project.outside().to_owned();
+    let refusal = |arguments: &[&str], words: &[&str]| {
+        let said = refused(&concord(&outside, arguments));
+        for word in words {
+            assert!(said.contains(word), "{arguments:?}: {said}");
+        }
+    };
+    refusal(&["status", "project/nosuch"], &["project/nosuch: ", "no such file"]);
+    project.unmount();
+    refusal(&["mount", "project/.concord"], &["in the store of the project"]);
+    refusal(&["init", "project/.concord/history"], &["in the store of the project"]);
+    refusal(
+        &["recover", "--config", "nosuch", "project"],
+        &["nosuch: the rules cannot be read"],
+    );
+    // Each names the project, in JSON too.
+    std::fs::write(project.path("concord.toml"), "wiat = \"5s\"\n").unwrap();
+    let root = project.root();
+    refusal(
+        &["mount", "project"],
+        &[&format!("{}: concord.toml:1:1", root.display())],
+    );
+    let output = concord(&outside, &["mount", "project", "--json"]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["error"]["path"], root.to_str().unwrap());
+    std::fs::remove_file(project.path("concord.toml")).unwrap();
+    for fifo in ["project/concord.toml", "fifo"] {
+        let mut make = Command::new("mkfifo");
+        make.arg(outside.join(fifo));
+        support::succeed(make);
+    }
+    refusal(&["mount", "project"], &["concord.toml is a FIFO"]);
+    std::fs::remove_file(project.path("concord.toml")).unwrap();
+    refusal(&["mount", "project", "--config", "fifo"], &["it is a FIFO"]);
+    // Where its files are to be seen.
+    std::fs::create_dir(outside.join("shown")).unwrap();
+    support::succeed({
+        let mut mount = support::concord(&["mount", "--backing"]);
+        mount.args([project.root(), outside.join("shown")]);
+        mount
+    });
+    let shown = outside.join("shown");
+    let said = concord(&outside, &["unmount", "project"]);
+    let unmounted = concord(&outside, &["unmount", "shown"]);
+    let _ = rustix::mount::unmount(&shown, rustix::mount::UnmountFlags::DETACH);
+    assert!(unmounted.status.success());
+    assert!(refused(&said).contains(&format!("`concord unmount {}`", shown.display())));
 }
 
 #[test]

@@ -425,6 +425,12 @@ fn h3_a_restore_says_what_has_the_files_name() {
     succeed(project.sh("mkdir z; echo v1 > z/a.md; rm -r z; echo > z"));
     let said = refused(&concord_in(&project.root(), &["restore", "z/a.md@1"]));
     assert!(said.contains("z/a.md: a file is in the way at z; rename"), "{said}");
+    succeed(project.sh("rm z"));
+    let said = refused(&concord_in(&project.root(), &["restore", "z/a.md@1"]));
+    assert!(
+        said.contains("z/a.md: the file's directory is gone") && !said.contains("not kept"),
+        "{said}"
+    );
 }
 
 #[test]

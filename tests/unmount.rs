@@ -513,6 +513,56 @@ fn f5_an_unmount_that_is_refused_says_who_works_in_the_mount() {
 }
 
 #[test]
+fn f5_an_unmount_names_what_is_mounted_in_the_mount_and_by_force_takes_it_along() {
+    watchdog();
+    let project = Project::with(&[("a.md", "v1\n"), ("in/x", ""), ("disk/x", "")]);
+    let aside = project.outside().join("aside");
+    std::fs::create_dir(&aside).unwrap();
+    let (inner, disk) = (Gone(project.path("in")), Gone(project.path("disk")));
+    let mount = || {
+        let mut mount = concord(&["mount", "--backing"]);
+        mount.arg(&aside).arg(&inner.0);
+        succeed(mount);
+    };
+    mount();
+    let named = refused(&on(&["unmount"], &project.root()));
+    let command = format!("`concord unmount {}`", inner.0.display());
+    assert!(
+        named.contains("there is a mount in it") && named.contains(&command),
+        "{named}"
+    );
+    succeed(project.sh(&format!("{} unmount in", env!("CARGO_BIN_EXE_concord"))));
+    if rustix::process::geteuid().is_root() {
+        succeed(project.sh("mount -t tmpfs inner disk; echo x > disk/x.md"));
+        let history = text(&on(&["history"], &project.path("disk/x.md")).stderr);
+        assert!(history.contains("on another filesystem"), "{history}");
+        let named = refused(&on(&["unmount"], &project.root()));
+        let command = format!("`umount {}`", disk.0.display());
+        assert!(
+            named.contains("there is a mount in it") && named.contains(&command),
+            "{named}"
+        );
+    }
+    mount();
+    let forced = on(&["unmount", "--force"], &project.root());
+    let said = text(&forced.stderr);
+    assert!(
+        forced.status.success() && said.contains(inner.0.to_str().unwrap()),
+        "{said}"
+    );
+    assert_eq!(mounts_at(&project.root()) + mounts_at(&inner.0) + mounts_at(&disk.0), 0);
+}
+
+/// Whatever the test does, nothing stays mounted there.
+struct Gone(PathBuf);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
 fn f5_the_example_of_the_readme_works_as_it_is_written() {
     watchdog();
     let mut project = Project::unmounted(&[("STATE.md", "v1\n")]);

@@ -10,7 +10,7 @@ use support::{Project, Running, run, text, watchdog};
 
 const USER: u32 = 1000;
 
-/// A project of the user, and what he does in it. In a mount namespace of its own, where /dev/fuse is open to all, as on most machines.
+/// A project of the user, and what he does in it. In a mount namespace of its own, where /dev/fuse is open to all, as on most machines, and the user has a name, which fusermount3 asks for.
 struct Home {
     project: Project,
     binary: PathBuf,
@@ -37,7 +37,9 @@ impl Home {
         let mut own = Command::new("chown");
         own.args(["-R", "1000:1000"]).arg(project.outside());
         support::succeed(own);
-        let open = "set -e; mount -t tmpfs -o mode=755 dev /mnt; mknod -m 666 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse; echo open; cat";
+        let open = "set -e; mount -t tmpfs -o mode=755 dev /mnt; mknod -m 666 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse
+            getent passwd 1000 > /dev/null || { cp /etc/passwd /mnt/; echo user:x:1000:1000::/:/bin/sh >> /mnt/passwd; mount --bind /mnt/passwd /etc/passwd; }
+            echo open; cat";
         let mut held = Command::new("unshare");
         held.args(["--mount", "sh", "-c", open]);
         let mut holder = Running::start(held);
@@ -58,7 +60,12 @@ impl Home {
 
     /// A shell script as the user, beside the project, whose directory is `project`.
     fn does(&self, script: &str) -> Output {
-        let user = USER.to_string();
+        self.does_as(USER, script)
+    }
+
+    /// The same as somebody else.
+    fn does_as(&self, user: u32, script: &str) -> Output {
+        let user = user.to_string();
         let mut command = self.enter(&["--setuid", &user, "--setgid", &user, "sh", "-ec"]);
         command.arg(format!("cd \"$HOME\"; {script}"));
         command
@@ -70,7 +77,11 @@ impl Home {
 
     /// The same, which must succeed; returns what it printed.
     fn says(&self, script: &str) -> String {
-        let output = self.does(script);
+        self.says_as(USER, script)
+    }
+
+    fn says_as(&self, user: u32, script: &str) -> String {
+        let output = self.does_as(user, script);
         assert!(
             output.status.success(),
             "{script}: {}{}",
@@ -204,6 +215,101 @@ fn h4_a_users_own_mount_is_closed_to_everybody_else() {
         other.arg(home.project.path("STATE.md"));
         let refused = run(other);
         assert!(!refused.status.success() && text(&refused.stderr).contains("Permission denied"));
+    }
+    home.says("\"$concord\" unmount project");
+}
+
+#[test]
+fn a_mount_that_cannot_be_for_want_of_the_device_leaves_nothing_behind() {
+    let Some(home) = Home::with(&[("STATE.md", "v1\n")]) else {
+        return;
+    };
+    home.says_as(0, "chmod 600 /dev/fuse");
+    let refused = home.does("\"$concord\" mount project");
+    let said = text(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("/dev/fuse: you need to be able to"),
+        "{said}"
+    );
+    assert_eq!(home.says("ls -A project"), "STATE.md\n");
+}
+
+/// Ends the daemon, and waits until all of it has gone.
+const CRASH: &str =
+    "\"$concord\" status --json project | grep -o '\"pid\": *[0-9]*' | grep -o '[0-9]*$' | head -n 1 > pid
+    kill -KILL $(cat pid); until [ \"$(stat -f project 2>&1 | grep -c 'not connected')\" = 1 ]; do sleep 0.1; done";
+
+#[test]
+fn f5_root_clears_the_dead_mount_of_a_user_and_others_are_told_who_may() {
+    let Some(home) = Home::with(&[("STATE.md", "v1\n")]) else {
+        return;
+    };
+    // Nobody else gets to the directory above: not to be taken for the mount's own refusal.
+    home.says("chmod 700 .");
+    for clear in ["unmount", "unmount --force", "recover"] {
+        home.says(&format!(
+            "\"$concord\" mount project; echo v2 > project/STATE.md; {CRASH}"
+        ));
+        for verb in ["status", "mount", "init", "history"] {
+            let refused = home.does_as(0, &format!("\"$concord\" {verb} project"));
+            let said = text(&refused.stderr);
+            assert!(!refused.status.success(), "{verb}");
+            assert!(
+                said.contains("dead") && said.contains("concord recover"),
+                "{verb}: {said}"
+            );
+        }
+        let said = home.says_as(0, &format!("\"$concord\" {clear} project"));
+        assert!(said.contains("a dead mount was there and is cleared"), "{said}");
+        assert_eq!(home.says("cat project/STATE.md"), "v2\n");
+    }
+    home.says(&format!("\"$concord\" mount project; {CRASH}"));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/recover.sh");
+    let said = home.says_as(0, &format!("CONCORD=$concord {script} --no-mount project"));
+    assert!(said.contains("dead mount"), "{said}");
+    home.says("chmod 755 .");
+    // Root's, and dead: a user is told who may.
+    home.says_as(0, "\"$concord\" mount project");
+    home.says_as(0, CRASH);
+    for verb in ["status", "unmount", "recover"] {
+        let refused = home.does(&format!("\"$concord\" {verb} project"));
+        let said = text(&refused.stderr);
+        assert!(!refused.status.success(), "{verb}");
+        assert!(
+            said.contains("it is root's") && said.contains("as root"),
+            "{verb}: {said}"
+        );
+    }
+    home.says_as(0, "\"$concord\" recover project");
+}
+
+#[test]
+fn h3_root_reads_and_restores_what_a_user_has_mounted() {
+    let Some(home) = Home::with(&[("STATE.md", "v1\n"), ("d/a.md", "")]) else {
+        return;
+    };
+    home.says("ln -s ../STATE.md project/d/link.md; \"$concord\" mount project; echo v2 > project/STATE.md");
+    for file in ["STATE.md", "d/link.md"] {
+        let versions = home.says_as(
+            0,
+            &format!("\"$concord\" history --json project/{file} | grep -c '\"version\"'"),
+        );
+        assert_eq!(versions, "2\n", "{file}");
+    }
+    assert_eq!(home.says_as(0, "\"$concord\" show project/STATE.md@1"), "v1\n");
+    assert!(home.says_as(0, "\"$concord\" diff project/STATE.md@1").contains("+v2"));
+    home.says_as(0, "\"$concord\" restore project/STATE.md@1");
+    assert_eq!(home.says("cat project/STATE.md"), "v1\n");
+    for asked in [
+        "history project/STATE.md",
+        "show project/STATE.md@1",
+        "diff project/STATE.md@1",
+    ] {
+        let said = text(&home.does_as(1001, &format!("\"$concord\" {asked}")).stderr);
+        assert!(
+            said.contains("user 1000's") && said.contains("ask as user 1000"),
+            "{asked}: {said}"
+        );
     }
     home.says("\"$concord\" unmount project");
 }

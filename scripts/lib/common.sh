@@ -20,6 +20,14 @@ die() {
     warn "$*"
     exit 1
 }
+# value_of "$@": ends the script, as wrong usage, unless the option in $1 has its value in $2.
+value_of() {
+    if [ $# -lt 2 ] || [ -z "$2" ] || [ "${2#--}" != "$2" ]; then
+        warn "$1 needs a value"
+        usage >&2
+        exit 2
+    fi
+}
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # limit SECONDS COMMAND...: ends COMMAND after SECONDS (exit 124), by SIGKILL five seconds later. At a terminal it stays in the
@@ -34,48 +42,75 @@ limit() {
     fi
 }
 
-# concord_mounts: the mount points of every concordfs of this machine, newest first, each ended by a NUL.
-# proc(5): space, tab, newline and backslash are written as octal escapes there.
-concord_mounts() {
-    local line fields point
-    local -a points=()
+# concord_table: of every concordfs of this machine, newest first, its device number, mount point and source, each ended by a NUL.
+concord_table() {
+    local line fields device point source
+    local -a found=()
     while IFS= read -r line; do
         fields=${line##* - }
         [ "${fields%% *}" = fuse.concordfs ] || continue
-        read -r _ _ _ _ point _ <<<"${line%% - *}"
-        printf -v point '%b' "$point"
-        points=("$point" "${points[@]}")
+        read -r _ _ device _ point _ <<<"${line%% - *}"
+        read -r _ source _ <<<"$fields"
+        # proc_pid_mountinfo(5) writes blanks and backslashes as three octal digits. To %b these begin with a 0, or a digit of the name after them counts too.
+        printf -v point '%b' "${point//\\/\\0}"
+        printf -v source '%b' "${source//\\/\\0}"
+        found=("$device" "$point" "$source" "${found[@]}")
     done <"${MOUNTINFO:-/proc/self/mountinfo}"
-    for point in "${points[@]}"; do
+    [ ${#found[@]} = 0 ] || printf '%s\0' "${found[@]}"
+}
+
+# concord_mounts: the mount points of every concordfs of this machine, newest first, each ended by a NUL.
+concord_mounts() {
+    local point
+    while IFS= read -r -d '' _ && IFS= read -r -d '' point && IFS= read -r -d '' _; do
         printf '%s\0' "$point"
-    done
+    done < <(concord_table)
+}
+
+# concord_at DIR: sets DEVICE and SOURCE to the device number and the source of the concordfs at DIR, the newest one; else fails.
+concord_at() {
+    local point wanted
+    wanted=$(realpath_of "$1")
+    while IFS= read -r -d '' DEVICE && IFS= read -r -d '' point && IFS= read -r -d '' SOURCE; do
+        [ "$point" = "$wanted" ] && return 0
+    done < <(concord_table)
+    return 1
 }
 
 # is_mounted DIR: DIR is the mount point of a concordfs. Asks the kernel's table only, so a dead or stuck mount answers too.
 is_mounted() {
-    local wanted point
-    wanted=$(realpath_of "$1")
-    while IFS= read -r -d '' point; do
-        [ "$point" = "$wanted" ] && return 0
-    done < <(concord_mounts)
-    return 1
+    local DEVICE SOURCE
+    concord_at "$1"
 }
 
 # mount_source DIR: the tree that the concordfs at DIR shows, as the kernel's table says.
 mount_source() {
-    local line fields point source='' wanted
-    wanted=$(realpath_of "$1")
-    while IFS= read -r line; do
-        fields=${line##* - }
-        [ "${fields%% *}" = fuse.concordfs ] || continue
-        read -r _ _ _ _ point _ <<<"${line%% - *}"
-        printf -v point '%b' "$point"
-        [ "$point" = "$wanted" ] && read -r _ source _ <<<"$fields"
-    done <"${MOUNTINFO:-/proc/self/mountinfo}"
+    local DEVICE SOURCE=''
+    concord_at "$1" || return 0
     # concordfs(pid4711):/srv/project
-    [[ $source =~ ^concordfs\(pid[0-9]+\):(.*)$ ]] && source=${BASH_REMATCH[1]}
-    printf '%b\n' "$source"
+    [[ $SOURCE =~ ^concordfs\(pid[0-9]+\):(.*)$ ]] && SOURCE=${BASH_REMATCH[1]}
+    printf '%s\n' "$SOURCE"
 }
+
+# daemon_of DIR: the pid of the daemon behind the concordfs at DIR, while a process of that number and of this program runs.
+daemon_of() {
+    local DEVICE SOURCE pid
+    concord_at "$1" && [[ $SOURCE =~ ^concordfs\(pid([0-9]+)\): ]] || return 0
+    pid=${BASH_REMATCH[1]}
+    if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = concord ] && ! is_in_state ZX "$pid"; then echo "$pid"; fi
+}
+
+# has_open PID FILE: the process has FILE open. Of other users' processes only root knows.
+has_open() {
+    local fd
+    for fd in "/proc/$1/fd"/*; do
+        [ "$(readlink -- "$fd")" != "$2" ] || return 0
+    done
+    return 1
+}
+
+# is_in_state LETTERS PID: the process is in one of these states of proc_pid_stat(5): stopped by a signal (T, t), ended (Z, X) ...
+is_in_state() { grep -q "^State:[[:space:]]*[$1]" "/proc/$2/status" 2>/dev/null; }
 
 # realpath_of DIR: the absolute path without touching DIR itself, which may be a dead mount.
 realpath_of() {
@@ -91,17 +126,26 @@ realpath_of() {
     esac
 }
 
-# mount_state DIR: "none", "alive", "dead" (the daemon is gone: ENOTCONN) or "stuck" (no answer within ten seconds).
+# mount_state DIR: "none", "alive", "dead" (the daemon is gone: ENOTCONN) or "stuck" (stopped, or no answer within ten seconds).
 mount_state() {
-    local answer code=0
+    local answer daemon code=0
     is_mounted "$1" || {
         echo none
         return
     }
-    answer=$(LC_ALL=C timeout -k 1 10 stat -f -- "$1" 2>&1 >/dev/null) || code=$?
+    daemon=$(daemon_of "$1")
+    # Who asks a stopped one would only wait.
+    if [ -n "$daemon" ] && is_in_state Tt "$daemon"; then
+        echo stuck
+        return
+    fi
+    # Of a mount that is closed to who asks the first says that all is well.
+    answer=$(LC_ALL=C timeout -k 1 10 sh -c 'stat -f -- "$1" && stat -- "$1"' sh "$1" 2>&1 >/dev/null) || code=$?
     case $code:$answer in
     0:*) echo alive ;;
     *"not connected"* | *"onnection aborted"*) echo dead ;;
+    # A user's mount is closed to everybody else, dead or alive.
+    *"ermission denied"*) [ -n "$daemon" ] && echo alive || echo dead ;;
     *) echo stuck ;;
     esac
 }
@@ -109,17 +153,10 @@ mount_state() {
 # abort_connection DIR: ends every request that waits on the mount at DIR, through fusectl (Documentation/filesystems/fuse).
 # The only thing that frees processes whose request a stuck daemon has taken.
 abort_connection() {
-    local line fields point device wanted
-    wanted=$(realpath_of "$1")
-    while IFS= read -r line; do
-        fields=${line##* - }
-        [ "${fields%% *}" = fuse.concordfs ] || continue
-        read -r _ _ device _ point _ <<<"${line%% - *}"
-        printf -v point '%b' "$point"
-        if [ "$point" = "$wanted" ] && [ -w "/sys/fs/fuse/connections/${device#*:}/abort" ]; then
-            echo 1 >"/sys/fs/fuse/connections/${device#*:}/abort"
-        fi
-    done </proc/self/mountinfo
+    local DEVICE SOURCE abort
+    concord_at "$1" || return 0
+    abort=/sys/fs/fuse/connections/${DEVICE#*:}/abort
+    [ ! -w "$abort" ] || echo 1 >"$abort"
 }
 
 # detach DIR: takes the mount out of the tree at once, whoever still uses it.
@@ -140,14 +177,30 @@ unmount_gently() {
     ! is_mounted "$1"
 }
 
-# unmount_by_force DIR: open sessions go to .concord/recovered; a daemon that does not answer is cut off.
+# unmount_by_force DIR: open sessions go to .concord/recovered; a daemon that does not answer is cut off, and ended: it serves nobody any more and has the store.
 unmount_by_force() {
+    local daemon tree
     is_mounted "$1" || return 0
+    daemon=$(daemon_of "$1") tree=$(mount_source "$1")
     [ -x "$CONCORD" ] && limit 60 "$CONCORD" unmount "$1" --force
     is_mounted "$1" || return 0
     abort_connection "$1"
     detach "$1"
-    ! is_mounted "$1"
+    is_mounted "$1" && return 1
+    [ -z "$daemon" ] || end_daemon "$daemon" "$tree"
+}
+
+# end_daemon PID TREE: ends the daemon that has lost its mount of TREE. By itself it has some seconds for that, unless a signal has stopped it.
+end_daemon() {
+    local tries
+    for tries in $(seq 100); do
+        has_open "$1" "$2" || return 0
+        if [ "$tries" = 50 ] || is_in_state Tt "$1"; then
+            kill -KILL "$1" || return 1
+        fi
+        sleep 0.1
+    done
+    return 1
 }
 
 # build_concord: the release binary, unless CONCORD names one that is there.

@@ -631,6 +631,48 @@ FILES = [
         ["history::h2_a_change_made_while_nothing_was_mounted_becomes_a_found_version"],
     ),
     (
+        "F5", "f5-an-option-without-its-value-is-none", "scripts/lib/common.sh",
+        "usage >&2\n        exit 2",
+        "usage >&2\n        return 1",
+        ["scripts::f5_the_scripts_act_on_nothing_when_an_option_lacks_its_value"],
+    ),
+    (
+        "F5", "f5-a-digit-after-a-blank-counts-as-octal", "scripts/lib/common.sh",
+        """printf -v point '%b' "${point//\\\\/\\\\0}\"""",
+        """printf -v point '%b' "$point\"""",
+        ["scripts::f5_a_mount_whose_path_has_blanks_and_digits_is_listed_and_unmounted_by_the_scripts"],
+    ),
+    (
+        "F5", "f5-a-stopped-daemon-that-was-cut-off-keeps-the-store", "scripts/lib/common.sh",
+        """[ -z "$daemon" ] || end_daemon "$daemon" "$tree\"""",
+        "return 0",
+        ["scripts::f5_the_scripts_do_not_wait_for_a_stopped_daemon_and_by_force_the_project_is_recovered"],
+    ),
+    (
+        "F5", "f5-root-does-not-ask-as-the-mounts-owner", "src/cli/reach.rs",
+        "*user != 0 && rustix",
+        "*user == 0 && rustix",
+        ["unprivileged::f5_root_clears_the_dead_mount_of_a_user_and_others_are_told_who_may"],
+    ),
+    (
+        "F5", "f5-who-may-not-clear-a-dead-mount-tries", "src/cli/unmount.rs",
+        "if !reach::may_ask(mount) {",
+        "if reach::may_ask(mount) && false {",
+        ["unprivileged::f5_root_clears_the_dead_mount_of_a_user_and_others_are_told_who_may"],
+    ),
+    (
+        "H3", "h3-root-does-not-look-past-a-users-mount", "src/cli/project.rs",
+        "(Err(Errno::ACCESS), Some(mount)) =>",
+        "(Err(Errno::ACCESS), Some(mount)) if mount.id == 0 =>",
+        ["unprivileged::h3_root_reads_and_restores_what_a_user_has_mounted"],
+    ),
+    (
+        "F5", "f5-what-is-mounted-in-the-mount-is-not-seen", "src/os/mountinfo.rs",
+        "line.parent == id && line.id != id",
+        "line.parent == id && line.id == id",
+        ["unmount::f5_an_unmount_names_what_is_mounted_in_the_mount_and_by_force_takes_it_along"],
+    ),
+    (
         "F5", "f5-a-second-recovery-does-not-wait", "src/cli/wiring.rs",
         "started.elapsed() < OTHER_RECOVERY_TIME_MAX && !has_daemon()",
         "started.elapsed() > OTHER_RECOVERY_TIME_MAX && !has_daemon()",

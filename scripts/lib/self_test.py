@@ -1,8 +1,11 @@
 """The checkers are themselves checked: each rule must accept what is right and see what is wrong."""
 
 import json
+import os
+import subprocess
 import tempfile
 import unittest
+from pathlib import Path
 
 import documents
 import soak_check
@@ -126,6 +129,58 @@ class Content(unittest.TestCase):
             for name in ("f", "concord.toml", "f.tmp"):
                 open(f"{directory}/{name}", "w").close()
             self.assertEqual(soak_check.strays(directory, {"f"}), [f"{directory}/f.tmp"])
+
+
+SCRIPTS = Path(__file__).resolve().parents[1]
+# Twice at one place; with the letters that mountinfo(5) writes in octal, each before a digit; and one that is not ours.
+MOUNTINFO = r"""40 22 0:50 / /p rw - fuse.concordfs concordfs(pid77):/old rw
+41 22 0:51 / /p rw - fuse.concordfs concordfs(pid78):/new\0401 rw
+42 22 0:52 / /s\0401 rw shared:9 master:2 - fuse.concordfs concordfs(pid79):/s\0401 rw
+43 22 0:53 / /t\0117\0121\1340\0430% rw - fuse.concordfs plain rw
+44 22 0:54 / /other\0401 rw - fuse.sshfs host rw
+"""
+
+
+class Mounts(unittest.TestCase):
+    """No mount of this machine is looked at here: the table is made up."""
+
+    def setUp(self):
+        self.table = tempfile.NamedTemporaryFile("w")
+        self.table.write(MOUNTINFO)
+        self.table.flush()
+
+    def tearDown(self):
+        self.table.close()
+
+    def run_it(self, command):
+        environment = os.environ | {"MOUNTINFO": self.table.name, "CONCORD": "/nonexistent", "LC_ALL": "C"}
+        return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+
+    def shell(self, script):
+        return self.run_it(["bash", "-euc", f'. "{SCRIPTS}/lib/common.sh"; {script}']).stdout
+
+    def test_names_of_any_letters_are_what_they_are(self):
+        points = self.shell("concord_mounts").split("\0")
+        self.assertEqual(points, ["/t\t7\n1\\0#0%", "/s 1", "/p", "/p", ""])
+
+    def test_of_two_mounts_at_one_place_the_newest_counts(self):
+        self.assertEqual(self.shell("mount_source /p; mount_source '/s 1'; mount_source /none"), "/new 1\n/s 1\n")
+        self.assertEqual(self.shell("concord_at /p; echo $DEVICE; is_mounted '/other 1' || echo no"), "0:51\nno\n")
+
+    def test_an_option_without_its_value_is_wrong_usage_and_nothing_is_done(self):
+        for script, arguments in [
+            ("unmount-all.sh", ["--list", "--under"]),
+            ("unmount-all.sh", ["--under", "--list"]),
+            ("unmount-all.sh", ["--list", "--under", ""]),
+            ("recover.sh", ["/p", "--backing"]),
+            ("recover.sh", ["/p", "/s"]),
+            ("quickstart.sh", ["--seconds"]),
+            ("soak.sh", ["--writers"]),
+            ("bench.sh", ["--size"]),
+        ]:
+            done = self.run_it([SCRIPTS / script, *arguments])
+            self.assertEqual((done.returncode, done.stdout), (2, ""), (script, arguments))
+            self.assertIn("Usage", done.stderr)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ use similar::{ChangeTag, TextDiff};
 
 use super::output::{Answer, Out};
 use super::rooms::Rooms;
-use super::show;
+use super::show::{self, Opened};
 use super::versioned::Versioned;
 use crate::control::lossless::printable;
 use crate::control::{JsonBytes, JsonPath};
@@ -38,13 +38,18 @@ struct Document {
 struct Side {
     file: JsonPath,
     version: Option<u64>,
+    /// It is no more.
+    gone: bool,
 }
 
 impl Side {
     fn label(&self) -> String {
         let name = printable(&self.file.0);
-        self.version
-            .map_or(format!("{name} (now)"), |version| format!("{name}@{version}"))
+        match self.version {
+            Some(version) => format!("{name}@{version}"),
+            None if self.gone => format!("{name} (removed)"),
+            None => format!("{name} (now)"),
+        }
     }
 }
 
@@ -60,17 +65,9 @@ pub fn run(from: &Versioned, to: Option<&Versioned>, rooms: &dyn Rooms, out: &mu
         version: None,
     };
     let to = to.unwrap_or(&now);
-    let (from_path, from_content) = show::open(from, rooms)?;
-    let (to_path, to_content) = show::open(to, rooms)?;
-    let from = Side {
-        file: from_path.into(),
-        version: from.version,
-    };
-    let to = Side {
-        file: to_path.into(),
-        version: to.version,
-    };
-    let compared = compare(from_content, to_content, &from, &to, out.colour)?;
+    let (from, old) = side(from, rooms)?;
+    let (to, new) = side(to, rooms)?;
+    let compared = compare(old, new, &from, &to, out.colour)?;
     if out.json {
         let (same, binary, diff) = match compared {
             Compared::Same => (true, false, Vec::new()),
@@ -94,12 +91,22 @@ pub fn run(from: &Versioned, to: Option<&Versioned>, rooms: &dyn Rooms, out: &mu
     Ok(Answer::Yes)
 }
 
+fn side(wanted: &Versioned, rooms: &dyn Rooms) -> anyhow::Result<(Side, Box<dyn Read>)> {
+    let Opened { path, content } = show::open(wanted, rooms)?;
+    let side = Side {
+        file: path.into(),
+        version: wanted.version,
+        gone: content.is_none(),
+    };
+    Ok((side, content.unwrap_or_else(|| Box::new(io::empty()))))
+}
+
 fn compare(mut old: impl Read, mut new: impl Read, from: &Side, to: &Side, colour: bool) -> io::Result<Compared> {
     let (mut old_head, mut new_head) = (Vec::new(), Vec::new());
     old.by_ref().take(LINES_BYTES_MAX + 1).read_to_end(&mut old_head)?;
     new.by_ref().take(LINES_BYTES_MAX + 1).read_to_end(&mut new_head)?;
     let too_large = old_head.len().max(new_head.len()) as u64 > LINES_BYTES_MAX;
-    if old_head == new_head && (!too_large || same_rest(old, new)?) {
+    if old_head == new_head && from.gone == to.gone && (!too_large || same_rest(old, new)?) {
         return Ok(Compared::Same);
     }
     if too_large || is_binary(&old_head) || is_binary(&new_head) {
@@ -192,10 +199,30 @@ mod tests {
     fn without_a_second_it_is_compared_with_what_the_file_holds_now_even_nothing() {
         let rooms = rooms(b"a\n", b"");
         let (_, text) = said(false, |out| run(&version(&rooms, 1), None, &rooms, out));
-        assert_eq!(text, "--- a.md@1\n+++ a.md (now)\n@@ -1 +0,0 @@\n-a\n");
+        assert_eq!(text, "--- a.md@1\n+++ a.md (removed)\n@@ -1 +0,0 @@\n-a\n");
+        // An empty version is not the same as none.
+        rooms.hold(1, b"");
+        let (_, text) = said(false, |out| run(&version(&rooms, 1), None, &rooms, out));
+        assert_eq!(text, "--- a.md@1\n+++ a.md (removed)\n");
+        rooms.hold(1, b"a\n");
         std::fs::write(rooms.file("a.md"), "a\n").unwrap();
         let (answer, text) = said(false, |out| run(&version(&rooms, 1), None, &rooms, out));
         assert_eq!((answer.unwrap(), text.as_str()), (Answer::Yes, ""));
+    }
+
+    #[test]
+    fn a_second_file_that_is_nowhere_is_an_error() {
+        let rooms = rooms(b"a\n", b"");
+        let typo = Versioned {
+            file: rooms.file("typo.md"),
+            version: None,
+        };
+        let error = said(false, |out| run(&version(&rooms, 1), Some(&typo), &rooms, out)).0;
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("typo.md: ") && error.contains("no such file is there"),
+            "{error}"
+        );
     }
 
     #[test]

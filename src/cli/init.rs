@@ -18,6 +18,7 @@ const CONFIG: &str = "concord.toml";
 pub fn run(dir: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
     let root = project::resolve(dir)?;
     project::usable(&root)?;
+    project::no_store(&root)?;
     let path = root.join(CONFIG);
     let shown = printable(&path);
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {

@@ -37,6 +37,9 @@ pub fn file(project: &Project, file: &Path, rooms: &dyn Rooms, history: &dyn His
         Err(_) => Some("there"),
     };
     let because = match kind {
+        None if project.is_elsewhere(file) => {
+            "it is on another filesystem, mounted in the project, where nothing is coordinated"
+        }
         Some("a directory") => "it is a directory, and only files have versions",
         Some("no regular file") => "it is no regular file, and only those have versions",
         Some(_) if is_coordinated(project, file, rooms) == Some(false) => UNCOORDINATED,
@@ -49,7 +52,9 @@ pub fn file(project: &Project, file: &Path, rooms: &dyn Rooms, history: &dyn His
     match (because, near.is_empty()) {
         (UNCOORDINATED, _) => failure.hint(rule()),
         (_, false) => failure.hint(format!("these have one: {}", near.join(", "))),
-        _ if kind.is_none() => failure.hint("check its path; it is taken from the working directory"),
+        _ if kind.is_none() && because.starts_with("no such") => {
+            failure.hint("check its path; it is taken from the working directory")
+        }
         _ => failure,
     }
 }

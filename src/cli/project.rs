@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
@@ -11,6 +12,7 @@ use super::failure::{At, Failure};
 use super::reach::{self, Liveness};
 use super::rooms::{HistorySource, Rooms};
 use crate::control::client::Client;
+use crate::control::lossless::printable;
 use crate::os::mountinfo::{ConcordMount, MountTable};
 
 /// The store's directory in a project's root.
@@ -62,6 +64,13 @@ impl Project {
         self.table.at(&self.root)
     }
 
+    /// Whether a file of it is, for programs, on a filesystem that is mounted in the mount.
+    pub fn is_elsewhere(&self, file: &Path) -> bool {
+        let path = self.root.join(file);
+        let is_ours = |mount: &ConcordMount| self.table.containing(&path).is_some_and(|other| other.id == mount.id);
+        self.mount().is_some_and(|mount| !is_ours(mount)) && path.symlink_metadata().is_ok()
+    }
+
     /// Its daemon.
     pub fn daemon(&self) -> Result<Client, Failure> {
         reach::connect(&self.table, &self.root)
@@ -101,9 +110,21 @@ pub fn resolve(path: &Path) -> anyhow::Result<PathBuf> {
 /// Whether one can look into `dir` without a wait for a daemon that does not answer.
 pub fn usable(dir: &Path) -> anyhow::Result<()> {
     let mut walk = Walk::new()?;
-    match walk.may_look_into(dir)? {
-        true => Ok(()),
-        false => Err(reach::dead(dir).into()),
+    match walk.dead_mount_at(dir)? {
+        None => Ok(()),
+        Some(mount) => Err(reach::dead(mount).into()),
+    }
+}
+
+/// A store, or what is in one, is no project.
+pub fn no_store(dir: &Path) -> Result<(), Failure> {
+    let is_store = |dir: &&Path| dir.ends_with(STORE) && dir.join("format").symlink_metadata().is_ok();
+    match dir.ancestors().find(is_store).and_then(Path::parent) {
+        None => Ok(()),
+        Some(project) => {
+            let why = format!("it is in the store of the project {}", printable(project));
+            Err(Failure::at(dir, why).hint("name a project's directory"))
+        }
     }
 }
 
@@ -123,24 +144,44 @@ impl Walk {
         })
     }
 
-    /// Whether one can look into `dir`: not in a dead mount.
+    /// The dead mount that `dir` lies in, into which one cannot look.
     ///
     /// # Errors
     /// When one would wait for a daemon that does not answer.
-    fn may_look_into(&mut self, dir: &Path) -> Result<bool, Failure> {
+    fn dead_mount_at(&mut self, dir: &Path) -> Result<Option<&ConcordMount>, Failure> {
         let Some(mount) = self.table.containing(dir) else {
-            return Ok(true);
+            return Ok(None);
         };
-        if let Some((_, lives)) = self.asked.iter().find(|(id, _)| *id == mount.id) {
-            return Ok(*lives);
+        let lives = match self.asked.iter().find(|(id, _)| *id == mount.id) {
+            Some((_, lives)) => *lives,
+            None => {
+                let lives = match reach::liveness(mount) {
+                    Liveness::Live => true,
+                    Liveness::Dead => false,
+                    Liveness::Silent(failure) => return Err(failure),
+                };
+                self.asked.push((mount.id, lives));
+                lives
+            }
+        };
+        Ok(Some(mount).filter(|_| !lives))
+    }
+
+    /// The target of a link. In a mount that is closed to us it is read past it, where we may do that.
+    fn read_link(&self, path: &Path) -> anyhow::Result<Result<PathBuf, Errno>> {
+        let read = |path: &Path| {
+            rustix::fs::readlink(path, Vec::new()).map(|target| OsString::from_vec(target.into_bytes()).into())
+        };
+        match (read(path), self.table.containing(path)) {
+            (Err(Errno::ACCESS), Some(mount)) => match reach::tree(mount) {
+                Some(tree) => Ok(read(
+                    &tree.join(&mount.below).join(path.strip_prefix(&mount.mountpoint)?),
+                )),
+                None if reach::may_ask(mount) => Ok(Err(Errno::ACCESS)),
+                None => Err(reach::forbidden(mount).into()),
+            },
+            (read, _) => Ok(read),
         }
-        let lives = match reach::liveness(mount) {
-            Liveness::Live => true,
-            Liveness::Dead => false,
-            Liveness::Silent(failure) => return Err(failure),
-        };
-        self.asked.push((mount.id, lives));
-        Ok(lives)
     }
 
     /// As realpath(3), but what does not exist is kept as it is named: the versions of a deleted file, and of a file in a
@@ -165,11 +206,11 @@ impl Walk {
                 continue;
             }
             let next = resolved.join(&name);
-            if self.table.is_mountpoint(&next) || !self.may_look_into(&resolved)? {
+            if self.table.is_mountpoint(&next) || self.dead_mount_at(&resolved)?.is_some() {
                 resolved = next;
                 continue;
             }
-            match std::fs::read_link(&next) {
+            match self.read_link(&next)? {
                 Ok(target) => {
                     links += 1;
                     if links > LINKS_MAX {
@@ -180,12 +221,12 @@ impl Walk {
                     }
                     push_front(&mut ahead, &target);
                 }
-                Err(error) => {
-                    match Errno::from_io_error(&error) {
+                Err(errno) => {
+                    match errno {
                         // EINVAL: no link. ENOTCONN: a mount that has just died.
-                        Some(Errno::INVAL | Errno::NOTCONN) => {}
-                        Some(Errno::NOENT | Errno::NOTDIR) => missing = true,
-                        _ => return Err(error).at(path),
+                        Errno::INVAL | Errno::NOTCONN => {}
+                        Errno::NOENT | Errno::NOTDIR => missing = true,
+                        _ => return Err(std::io::Error::from(errno)).at(path),
                     }
                     resolved = next;
                 }
@@ -199,8 +240,8 @@ impl Walk {
         for root in resolved.ancestors() {
             let mounted = self.table.containing(root).map(|mount| mount.mountpoint.clone());
             if let Some(mountpoint) = mounted {
-                if !self.may_look_into(&mountpoint)? {
-                    return Err(reach::dead(&mountpoint).into());
+                if let Some(mount) = self.dead_mount_at(&mountpoint)? {
+                    return Err(reach::dead(mount).into());
                 }
                 return Ok(Project {
                     root: mountpoint,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::failure::{At, Failure};
+use super::mount::readable;
 use super::output::{Answer, Out};
 use super::project::{self, STORE};
 use super::reach::{self, Liveness};
@@ -25,6 +26,7 @@ struct Document<'a> {
 }
 
 pub fn run(dir: &Path, config: Option<&Path>, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
+    let config = config.map(readable).transpose()?;
     let dir = project::resolve(dir)?;
     let shown = printable(&dir);
     // A dead mount says what it showed, which need not be what it lay on (`--backing`).
@@ -54,7 +56,7 @@ pub fn run(dir: &Path, config: Option<&Path>, rooms: &dyn Rooms, out: &mut Out) 
             return Err(Failure::at(&backing, why).hint("there is nothing to do").into());
         }
     }
-    let recovery = rooms.recover(&backing, config).at(&backing)?;
+    let recovery = rooms.recover(&backing, config.as_deref()).at(&backing)?;
     if out.json {
         out.document(&Document {
             backing: backing.into(),

@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -28,7 +29,8 @@ struct Document {
 }
 
 pub fn run(wanted: &Versioned, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answer> {
-    let (relative, mut content) = open(wanted, rooms)?;
+    let Opened { path, content } = open(wanted, rooms)?;
+    let mut content = content.context("a version is missing")?;
     if !out.json {
         io::copy(&mut content, out)?;
         return Ok(Answer::Yes);
@@ -37,10 +39,10 @@ pub fn run(wanted: &Versioned, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Resu
     content.take(JSON_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > JSON_BYTES_MAX {
         let why = format!("it has more than {JSON_BYTES_MAX} bytes");
-        return Err(Failure::at(&relative, why).hint("leave --json away").into());
+        return Err(Failure::at(&path, why).hint("leave --json away").into());
     }
     out.document(&Document {
-        file: relative.into(),
+        file: path.into(),
         version: wanted.version,
         bytes: bytes.len(),
         content: JsonBytes(bytes),
@@ -48,26 +50,69 @@ pub fn run(wanted: &Versioned, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Resu
     Ok(Answer::Yes)
 }
 
-/// The path in the project, and the content of the version that is wanted; a current file that is not there is empty.
-pub fn open(wanted: &Versioned, rooms: &dyn Rooms) -> anyhow::Result<(std::path::PathBuf, Box<dyn Read>)> {
-    let (project, relative) = Project::of_file(&wanted.file)?;
-    let Some(version) = wanted.version else {
-        return Ok((relative.clone(), current(&project.root.join(&relative), &relative)?));
+/// A version of a file, or what it holds now.
+pub struct Opened {
+    /// The path in the project.
+    pub path: PathBuf,
+    /// None: the file was removed, and it is asked for what it holds now.
+    pub content: Option<Box<dyn Read>>,
+}
+
+/// Opens what is wanted.
+///
+/// # Errors
+/// Also for a file that neither is there nor has a history.
+pub fn open(wanted: &Versioned, rooms: &dyn Rooms) -> anyhow::Result<Opened> {
+    let (project, path) = Project::of_file(&wanted.file)?;
+    let content = match wanted.version {
+        Some(version) => Some(kept(&project, wanted, &path, version, rooms)?),
+        None => now(&project, &path, rooms)?,
     };
+    Ok(Opened { path, content })
+}
+
+fn kept(
+    project: &Project,
+    wanted: &Versioned,
+    path: &Path,
+    version: u64,
+    rooms: &dyn Rooms,
+) -> anyhow::Result<Box<dyn Read>> {
     let history = project.history(rooms)?;
-    let error = match history.open_version(&relative, version) {
-        Ok(content) => return Ok((relative, content)),
+    let error = match history.open_version(path, version) {
+        Ok(content) => return Ok(content),
         Err(error) => error,
     };
-    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    match missing::version(&project, wanted, &relative, rooms, &*history)? {
-        Some(failure) if error.downcast_ref().is_some_and(gone) => Err(failure.into()),
-        _ => Err(error).at(&missing::name_of(&relative, version)),
+    match missing::version(project, wanted, path, rooms, &*history)? {
+        Some(failure) if is(&error, io::ErrorKind::NotFound) => Err(failure.into()),
+        _ => Err(error).at(&missing::name_of(path, version)),
     }
 }
 
+fn now(project: &Project, path: &Path, rooms: &dyn Rooms) -> anyhow::Result<Option<Box<dyn Read>>> {
+    let content = match current(&project.root.join(path), path) {
+        // Another user's mount is closed to root, the tree that it shows is not.
+        Err(error) if is(&error, io::ErrorKind::PermissionDenied) => current(&project.tree().join(path), path),
+        content => content,
+    };
+    let content = content.at(path)?;
+    if content.is_none() {
+        let history = project.history(rooms)?;
+        if history.versions(path).at(path)?.is_empty() {
+            return Err(missing::file(project, path, rooms, &*history).into());
+        }
+    }
+    Ok(content)
+}
+
+fn is(error: &anyhow::Error, kind: io::ErrorKind) -> bool {
+    error
+        .downcast_ref()
+        .is_some_and(|error: &io::Error| error.kind() == kind)
+}
+
 /// What the file holds now; nothing where there is none. Never waits, as at a FIFO.
-fn current(path: &Path, shown: &Path) -> anyhow::Result<Box<dyn Read>> {
+fn current(path: &Path, shown: &Path) -> anyhow::Result<Option<Box<dyn Read>>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let kind = |kind: FileType| {
         let what = match kind {
@@ -81,18 +126,16 @@ fn current(path: &Path, shown: &Path) -> anyhow::Result<Box<dyn Read>> {
     };
     let found = match rustix::fs::lstat(path) {
         Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Box::new(io::empty())),
-        Err(errno) => return Err(io::Error::from(errno)).at(shown),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(errno) => return Err(io::Error::from(errno).into()),
     };
     // Nor is a device opened, which could do something.
     if found != FileType::RegularFile {
         return Err(kind(found).into());
     }
-    let file = rustix::fs::openat(CWD, path, flags, Mode::empty())
-        .map_err(io::Error::from)
-        .at(shown)?;
+    let file = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(io::Error::from)?;
     match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
-        FileType::RegularFile => Ok(Box::new(File::from(file))),
+        FileType::RegularFile => Ok(Some(Box::new(File::from(file)))),
         other => Err(kind(other).into()),
     }
 }

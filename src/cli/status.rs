@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::failure::At;
+use super::failure::{At, Failure};
 use super::output::{Answer, Out, columns, duration, wrapped};
 use super::project::Project;
 use super::reach;
@@ -14,6 +14,18 @@ const COUNTS: &str = "counts: ";
 
 pub fn run(dir: &Path, out: &mut Out) -> anyhow::Result<Answer> {
     let project = Project::containing(dir)?;
+    // Not the project that a mistyped path happens to be in.
+    if dir
+        .symlink_metadata()
+        .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    {
+        let root = printable(&project.root);
+        return Err(
+            Failure::at(dir, format!("no such file or directory is in the project {root}"))
+                .hint("name the project's directory, or one in it")
+                .into(),
+        );
+    }
     let status = match (project.daemon()?.status(), project.mount()) {
         (Err(error), Some(mount)) => return Err(reach::failure(mount, &error).into()),
         (status, _) => status.at(&project.root)?,

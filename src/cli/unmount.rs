@@ -36,6 +36,12 @@ pub fn run(dir: &Path, force: bool, out: &mut Out) -> anyhow::Result<Answer> {
     // What we are in ourselves could not be unmounted.
     std::env::set_current_dir("/").context("leaving the working directory")?;
     let cleared = clear_dead(&dir)?;
+    if !cleared && let Some(failure) = within(&table, mount, force) {
+        match force {
+            true => out.remark("unmount", &failure),
+            false => return Err(failure.into()),
+        }
+    }
     let left = !cleared
         && match can_go_alone(mount) {
             true => take_off(mount, force)?,
@@ -67,9 +73,15 @@ fn end_without_mount(dir: &Path, table: &MountTable, force: bool, out: &mut Out)
         let root = printable(&mount.mountpoint);
         return Err(failure.hint(format!("name its root: `concord unmount {root}`")).into());
     }
-    let Some(client) = Client::connect(dir).ok().filter(|client| is_lost(client.beacon(), dir)) else {
+    let Ok(client) = Client::connect(dir) else {
         return Err(failure.into());
     };
+    if !is_lost(client.beacon(), dir) {
+        let at = printable(&client.beacon().mountpoint.0);
+        return Err(failure
+            .hint(format!("its files are shown at {at}: `concord unmount {at}`"))
+            .into());
+    }
     let (shown, pid) = (printable(dir), client.beacon().pid);
     if !force {
         let why = format!(
@@ -109,6 +121,24 @@ fn can_go_alone(mount: &ConcordMount) -> bool {
     first != mount.id && (tables[1].by_id(first).is_none() || stays().iter().any(|(_, other)| other.id == first))
 }
 
+/// What is mounted in the mount, which keeps it in use until it is unmounted; by force it goes along.
+fn within(table: &MountTable, mount: &ConcordMount, force: bool) -> Option<Failure> {
+    let inner: Vec<_> = table.within(mount.id).collect();
+    let named: Vec<_> = inner.iter().map(|(at, _)| printable(at)).collect();
+    let (last, ours) = inner.last()?;
+    let failure = |why| Failure::at(&mount.mountpoint, format!("{why} {}", named.join(", ")));
+    Some(match force {
+        true => failure("unmounted with it is what is mounted in it, at"),
+        false => {
+            let with = if *ours { "concord unmount" } else { "umount" };
+            let first = format!("`{with} {}`", printable(last));
+            failure("it is in use, there is a mount in it, at").hint(format!(
+                "unmount that first: {first}; or use --force, which takes it along"
+            ))
+        }
+    })
+}
+
 /// Takes off what is no daemon's own mount. No working directory is left in it.
 fn take_off(mount: &ConcordMount, force: bool) -> anyhow::Result<bool> {
     match umount(&mount.mountpoint, force) {
@@ -124,6 +154,9 @@ pub fn clear_dead(dir: &Path) -> anyhow::Result<bool> {
     while let Some(mount) = MountTable::read()?.at(dir)
         && matches!(reach::liveness(mount), Liveness::Dead)
     {
+        if !reach::may_ask(mount) {
+            return Err(reach::dead(mount).into());
+        }
         let detached = umount(dir, true).context("clearing its dead mount failed").at(dir);
         // Another may have cleared it just now, which is as good, and its number be that of another mount elsewhere.
         if MountTable::read()?.at(dir).is_some_and(|now| now.id == mount.id) {

@@ -31,6 +31,8 @@ pub struct ConcordMount {
     pub daemon: Option<u32>,
     /// Who mounted it.
     pub user: Option<u32>,
+    /// With which group.
+    pub group: Option<u32>,
 }
 
 impl ConcordMount {
@@ -127,6 +129,12 @@ impl MountTable {
         tables.iter().enumerate().flat_map(of_table).collect()
     }
 
+    /// What is mounted in the mount with this id, by whomever: where, and whether it is one of ours.
+    pub fn within(&self, id: u64) -> impl Iterator<Item = (&Path, bool)> {
+        let inner = self.0.iter().filter(move |line| line.parent == id && line.id != id);
+        inner.map(|line| (line.mountpoint.as_path(), line.ours.is_some()))
+    }
+
     fn line(&self, id: u64) -> Option<&Line> {
         self.0.iter().find(|line| line.id == id)
     }
@@ -204,6 +212,7 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     let kind = fields.next()?;
     let source = unescape(fields.next()?);
     let (daemon, backing) = parse_source(&source);
+    let options = fields.next().unwrap_or_default();
     let ours = (kind == FS_TYPE).then(|| ConcordMount {
         id,
         mountpoint: mountpoint.clone(),
@@ -211,7 +220,8 @@ fn parse_line(line: &[u8]) -> Option<Line> {
         below: below.strip_prefix("/").unwrap_or(&below).to_owned(),
         backing,
         daemon,
-        user: fields.next().and_then(user),
+        user: option(options, b"user_id="),
+        group: option(options, b"group_id="),
     });
     Some(Line {
         id,
@@ -235,10 +245,10 @@ fn number(field: &[u8]) -> Option<u64> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 
-fn user(options: &[u8]) -> Option<u32> {
+fn option(options: &[u8], name: &[u8]) -> Option<u32> {
     let value = options
         .split(|byte| *byte == b',')
-        .find_map(|o| o.strip_prefix(b"user_id="))?;
+        .find_map(|option| option.strip_prefix(name))?;
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
@@ -299,7 +309,7 @@ pub(crate) mod tests {
     #[test]
     fn a_mount_of_ours_is_read_and_its_names_unescaped() {
         let text = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n\
-            40 22 0:50 / /home/a\\040b\\134c\\012\xff rw,nosuid shared:9 master:2 - fuse.concordfs concordfs(pid77):/data\\043x rw,user_id=5\n\
+            40 22 0:50 / /home/a\\040b\\134c\\012\xff rw,nosuid shared:9 master:2 - fuse.concordfs concordfs(pid77):/data\\043x rw,user_id=5,group_id=6\n\
             41 22 0:51 / /other rw - fuse.sshfs host rw\n\
             42 22 0:50 /docs /bound rw - fuse.concordfs /old rw\n\
             garbage\n";
@@ -313,6 +323,7 @@ pub(crate) mod tests {
             backing: "/data#x".into(),
             daemon: Some(77),
             user: Some(5),
+            group: Some(6),
         };
         let bound = ConcordMount {
             id: 42,
@@ -322,6 +333,7 @@ pub(crate) mod tests {
             backing: "/old".into(),
             daemon: None,
             user: None,
+            group: None,
         };
         assert_eq!(table.concord().collect::<Vec<_>>(), [&first, &bound]);
         assert_eq!(table.at(&mountpoint), Some(&first));
@@ -345,6 +357,12 @@ pub(crate) mod tests {
         assert_eq!(id("/p/usb/x"), Some(4));
         assert_eq!(id("/p/disk/x"), None);
         assert_eq!(id("/px"), None);
+        assert_eq!(table.within(4).collect::<Vec<_>>(), [(Path::new("/p/disk"), false)]);
+        assert!(
+            table
+                .within(2)
+                .eq([(Path::new("/p/usb"), true), (Path::new("/p"), true)])
+        );
         assert_eq!(table.concord().map(|mount| mount.id).collect::<Vec<_>>(), [4]);
         assert!(table.in_one_filesystem(Path::new("/p"), Path::new("/x")));
     }

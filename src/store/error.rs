@@ -8,10 +8,11 @@ use std::path::PathBuf;
 pub enum StoreError {
     /// Another daemon owns the tree.
     #[error(
-        "cannot take .concord/lock: the process {holder}, a daemon or another recovery, owns this project; unmount it there, or wait for it"
+        "cannot take .concord/lock: {}, a daemon or another recovery, owns this project; unmount it there, or wait for it",
+        if holder.is_empty() { "another process".to_owned() } else { format!("the process {holder}") }
     )]
     Locked {
-        /// What the holder wrote into the lock file.
+        /// What the holder wrote into the lock file; nothing yet, if it has just taken it.
         holder: String,
     },
     /// Written by a later concordfs.
@@ -121,4 +122,16 @@ pub(super) struct At(pub Stage, pub io::Error);
 
 pub(super) fn at(stage: Stage) -> impl Fn(io::Error) -> At {
     move |error| At(stage, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_the_store_is_another_process_until_it_has_written_its_number() {
+        let said = |holder: &str| StoreError::Locked { holder: holder.into() }.to_string();
+        assert!(said("7").contains("lock: the process 7, a daemon"));
+        assert!(said("").contains("lock: another process, a daemon"));
+    }
 }

@@ -174,9 +174,8 @@ fn take_lock<D: Disk>(disk: &D, home: &D::Dir) -> Result<D::File, StoreError> {
             written => written.map(|()| lock).map_err(StoreError::io("write", "lock")),
         };
     }
-    let holder = holder(disk, home);
     Err(StoreError::Locked {
-        holder: if holder.is_empty() { "unknown".into() } else { holder },
+        holder: holder(disk, home),
     })
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::rules::{FILE_NAME, Rules};
@@ -143,7 +143,12 @@ impl Config {
             Err(Errno::NOENT) if !self.required => return Ok((Rules::builtin(), None)),
             opened => opened.with_context(|| format!("reading {shown}"))?,
         };
-        let seen = Seen::of(&rustix::fs::fstat(&file)?);
+        let stat = rustix::fs::fstat(&file)?;
+        anyhow::ensure!(
+            FileType::from_raw_mode(stat.st_mode) != FileType::Fifo,
+            "{shown} is a FIFO; it cannot be a configuration"
+        );
+        let seen = Seen::of(&stat);
         let mut bytes = Vec::new();
         std::fs::File::from(file)
             .take(BYTES_MAX + 1)

@@ -9,6 +9,7 @@ mod spawn;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -119,12 +120,13 @@ fn checked(dir: &Path) -> anyhow::Result<PathBuf> {
         let status = format!("see `concord status {}`", printable(&dir));
         return Err(match reach::liveness(mount) {
             Liveness::Live => Failure::at(asked, "it is already a concord mount").hint(status),
-            Liveness::Dead => reach::dead(&dir),
+            Liveness::Dead => reach::dead(mount),
             Liveness::Silent(failure) => failure,
         }
         .into());
     }
     project::usable(&dir)?;
+    project::no_store(&dir)?;
     match std::fs::metadata(&dir) {
         Ok(meta) if meta.is_dir() => {}
         Ok(_) => {
@@ -157,18 +159,27 @@ fn fuse_is_there() -> Result<(), Failure> {
     match std::fs::symlink_metadata("/dev/fuse") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::at("/dev/fuse", "there is none")
             .hint("`modprobe fuse`, and in a container start it with --device /dev/fuse")),
-        _ => Ok(()),
+        // fusermount3 opens it as the user, too.
+        _ => rustix::fs::accessat(CWD, "/dev/fuse", Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS).map_err(
+            |errno| {
+                let why = format!("you need to be able to read and write it: {errno}");
+                Failure::at("/dev/fuse", why).hint("`chmod 666 /dev/fuse` as root, or mount as root")
+            },
+        ),
     }
 }
 
-fn readable(config: &Path) -> anyhow::Result<PathBuf> {
+/// The absolute path of rules that were named, if they can be read.
+pub fn readable(config: &Path) -> anyhow::Result<PathBuf> {
     let path = std::path::absolute(config)?;
     if let Some(dir) = path.parent() {
         project::usable(&project::resolve(dir)?)?;
     }
-    let opened = std::fs::metadata(config).and_then(|meta| match meta.is_dir() {
-        true => Err(rustix::io::Errno::ISDIR.into()),
-        false => File::open(config),
+    let opened = std::fs::metadata(config).and_then(|meta| match meta.file_type() {
+        kind if kind.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
+        // It would be waited for.
+        kind if kind.is_fifo() => Err(io::Error::other("it is a FIFO")),
+        _ => File::open(config),
     });
     match opened {
         Ok(_) => Ok(path),

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::config::{Config, LOOK_EVERY};
 use super::overlap;
+use crate::cli::failure::At;
 use crate::cli::rooms::{Daemon, MountOrder};
 use crate::cli::tell;
 use crate::cli::wiring::{nanos_now, refused_or_kept};
@@ -70,9 +71,11 @@ impl MountedProject {
     /// # Errors
     /// Everything that can be wrong with the tree, the store, the configuration or the machine; nothing is mounted then.
     pub fn start(order: MountOrder) -> anyhow::Result<MountedProject> {
-        let config = Arc::new(Config::open(&order.root, &order.mountpoint, order.config.as_deref())?);
-        let rules = config.first()?;
-        let (store, report) = Store::open(RealDisk, Arc::clone(&order.root), nanos_now())?;
+        // Which project it is about, for who starts many.
+        let config = Config::open(&order.root, &order.mountpoint, order.config.as_deref()).at(&order.mountpoint)?;
+        let config = Arc::new(config);
+        let rules = config.first().at(&order.mountpoint)?;
+        let (store, report) = Store::open(RealDisk, Arc::clone(&order.root), nanos_now()).at(&order.backing)?;
         if !proc::is_ours() {
             log::warn!(
                 "/proc shows another pid namespace than the daemon's: every process is unknown to it; mount one of its own"
@@ -218,6 +221,10 @@ impl Service for Shared {
                 .unwrap_or(Err(Errno::IO))
                 .map_err(|errno| match in_the_way(&self.order.root, file) {
                     Some(refused) if errno != Errno::BUSY => refused,
+                    _ if errno == Errno::NOENT && !has_directory(&self.order.root, file) => Refused::new(
+                        RefusedKind::NotFound,
+                        "the file's directory is gone; make it first, or copy with `concord show`",
+                    ),
                     _ => refusal(version, errno),
                 })?;
         let bytes = self.coordination.store().history().open_version(file, restored);
@@ -460,13 +467,16 @@ fn in_the_way(root: &OwnedFd, file: &Path) -> Option<Refused> {
     })
 }
 
+fn has_directory(root: &OwnedFd, file: &Path) -> bool {
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    dir.is_none_or(|dir| rustix::fs::statat(root, dir, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+}
+
 fn refusal(version: u64, errno: Errno) -> Refused {
     let (kind, why) = match errno {
         Errno::NOENT => (
             RefusedKind::NotFound,
-            format!(
-                "version {version} is not kept, or the file's directory is gone; make the directory, or copy with `concord show`"
-            ),
+            format!("version {version} is not kept; `concord history` lists those that are"),
         ),
         Errno::INVAL => (
             RefusedKind::BadRequest,
