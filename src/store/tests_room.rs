@@ -267,3 +267,55 @@ fn a_removal_without_a_record_gets_one_by_the_next_sweep() {
         assert_eq!((newest.record.how, newest.record.version), (How::Unlink, 5), "{at}");
     }
 }
+
+#[test]
+fn what_takes_the_spare_is_not_written_over_by_who_fills_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = RealDisk::open_root(dir.path()).unwrap();
+    let store = Store::open(RealDisk, root, 1).unwrap().0;
+    let (spare, taken) = (dir.path().join(".concord/spare"), dir.path().join(".concord/taken"));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                store.keep_spare();
+            }
+        });
+        let mut took = 0;
+        for _ in 0..20_000 {
+            if std::fs::rename(&spare, &taken).is_err() {
+                continue;
+            }
+            took += 1;
+            std::fs::write(&taken, "what it says").unwrap();
+            std::thread::yield_now();
+            let found = std::fs::read(&taken).unwrap();
+            if found != b"what it says" || took == 500 {
+                over.store(true, std::sync::atomic::Ordering::Relaxed);
+                assert_eq!(String::from_utf8_lossy(&found), "what it says");
+                break;
+            }
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn the_last_of_the_spare_is_for_a_change_of_the_configuration() {
+    let disk = start(Plan::Never);
+    let store = open(&disk);
+    let left = || disk.tree().get("/.concord/spare").map_or(0, Vec::len);
+    let whole = left();
+    let full = || io::Error::from_raw_os_error(libc::ENOSPC);
+    let mut lent = Vec::new();
+    for path in ["f", "concord.toml"] {
+        let spare = super::room::Spare::for_change_of(Path::new(path));
+        let tried: io::Result<()> = store.with_room(spare, 10, || {
+            lent.push(left());
+            Err(full())
+        });
+        assert!(tried.is_err());
+        assert_eq!(left(), whole, "what is not used is kept again");
+    }
+    assert_eq!(lent, [whole, 28 * 1024, whole, 0]);
+}
