@@ -399,6 +399,43 @@ fn w1_a_user_who_is_not_root_mounts_over_his_own_directory() {
     assert_no_panic(&project, "user");
 }
 
+/// A mount that fails when nearly everything is done.
+fn mount_without_fuse(project: &Project) -> String {
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "sh",
+        "-ec",
+        "mount --bind /dev/null /dev/fuse; exec \"$0\" mount \"$1\"",
+    ]);
+    command.arg(env!("CARGO_BIN_EXE_concord")).arg(project.root());
+    support::refused(&run(command))
+}
+
+#[test]
+fn f5_a_mount_that_fails_leaves_no_store_that_it_has_made() {
+    watchdog();
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not root: not tested");
+        return;
+    }
+    let mut project = Project::unmounted(&[("a.md", "v1")]);
+    let said = mount_without_fuse(&project);
+    assert!(said.contains("/dev/fuse"), "{said}");
+    assert!(!project.path(".concord").exists(), "{said}");
+    project.mount();
+    std::fs::write(project.path("a.md"), "v2").unwrap();
+    project.unmount();
+    mount_without_fuse(&project);
+    assert_eq!(
+        history(&project, OsStr::new("a.md")).len(),
+        2,
+        "one that was there stays"
+    );
+    project.mount();
+    assert_eq!(shown(&project, OsStr::new("a.md"), 1), "v1");
+}
+
 #[test]
 fn w11_a_daemon_that_may_not_give_a_file_its_owner_refuses_to_open_it_for_writing() {
     watchdog();

@@ -305,6 +305,79 @@ fn h3_history_show_and_diff_say_the_same_mounted_and_unmounted() {
 }
 
 #[test]
+fn h3_a_damaged_version_is_neither_shown_nor_compared_nor_restored() {
+    watchdog();
+    let mut project = Project::with(&[("a.md", "value 1\n")]);
+    for content in ["value 2\n", "value 3\n"] {
+        write(&project, "a.md", content);
+    }
+    let key = hash(b"a.md");
+    let lies = format!(".concord/history/{}/{}/1", &key[..2], &key[..32]);
+    for damage in ["VALUE 1\n", "value 1\nand more\n", ""] {
+        project.unmount();
+        std::fs::write(project.path(&lies), damage).unwrap();
+        project.mount();
+        for order in [
+            &["show", "a.md@1"][..],
+            &["show", "--json", "a.md@1"],
+            &["diff", "a.md@1"],
+            &["diff", "a.md@2", "a.md@1"],
+            &["restore", "a.md@1"],
+        ] {
+            let output = concord_in(&project.root(), order);
+            assert_eq!(output.status.code(), Some(1), "{order:?} {damage:?}");
+            let said = text(&output.stderr);
+            assert!(said.contains("version 1 is damaged") && said.contains(&lies), "{said}");
+            assert!(!text(&output.stdout).contains("alue"), "{order:?}");
+        }
+        assert_eq!(project.read("a.md"), "value 3\n");
+        assert_eq!(numbers(&project.history("a.md")), [3, 2, 1]);
+    }
+    assert_eq!(project.show("a.md", 2), b"value 2\n");
+    assert!(concord_in(&project.root(), &["restore", "a.md@2"]).status.success());
+    assert_eq!(project.read("a.md"), "value 2\n");
+}
+
+#[test]
+fn h3_the_beginning_of_a_file_that_was_appended_to_is_compared_with_its_record_too() {
+    watchdog();
+    let mut project = Project::with(&[("a.jsonl", "")]);
+    write(&project, "a.jsonl", "one\n");
+    for line in ["two\n", "three\n"] {
+        let file = std::fs::File::options().append(true).open(project.path("a.jsonl"));
+        std::io::Write::write_all(&mut file.unwrap(), line.as_bytes()).unwrap();
+    }
+    write(&project, "a.jsonl", "anew\n");
+    let versions = numbers(&project.history("a.jsonl"));
+    let said = |project: &Project| {
+        let shown = versions.iter().rev().map(|number| {
+            let output = concord_in(&project.root(), &["show", &format!("a.jsonl@{number}")]);
+            (output.status.code() == Some(0)).then(|| text(&output.stdout))
+        });
+        shown.collect::<Vec<_>>()
+    };
+    let whole = |lines: &[&str]| Some(lines.concat());
+    let before = said(&project);
+    assert!(
+        before.contains(&whole(&["one\n"])) && before.contains(&whole(&["one\n", "two\n", "three\n"])),
+        "{before:?}"
+    );
+    project.unmount();
+    let key = hash(b"a.jsonl");
+    let dir = project.path(&format!(".concord/history/{}/{}", &key[..2], &key[..32]));
+    let grown = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let grown = grown.filter(|path| path.extension().is_none() && !path.ends_with("path"));
+    for content in grown.filter(|path| std::fs::metadata(path).unwrap().len() > 0) {
+        std::fs::write(content, "ONE\ntwo\n").unwrap();
+    }
+    let after = said(&project);
+    assert!(
+        !after.contains(&Some("ONE\n".into())) && after.last() == Some(&whole(&["anew\n"])),
+        "{after:?}"
+    );
+}
+
+#[test]
 fn h3_a_file_is_found_by_every_path_that_reaches_it() {
     watchdog();
     let mut project = Project::with(&[("docs/STATE.md", "v1\n"), ("src/x", "")]);

@@ -433,3 +433,125 @@ fn f3_recovering_frees_a_full_disk_by_rules_that_keep_less() {
     mount_by_rules(&small, &mut project);
     assert_eq!(numbers(&project, "c.md"), before[..3]);
 }
+
+/// Whether a history, or `status`, tells what became of what a file held.
+fn is_told_of(project: &Project, status: &serde_json::Value, name: &str) -> bool {
+    let told = status["incidents"].as_array().unwrap();
+    let is_incident = told.iter().any(|incident| incident["path"] == name);
+    is_incident || project.history(name).iter().any(|version| version["bytes"] == 9000)
+}
+
+#[test]
+fn f3_files_that_never_had_a_history_are_removed_emptied_and_renamed_away_on_a_full_disk() {
+    watchdog();
+    let Some(small) = Small::of("4m", "small") else { return };
+    let names: Vec<String> = (0..45).map(|n| format!("{n}.md")).collect();
+    for name in &names {
+        std::fs::write(small.at("small").join(name), vec![b'x'; 9000]).unwrap();
+    }
+    let project = mounted(&small, "small");
+    fill(&small);
+    // Whatever room there is again, somebody takes it.
+    for name in &names[..25] {
+        let removed = std::fs::remove_file(project.path(name));
+        assert!(removed.is_ok(), "{name}: {removed:?}");
+        fill(&small);
+    }
+    let status = project.status();
+    for name in &names[..25] {
+        assert!(!project.path(name).exists());
+        assert!(is_told_of(&project, &status, name), "{name}: {status}");
+    }
+    let unkept = status["incidents"].as_array().unwrap();
+    let why = unkept[0]["why"].as_str().unwrap();
+    assert!(why.contains("removed") && why.contains("disk is full"), "{status}");
+    for name in &names[25..35] {
+        let emptied = File::create(project.path(name));
+        assert!(emptied.is_ok(), "{name}: {emptied:?}");
+        drop(emptied);
+        assert_eq!(project.read(name), "", "{name}");
+        fill(&small);
+    }
+    for name in &names[35..45] {
+        let renamed = std::fs::rename(project.path(name), project.path(&format!("{name}.bin")));
+        assert!(renamed.is_ok(), "{name}: {renamed:?}");
+        assert_eq!(project.read(&format!("{name}.bin")).len(), 9000);
+        fill(&small);
+    }
+    let status = project.status();
+    for name in &names[25..] {
+        assert!(is_told_of(&project, &status, name), "{name}: {status}");
+    }
+    // After all that the configuration still has its room.
+    std::fs::write(project.path("concord.toml"), "keep = 0\n").unwrap();
+    let is_kept = |name: &String| project.history(name).iter().any(|version| version["bytes"] == 9000);
+    eventually("what is in the histories goes", || !names.iter().any(is_kept));
+}
+
+#[test]
+fn f3_what_fails_on_a_full_disk_is_told_with_its_reason() {
+    watchdog();
+    let Some(small) = Small::of("4m", "small") else { return };
+    std::fs::write(small.at("small/a.md"), "old").unwrap();
+    let project = mounted(&small, "small");
+    std::fs::write(project.path("temp"), "new").unwrap();
+    std::fs::remove_file(small.at("small/.concord/spare")).unwrap();
+    fill(&small);
+    assert!(std::fs::rename(project.path("temp"), project.path("a.md")).is_err());
+    assert_eq!(project.read("a.md"), "old");
+    let status = project.status();
+    let incident = &status["incidents"][0];
+    assert_eq!(incident["path"], "a.md", "{status}");
+    let why = incident["why"].as_str().unwrap();
+    assert!(why.contains("not changed") && why.contains("No space left"), "{why}");
+}
+
+#[test]
+fn f3_a_mount_without_room_for_daemon_json_is_found_and_writes_it_when_there_is_room() {
+    watchdog();
+    let Some(small) = Small::of("4m", "small") else { return };
+    let mut project = mounted(&small, "small");
+    std::fs::write(project.path("a.md"), "old").unwrap();
+    project.unmount();
+    let backing = small.at("small");
+    let spare = backing.join(".concord/spare");
+    // It makes another as soon as it can.
+    let fill_up = || {
+        let _ = std::fs::remove_file(&spare);
+        fill(&small);
+    };
+    let mount = || {
+        let mut command = concord(&["mount", "--backing", backing.to_str().unwrap()]);
+        command.arg(project.root());
+        support::succeed(command);
+    };
+    let about = |arguments: &[&str], dir: &std::path::Path| {
+        let mut command = concord(arguments);
+        command.arg(dir);
+        support::succeed(command)
+    };
+    // What the first one has noted is cleared away, which makes room.
+    mount();
+    about(&["unmount"], &project.root());
+    fill_up();
+    mount();
+    let beacon = backing.join(".concord/daemon.json");
+    assert!(!beacon.exists() && !backing.join(".concord/daemon.json.new").exists());
+    for dir in [project.root(), backing.clone()] {
+        assert!(about(&["status"], &dir).contains("mounted since"));
+    }
+    std::fs::remove_file(project.path("a.md")).unwrap();
+    let mut history = concord(&["history"]);
+    history.arg(project.path("a.md"));
+    assert!(support::succeed(history).contains("close"));
+    about(&["unmount"], &project.root());
+
+    fill_up();
+    mount();
+    assert!(!beacon.exists());
+    std::fs::remove_file(small.at("small/filler")).unwrap();
+    eventually("daemon.json is written", || beacon.exists());
+    about(&["status"], &backing);
+    about(&["unmount"], &project.root());
+    assert!(!beacon.exists());
+}

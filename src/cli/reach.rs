@@ -81,7 +81,12 @@ fn past(mount: &ConcordMount) -> Option<Client> {
 /// The daemon of `root`: a mount point, or else the backing tree of a mount.
 pub fn connect(table: &MountTable, root: &Path) -> Result<Client, Failure> {
     let Some(mount) = table.at(root) else {
-        return Client::connect(root).map_err(|error| {
+        let named = Client::connect(root).or_else(|error| {
+            // On a full disk it may not have written down where it is.
+            let shown = table.concord().find(|mount| mount.backing == root);
+            shown.and_then(past).ok_or(error)
+        });
+        return named.map_err(|error| {
             let failure = Failure::of(&error.into());
             Failure {
                 path: Some(root.into()),

@@ -8,7 +8,7 @@ use super::output::{Answer, Out, columns, duration, wrapped};
 use super::project::Project;
 use super::reach;
 use crate::control::lossless::printable;
-use crate::control::{Kept, LockStatus, SessionStatus, Status};
+use crate::control::{Incident, Kept, LockStatus, SessionStatus, Status};
 
 const COUNTS: &str = "counts: ";
 
@@ -74,6 +74,7 @@ fn print(out: &mut impl Write, status: &Status) -> io::Result<()> {
     writeln!(out, "{COUNTS}{lines}")?;
     sessions(out, &status.sessions)?;
     locks(out, &status.locks)?;
+    incidents(out, &status.incidents)?;
     kept(out, "refused", &status.refused)?;
     kept(out, "recovered", &status.recovered)
 }
@@ -143,6 +144,19 @@ fn who(command: &str, pid: u32) -> String {
     }
 }
 
+/// Nothing where there are none: they are rare.
+fn incidents(out: &mut impl Write, incidents: &[Incident]) -> io::Result<()> {
+    if incidents.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "failed or not kept: {}", incidents.len())?;
+    for item in incidents {
+        let (time, path) = (item.time.seconds(), printable(&item.path.0));
+        writeln!(out, "  {time}  {path}: {}", printable(&item.why))?;
+    }
+    Ok(())
+}
+
 /// What is kept and why, under its heading.
 pub fn kept(out: &mut impl Write, heading: &str, kept: &[Kept]) -> io::Result<()> {
     writeln!(out, "{heading}: {}", kept.len())?;
@@ -190,10 +204,16 @@ mod tests {
             backing: "/data".into(),
             rules: Some("/p/concord.toml".into()),
             rules_error: Some("line 3".into()),
+            incidents: vec![Incident {
+                path: "a.md".into(),
+                time: status().since,
+                why: "it was removed".into(),
+            }],
             ..status()
         };
         print(&mut text, &status).unwrap();
         let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("\nfailed or not kept: 1\n  2023-11-14T22:13:20Z  a.md: it was removed\nrefused: "));
         assert!(
             text.contains(
                 "pid 40, showing /data\nrules: /p/concord.toml\nrules: a newer file is not in force: line 3\n"

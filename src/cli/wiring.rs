@@ -103,7 +103,7 @@ impl HistorySource for History<RealDisk> {
     }
 
     fn open_version(&self, file: &Path, version: u64) -> anyhow::Result<Box<dyn Read>> {
-        let kept = History::open_version(self, file, version)?;
+        let kept = History::open_intact(self, file, version)??;
         Ok(Box::new(kept.file.take(kept.bytes)))
     }
 }
@@ -187,7 +187,8 @@ fn recovery(report: &RecoveryReport, kept: &[Kept]) -> anyhow::Result<Recovery> 
     Ok(found)
 }
 
-fn time(nanos: u64) -> JsonTime {
+/// From ns since the epoch.
+pub fn time(nanos: u64) -> JsonTime {
     JsonTime(UNIX_EPOCH + Duration::from_nanos(nanos))
 }
 

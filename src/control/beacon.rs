@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lossless::{JsonPath, JsonTime};
 use super::protocol;
-use crate::os::mountinfo::MountTable;
+use crate::os::mountinfo::{ConcordMount, MountTable};
 use crate::os::proc;
 
 /// The project's store, relative to its root.
@@ -116,14 +116,36 @@ impl Beacon {
         numbers.sort_unstable();
         for number in numbers {
             let tree = descriptors.join(number.to_string());
-            if std::fs::read_link(&tree).is_ok_and(|leads_to| leads_to == backing)
-                && let Ok(beacon) = Self::read(&tree)
-                && (beacon.pid, beacon.root_fd) == (pid, number)
-            {
-                return Ok(beacon);
+            if !std::fs::read_link(&tree).is_ok_and(|leads_to| leads_to == backing) {
+                continue;
+            }
+            match Self::read(&tree) {
+                Ok(beacon) if (beacon.pid, beacon.root_fd) == (pid, number) => return Ok(beacon),
+                Err(BeaconError::None | BeaconError::Garbage(_)) => {
+                    return Self::unwritten(pid, number, backing).ok_or(BeaconError::None);
+                }
+                _ => {}
             }
         }
         Err(BeaconError::None)
+    }
+
+    /// What a daemon would have written, if there had been room: by its mount. That it is one, its socket tells.
+    fn unwritten(pid: u32, root_fd: u32, backing: &Path) -> Option<Self> {
+        let start = life(pid).ok()?.start;
+        let mounts = MountTable::of(pid).ok()?;
+        let is_its = |mount: &&ConcordMount| mount.daemon == Some(pid) && mount.backing == backing;
+        let mount = mounts.concord().find(is_its)?;
+        Some(Self {
+            pid,
+            start,
+            root_fd,
+            mountpoint: (&mount.mountpoint).into(),
+            mount: Some(mount.id),
+            protocol: protocol::VERSION,
+            // Not later than this.
+            started: JsonTime::now(),
+        })
     }
 
     /// Writes it into the store of the tree that is open as `root`, whole or not at all.
@@ -133,14 +155,15 @@ impl Beacon {
         let _ = rustix::fs::unlinkat(&store, FILE_NEW, AtFlags::empty());
         let mut file = File::from(rustix::fs::openat(&store, FILE_NEW, flags, Mode::from_raw_mode(0o600))?);
         let bytes = serde_json::to_vec(self)?;
-        match file.write_all(&bytes) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                write_into_spare(&store, &bytes)?;
-            }
-            written => written?,
+        let written = match file.write_all(&bytes) {
+            Err(error) if is_full(&error) => write_into_spare(&store, &bytes).map_err(|_| error),
+            written => written,
+        };
+        let named = written.and_then(|()| Ok(rustix::fs::renameat(&store, FILE_NEW, &store, FILE)?));
+        if named.is_err() {
+            let _ = rustix::fs::unlinkat(&store, FILE_NEW, AtFlags::empty());
         }
-        rustix::fs::renameat(&store, FILE_NEW, &store, FILE)?;
-        Ok(())
+        named
     }
 
     /// Whether the process that wrote it still runs. One that was killed does not, although it may not have let go of everything yet.
@@ -200,6 +223,11 @@ fn write_into_spare(store: &File, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::from(rustix::fs::openat(store, FILE_NEW, flags, Mode::empty())?);
     file.write_all(bytes)?;
     file.set_len(bytes.len() as u64)
+}
+
+/// Whether there was no room for it.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The store's directory itself, never what a link planted in its place leads to.

@@ -26,7 +26,7 @@ pub enum ClientError {
     #[error("its daemon cannot be reached ({0}); ask as the user who mounted it, or as root")]
     NoAccess(io::Error),
     /// daemon.json is damaged or planted.
-    #[error("{0}; unmount and mount again to have it written anew")]
+    #[error("{0}; name the directory where it is mounted; if nothing is, mount again, and it is written anew")]
     Beacon(BeaconError),
     /// It runs, and says nothing.
     #[error(

@@ -28,6 +28,9 @@ pub struct Status {
     pub locks: Vec<LockStatus>,
     /// Since the mount.
     pub counts: Counts,
+    /// What failed, or was done without keeping the version before, and left nothing in `recovered`; the last ones since the mount, newest first.
+    #[serde(default)]
+    pub incidents: Vec<Incident>,
     /// Publishes that failed or were refused, newest first.
     pub refused: Vec<Kept>,
     /// What was staged and never published, newest first.
@@ -136,6 +139,17 @@ impl Counts {
             ("late", self.late),
         ]
     }
+}
+
+/// Something that a person should know of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// The file, relative to the project.
+    pub path: JsonPath,
+    /// When.
+    pub time: JsonTime,
+    /// What happened.
+    pub why: String,
 }
 
 /// Content that was not published and is kept, with why.

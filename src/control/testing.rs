@@ -103,6 +103,7 @@ pub fn status() -> Status {
             waits: 3,
             ..Counts::default()
         },
+        incidents: Vec::new(),
         refused: vec![kept("a.json", "disk full")],
         recovered: vec![kept("b.md", "the writer was killed")],
     }

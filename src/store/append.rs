@@ -17,6 +17,7 @@ use super::record::{
     encode_path, seal, unseal,
 };
 use super::recover::{Action, RecoveryItem};
+use super::room::Spare;
 use super::{Place, PublishInfo, Store};
 use crate::content::lines::WholeLines;
 use crate::os::boot;
@@ -84,7 +85,7 @@ impl<D: Disk> Store<D> {
         who: &Who,
         (durability, now): (Durability, u64),
     ) -> io::Result<Growth<D>> {
-        self.with_room(false, now, || {
+        self.with_room(Spare::No, now, || {
             self.try_begin_append(id, place, file, who, (durability, now))
         })
     }

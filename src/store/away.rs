@@ -7,12 +7,13 @@ use super::disk::Disk;
 use super::error::{At, Stage, at};
 use super::names::{Undo, advance, fail};
 use super::record::Who;
+use super::room::{Failed, Spare};
 use super::{Place, PublishError, PublishInfo, Published, Store};
 use crate::rules::Durability;
 
 impl<D: Disk> Store<D> {
     /// rename(2) of the coordinated `src` to a name that has no history. What it held stays restorable under its own path: a copy (shared
-    /// blocks where the filesystem can) and a tombstone.
+    /// blocks where the filesystem can) and a tombstone. Where there is no room for these it is under its new name only ([`Published::unkept`]).
     ///
     /// # Errors
     /// EEXIST with `no_replace`; ENOENT; otherwise as [`Store::replace`].
@@ -25,10 +26,14 @@ impl<D: Disk> Store<D> {
         info: &PublishInfo,
     ) -> Result<Published, PublishError> {
         let mut published = false;
-        self.with_room(true, info.now, || {
+        let moved = self.with_room(Spare::Records, info.now, || {
             self.try_move_away(src, to, no_replace, who, info, &mut published)
-        })
-        .map_err(|failed| fail(src, &published)(failed))
+        });
+        let moved = match moved {
+            Err(failed) if failed.is_for_room() => self.move_away_unkept(src, to, no_replace, info, &mut published),
+            moved => moved,
+        };
+        moved.map_err(|failed| fail(src, &published)(failed))
     }
 
     fn try_move_away(
@@ -63,6 +68,7 @@ impl<D: Disk> Store<D> {
         let done = Published {
             version: stone.version,
             replaced: stone.replaced,
+            unkept: false,
         };
         advance(&mut history, stone);
         if info.durability == Durability::Full {

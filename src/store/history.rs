@@ -205,7 +205,7 @@ impl<D: Disk> History<D> {
     }
 
     /// The path that the history of a file with several names is kept under.
-    fn home(&self, path: &Path) -> io::Result<PathBuf> {
+    pub(super) fn home(&self, path: &Path) -> io::Result<PathBuf> {
         let own = || path.to_owned();
         let Some((images, ino)) = self.images.as_ref().zip(self.linked_inode(path)?) else {
             return Ok(own());

@@ -15,7 +15,7 @@ use super::images::Images;
 use super::journal::{self, Journal};
 use super::moves::MoveLog;
 use super::record::JournalLine;
-use super::room::{Room, is_full};
+use super::room::{Room, SPARE, SPARE_PART, Spare, is_full};
 use super::{FORMAT_NUMBER, History, JOURNAL_READ_BYTES_MAX, RecoveryReport, STORE_DIR, Store, StoreError};
 use crate::os::proc;
 
@@ -27,8 +27,13 @@ const FORMAT_BEFORE: u32 = 2;
 const LOCK_BYTES_MAX: u64 = 64;
 /// How long a daemon that was killed may take to let go of its lock.
 const DYING_HOLDER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a store that is to be taken away may still be somebody's.
+const UNMAKE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// What there may be in a store whose making was cut short before it had a `format`.
 const UNFINISHED: [&str; 6] = ["lock", "shadows", "history", "images", "recovered", "format.part"];
+
+/// What else is in a store that was just made.
+const MADE_FILES: [&str; 5] = ["format", "format.part", SPARE, SPARE_PART, "lock"];
 
 impl<D: Disk> Store<D> {
     /// Opens the store of the project whose backing root is `root`, making it where there is none, takes its lock, and
@@ -37,6 +42,50 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// See [`StoreError`]. A store of a newer format, or something that is no store, is left as it is.
     pub fn open(disk: D, root: D::Dir, now: u64) -> Result<(Store<D>, RecoveryReport), StoreError> {
+        let made = made_dir(&disk, &root, OsStr::new(STORE_DIR), "")?;
+        match Self::open_there(disk.clone(), root.clone(), now) {
+            Ok((store, report)) => Ok((store, RecoveryReport { made, ..report })),
+            Err(error) => {
+                if made {
+                    Self::unmake(disk, &root);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a store away again that was made for nothing: one that nobody has, and in which nothing is kept.
+    pub fn unmake(disk: D, root: &D::Dir) {
+        let removed = disk.open_dir(root, OsStr::new(STORE_DIR)).and_then(|home| {
+            let started = Instant::now();
+            // Where there is no room for it nobody else has it either. A thread of ours may still have to let go of it.
+            let _lock = loop {
+                match take_lock(&disk, &home) {
+                    Err(StoreError::Locked { .. }) if started.elapsed() < UNMAKE_WAIT_MAX => {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    Err(StoreError::Locked { .. }) => return Ok(()),
+                    lock => break lock,
+                }
+            };
+            for name in ["history", "recovered", "images"] {
+                if_there(disk.remove_dir(&home, OsStr::new(name)))?;
+            }
+            if let Some(shadows) = if_there(disk.open_dir(&home, OsStr::new("shadows")))? {
+                if_there(disk.unlink(&shadows, OsStr::new("journal")))?;
+                disk.remove_dir(&home, OsStr::new("shadows"))?;
+            }
+            for name in MADE_FILES {
+                if_there(disk.unlink(&home, OsStr::new(name)))?;
+            }
+            disk.remove_dir(root, OsStr::new(STORE_DIR))
+        });
+        if let Err(error) = removed {
+            log::debug!("{STORE_DIR} stays, although nothing was mounted: {error}");
+        }
+    }
+
+    fn open_there(disk: D, root: D::Dir, now: u64) -> Result<(Store<D>, RecoveryReport), StoreError> {
         let home = own_dir(&disk, &root, OsStr::new(STORE_DIR), "")?;
         let formatted = check_format(&disk, &home)?;
         let lock = take_lock(&disk, &home)?;
@@ -75,18 +124,23 @@ impl<D: Disk> Store<D> {
             history,
         };
         let report = store
-            .with_room(true, now, || store.recover(&lines, now))
+            .with_room(Spare::Records, now, || store.recover(&lines, now))
             .map_err(StoreError::io("recover what is in", ""))?;
         store.keep_spare();
         Ok((store, report))
     }
 }
 
-fn own_dir<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr, path: &str) -> Result<D::Dir, StoreError> {
+/// Whether the directory was not there yet.
+fn made_dir<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr, path: &str) -> Result<bool, StoreError> {
     match disk.make_dir(dir, name) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(StoreError::io("make", path)(error)),
-        _ => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        made => made.map(|()| true).map_err(StoreError::io("make", path)),
     }
+}
+
+fn own_dir<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr, path: &str) -> Result<D::Dir, StoreError> {
+    made_dir(disk, dir, name, path)?;
     let made = disk
         .open_dir(dir, name)
         .map_err(StoreError::io("open the directory", path))?;

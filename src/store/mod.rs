@@ -19,6 +19,7 @@ mod files;
 mod history;
 mod images;
 mod in_place;
+mod intact;
 mod journal;
 mod layout;
 mod lineage;
@@ -35,6 +36,7 @@ mod recovered;
 mod redo;
 mod room;
 mod shadow;
+mod unrecorded;
 
 #[cfg(test)]
 mod sim;
@@ -61,6 +63,7 @@ pub use append::Growth;
 pub use error::{PublishError, Stage, StoreError};
 pub use history::{History, Kept, VersionEntry};
 pub use images::Images;
+pub use intact::Damaged;
 pub use moves::Way;
 pub use names::ReplaceOptions;
 pub use publish::Published;

@@ -7,7 +7,7 @@ use super::disk::{Disk, Stat};
 use super::error::{At, at};
 use super::files::{FileHistory, Taken, content_name, record_name};
 use super::record::{CameFrom, How, Identity, JournalLine, VersionRecord, Who, clip, clip_who, encode_path};
-use super::room::Failed;
+use super::room::{Failed, Spare};
 use super::{HASH_BYTES_MAX, Place, PublishError, PublishInfo, Published, Stage, Store};
 use crate::rules::Durability;
 
@@ -40,7 +40,7 @@ impl<D: Disk> Store<D> {
         info: &PublishInfo,
     ) -> Result<Published, PublishError> {
         let mut published = false;
-        self.with_room(true, info.now, || {
+        self.with_room(Spare::for_change_of(dst.path), info.now, || {
             self.try_replace(src, dst, options, (who, based_on), info, &mut published)
         })
         .map_err(|failed| fail(dst, &published)(failed))
@@ -129,6 +129,7 @@ impl<D: Disk> Store<D> {
         let done = Published {
             version: record.version,
             replaced,
+            unkept: false,
         };
         advance(&mut history, record);
         if info.durability == Durability::Full {
@@ -226,17 +227,22 @@ impl<D: Disk> Store<D> {
     }
 
     /// unlink(2) of a coordinated file: its content moves into its history, in one step, and stays restorable. Where there is no room for
-    /// records of it there are none: a full disk must not keep anybody from removing files. The next sweep adds a tombstone.
+    /// records of it there are none: a full disk must not keep anybody from removing files. The next sweep adds a tombstone. Where there is no room for
+    /// a history either, the content is gone ([`Published::unkept`]).
     ///
     /// # Errors
-    /// ENOENT; otherwise as [`Store::replace`]. ENOSPC and EDQUOT only for a file without a history.
+    /// ENOENT; otherwise as [`Store::replace`].
     pub fn remove(&self, place: &Place<'_, D>, who: &Who, info: &PublishInfo) -> Result<Published, PublishError> {
         let mut published = false;
-        let removed = self.with_room(true, info.now, || {
+        let removed = self.with_room(Spare::Records, info.now, || {
             self.try_remove(place, who, info, true, &mut published)
         });
         let removed = match removed {
             Err(failed) if failed.is_for_room() => self.try_remove(place, who, info, false, &mut published),
+            removed => removed,
+        };
+        let removed = match removed {
+            Err(failed) if failed.is_for_room() => self.remove_unkept(place, info, &mut published),
             removed => removed,
         };
         removed.map_err(|failed| fail(place, &published)(failed))
@@ -276,6 +282,7 @@ impl<D: Disk> Store<D> {
         let done = Published {
             version: stone.version,
             replaced: Some(version),
+            unkept: false,
         };
         advance(&mut history, stone);
         if info.durability == Durability::Full {
@@ -313,6 +320,7 @@ impl<D: Disk> Store<D> {
         Ok(Published {
             version,
             replaced: Some(version),
+            unkept: false,
         })
     }
 
@@ -329,8 +337,10 @@ impl<D: Disk> Store<D> {
         info: &PublishInfo,
     ) -> Result<[Option<Published>; 2], PublishError> {
         let mut published = false;
-        self.with_room(true, info.now, || self.try_exchange(a, b, who, info, &mut published))
-            .map_err(|failed| fail(a.0, &published)(failed))
+        self.with_room(Spare::Records, info.now, || {
+            self.try_exchange(a, b, who, info, &mut published)
+        })
+        .map_err(|failed| fail(a.0, &published)(failed))
     }
 
     fn try_exchange(
@@ -391,6 +401,7 @@ impl<D: Disk> Store<D> {
             done[index] = Some(Published {
                 version: record.version,
                 replaced: Some(version),
+                unkept: false,
             });
             advance(&mut history, record);
             self.prune(&mut history, &info.retain, info.now);

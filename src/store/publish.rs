@@ -9,6 +9,7 @@ use super::files::{FileHistory, content_name, record_name};
 use super::history::Key;
 use super::in_place::identity_in;
 use super::record::{Identity, RecoveredKind, VersionRecord, clip, encode_path};
+use super::room::{Failed, Spare};
 use super::shadow::ShadowName;
 use super::{HASH_BYTES_MAX, Place, PublishError, PublishInfo, Shadow, Stage, Store};
 use crate::rules::Durability;
@@ -23,6 +24,8 @@ pub struct Published {
     pub version: u64,
     /// The version that was current before; `None` when there was no file.
     pub replaced: Option<u64>,
+    /// What was replaced, removed or moved away is not in the history: there was no room on the disk.
+    pub unkept: bool,
 }
 
 /// How an attempt at the commit ended without an error.
@@ -50,9 +53,15 @@ impl<D: Disk> Store<D> {
     ) -> Result<Published, PublishError> {
         let mut shadow = shadow;
         let mut published = false;
-        let result = self.with_room(self.is_urgent(&shadow, place), info.now, || {
+        let result = self.with_room(self.spare_for(&shadow, place), info.now, || {
             self.try_publish(&mut shadow, place, info, &mut published)
         });
+        let result = match result {
+            Err(failed) if failed.is_for_room() && !published && self.is_empty(&shadow) => {
+                self.empty_unrecorded(&shadow, place, info, &mut published)
+            }
+            result => result,
+        };
         let result = result.map_err(|At(stage, source)| {
             let kept = if published {
                 None
@@ -72,9 +81,16 @@ impl<D: Disk> Store<D> {
     }
 
     /// What takes no room itself, or is how somebody lowers what is kept: its records may use the room that is kept for them.
-    fn is_urgent(&self, shadow: &Shadow<D>, place: &Place<'_, D>) -> bool {
-        let empty = || self.disk().stat(&shadow.file).is_ok_and(|stat| stat.size == 0);
-        place.path.as_os_str() == crate::rules::FILE_NAME || empty()
+    fn spare_for(&self, shadow: &Shadow<D>, place: &Place<'_, D>) -> Spare {
+        match Spare::for_change_of(place.path) {
+            Spare::All => Spare::All,
+            spare if self.is_empty(shadow) => spare,
+            _ => Spare::No,
+        }
+    }
+
+    fn is_empty(&self, shadow: &Shadow<D>) -> bool {
+        self.disk().stat(&shadow.file).is_ok_and(|stat| stat.size == 0)
     }
 
     fn keep_failed(&self, shadow: &Shadow<D>, stage: Stage, error: &io::Error, now: u64) -> Option<String> {
@@ -161,6 +177,7 @@ impl<D: Disk> Store<D> {
             let done = Published {
                 version: record.version,
                 replaced,
+                unkept: false,
             };
             history.next = record.version + 1;
             history.current = Some(record.version);

@@ -46,6 +46,8 @@ pub struct RecoveryItem {
 pub struct RecoveryReport {
     /// In the order in which it was done.
     pub items: Vec<RecoveryItem>,
+    /// There was no store: this one was made.
+    pub made: bool,
 }
 
 impl<D: Disk> Store<D> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::disk::{Disk, Kind, if_there, read_small};
 use super::record::{RECORD_BYTES_MAX, RecoveredKind, RecoveredRecord, clip, seal};
-use super::room::{SPARE, is_full};
+use super::room::is_full;
 use super::{History, RECOVERED_BYTES_MAX, Store};
 
 /// What lies in `recovered/`: names (they sort by time) and sizes.
@@ -121,7 +121,7 @@ impl<D: Disk> Store<D> {
     /// The spare's blocks become the record's. A new spare is made when there is room.
     fn write_into_spare(&self, json: &OsStr, bytes: &[u8]) -> io::Result<()> {
         let home = &self.history.recovered;
-        self.disk().rename((&self.home, OsStr::new(SPARE)), (home, json))?;
+        self.take_spare(home, json)?;
         let file = self.disk().open_or_create(home, json)?;
         self.disk().write_at(&file, bytes, 0)?;
         self.disk().set_len(&file, bytes.len() as u64)?;

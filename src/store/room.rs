@@ -12,11 +12,16 @@ use parking_lot::{Mutex, RwLock};
 use super::disk::{Disk, if_there};
 use super::error::At;
 use super::{Retain, Stage, Store};
+use crate::rules::FILE_NAME;
 
 /// In `.concord/`: room for records, for when the disk is full.
 pub(super) const SPARE: &str = "spare";
+/// Where it is filled: nobody takes what is still written to.
+pub(super) const SPARE_PART: &str = "spare.part";
 /// Sixteen blocks of most filesystems: the first history of a file takes five.
 const SPARE_BYTES: usize = 64 * 1024;
+/// So much of it is for a change of the configuration only, by which less is kept: seven blocks, for a first history and what the change itself takes.
+const RULES_BYTES: u64 = 28 * 1024;
 /// Where nothing was found that could go, nobody looks again for so long.
 const FRUITLESS_TIME: Duration = Duration::from_secs(2);
 
@@ -31,6 +36,38 @@ pub(super) struct Room {
     fruitless: Mutex<Option<u64>>,
     /// The spare is not there as a whole.
     short: AtomicBool,
+    /// Held over what is done with the spare's file.
+    spare: Mutex<()>,
+}
+
+/// What of the room that is kept for records a change may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spare {
+    /// Nothing.
+    No,
+    /// What is not kept for the configuration.
+    Records,
+    /// All of it.
+    All,
+}
+
+impl Spare {
+    /// For a change of `path`.
+    pub fn for_change_of(path: &Path) -> Spare {
+        match path.as_os_str() == FILE_NAME {
+            true => Spare::All,
+            false => Spare::Records,
+        }
+    }
+
+    /// What it leaves.
+    fn leaves(self) -> u64 {
+        match self {
+            Spare::No => SPARE_BYTES as u64,
+            Spare::Records => RULES_BYTES,
+            Spare::All => 0,
+        }
+    }
 }
 
 /// A change that failed.
@@ -69,11 +106,11 @@ impl<D: Disk> Store<D> {
         retention.and_then(|retention| retention(path))
     }
 
-    /// Makes a change, and once more when there was no room for it and what the rules let go has made some. With `spare` also with the room that
-    /// is kept for records.
+    /// Makes a change, and once more when there was no room for it and what the rules let go has made some. Then with as much of
+    /// the room that is kept for records as `spare` says.
     pub(super) fn with_room<T, E: Failed>(
         &self,
-        spare: bool,
+        spare: Spare,
         now: u64,
         mut change: impl FnMut() -> Result<T, E>,
     ) -> Result<T, E> {
@@ -82,7 +119,7 @@ impl<D: Disk> Store<D> {
             return first;
         }
         let second = if self.make_room(now) { change() } else { first };
-        if !spare || !second.as_ref().is_err_and(Failed::is_for_room) || !self.lend_spare() {
+        if !second.as_ref().is_err_and(Failed::is_for_room) || !self.lend(spare) {
             return second;
         }
         let third = change();
@@ -105,28 +142,62 @@ impl<D: Disk> Store<D> {
         freed
     }
 
-    /// Gives up the room that is kept for records, for something that must be possible on a full disk. Whether there was any.
+    /// Gives up all the room that is kept for records, for a change of the configuration. Whether there was any.
     pub fn lend_spare(&self) -> bool {
-        self.room.short.store(true, Ordering::Release);
-        let name = OsStr::new(SPARE);
-        let held = if_there(self.disk().stat_at(&self.home, name)).is_ok_and(|stat| stat.is_some_and(|s| s.size > 0));
-        held && self.disk().unlink(&self.home, name).is_ok()
+        self.lend(Spare::All)
     }
 
-    /// Makes the spare where there is none. Without one, a record for which there is no room is lost, what it is about is not.
-    pub(super) fn keep_spare(&self) {
-        let name = OsStr::new(SPARE);
-        let made = self.disk().open_or_create(&self.home, name).and_then(|file| {
-            let there = self.disk().stat(&file)?.size;
-            match there < SPARE_BYTES as u64 {
-                true => self.disk().write_at(&file, &vec![0; SPARE_BYTES], 0),
-                false => Ok(()),
+    fn lend(&self, spare: Spare) -> bool {
+        let (name, leaves) = (OsStr::new(SPARE), spare.leaves());
+        let _spare = self.room.spare.lock();
+        let size = if_there(self.disk().stat_at(&self.home, name)).map(|stat| stat.map_or(0, |stat| stat.size));
+        if !size.is_ok_and(|size| size > leaves) {
+            return false;
+        }
+        self.room.short.store(true, Ordering::Release);
+        let lent = match leaves {
+            0 => self.disk().unlink(&self.home, name),
+            left => {
+                let file = self.disk().open_writable(&self.home, name);
+                file.and_then(|file| self.disk().set_len(&file, left))
             }
-        });
+        };
+        lent.is_ok()
+    }
+
+    /// Makes the spare where there is none, as large as there is room. Without one, a record for which there is no room is lost, what it is about is not.
+    pub(super) fn keep_spare(&self) {
+        let _spare = self.room.spare.lock();
+        let made = self.fill_spare();
         self.room.short.store(made.is_err(), Ordering::Release);
         if let Err(error) = made {
             log::debug!("no room is kept for a record in .concord/{SPARE}: {error}");
         }
+    }
+
+    /// Under another name: others than the store take it, and what they write there must not be written over.
+    fn fill_spare(&self) -> io::Result<()> {
+        let (disk, home) = (self.disk(), &self.home);
+        let (name, part) = (OsStr::new(SPARE), OsStr::new(SPARE_PART));
+        match if_there(disk.stat_at(home, name))? {
+            Some(stat) if stat.size >= SPARE_BYTES as u64 => return Ok(()),
+            Some(_) => if_there(disk.rename((home, name), (home, part)))?,
+            None => None,
+        };
+        let file = disk.open_or_create(home, part)?;
+        let there = disk.stat(&file)?.size;
+        let missing = SPARE_BYTES.saturating_sub(usize::try_from(there).unwrap_or(SPARE_BYTES));
+        let filled = disk.write_at(&file, &vec![0; missing], there);
+        // What there is of it is better than nothing.
+        disk.rename((home, part), (home, name))?;
+        filled
+    }
+
+    /// A record's file of the spare's blocks, as `name` in `dir`; NotFound where there is no spare.
+    pub(super) fn take_spare(&self, dir: &D::Dir, name: &OsStr) -> io::Result<()> {
+        let _spare = self.room.spare.lock();
+        self.room.short.store(true, Ordering::Release);
+        self.disk().rename((&self.home, OsStr::new(SPARE)), (dir, name))
     }
 
     /// [`Store::keep_spare`] where it was used.

@@ -13,6 +13,7 @@ use super::Store;
 use super::disk::{Disk, Stat};
 use super::history::Key;
 use super::record::{JournalLine, RecoveredKind, RecoveredRecord, Who, clip_who, encode_path};
+use super::room::{Spare, is_full};
 use crate::session::SessionId;
 
 /// How many empty files are kept ready. Two sessions in a row find one each while the next is made.
@@ -80,7 +81,7 @@ impl<D: Disk> Store<D> {
         now: u64,
     ) -> io::Result<Shadow<D>> {
         // An empty file, and a line of the journal.
-        self.with_room(true, now, || {
+        self.with_room(Spare::for_change_of(target), now, || {
             self.try_begin(id, target, current, who.clone(), based_on, now)
         })
     }
@@ -165,7 +166,7 @@ impl<D: Disk> Store<D> {
             key: Key::of(target),
             ino,
         };
-        self.with_room(true, now, || {
+        self.with_room(Spare::for_change_of(target), now, || {
             self.disk().link_file(&file, (&self.shadows, &name.text()))
         })?;
         let shadow = Shadow {
@@ -181,7 +182,8 @@ impl<D: Disk> Store<D> {
         self.enter(shadow, now)
     }
 
-    /// Writes the journal's line. A session whose line could not be written does not start.
+    /// Writes the journal's line. A session whose line could not be written does not start, unless for want of room: that must not keep anybody from
+    /// emptying a file, and after a crash there would only be less known about what was staged.
     fn enter(&self, shadow: Shadow<D>, now: u64) -> io::Result<Shadow<D>> {
         let line = JournalLine {
             id: shadow.id.0,
@@ -190,12 +192,14 @@ impl<D: Disk> Store<D> {
             based_on: shadow.based_on,
             time: now,
         };
-        let written = self.with_room(true, now, || self.journal.lock().append(self.disk(), &line));
-        if let Err(error) = written {
-            let _ = self.disk().unlink(&self.shadows, &shadow.name.text());
-            return Err(error);
+        let spare = Spare::for_change_of(&shadow.target);
+        match self.with_room(spare, now, || self.journal.lock().append(self.disk(), &line)) {
+            Err(error) if !is_full(&error) => {
+                let _ = self.disk().unlink(&self.shadows, &shadow.name.text());
+                Err(error)
+            }
+            _ => Ok(shadow),
         }
-        Ok(shadow)
     }
 
     /// Gives the shadow the content of `from`: shared blocks where the filesystem can, a copy inside the kernel

@@ -275,7 +275,8 @@ fn records_say_who_when_how_and_whether_the_write_was_stale() {
         done,
         Published {
             version: 3,
-            replaced: Some(2)
+            replaced: Some(2),
+            unkept: false,
         }
     );
     let newest = store.history().versions(Path::new("f")).unwrap().remove(0);
@@ -315,7 +316,8 @@ fn a_deleted_file_stays_restorable_and_its_numbers_go_on() {
         done,
         Published {
             version: 3,
-            replaced: None
+            replaced: None,
+            unkept: false,
         }
     );
 }
@@ -332,7 +334,8 @@ fn a_change_made_past_concordfs_becomes_a_version_of_its_own() {
         done,
         Published {
             version: 3,
-            replaced: Some(2)
+            replaced: Some(2),
+            unkept: false,
         }
     );
     assert_eq!(content(store.history(), name, 2), b"by hand");

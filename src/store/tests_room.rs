@@ -267,3 +267,118 @@ fn a_removal_without_a_record_gets_one_by_the_next_sweep() {
         assert_eq!((newest.record.how, newest.record.version), (How::Unlink, 5), "{at}");
     }
 }
+
+#[test]
+fn what_takes_the_spare_is_not_written_over_by_who_fills_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = RealDisk::open_root(dir.path()).unwrap();
+    let store = Store::open(RealDisk, root, 1).unwrap().0;
+    let (spare, taken) = (dir.path().join(".concord/spare"), dir.path().join(".concord/taken"));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                store.keep_spare();
+            }
+        });
+        let mut took = 0;
+        for _ in 0..20_000 {
+            if std::fs::rename(&spare, &taken).is_err() {
+                continue;
+            }
+            took += 1;
+            std::fs::write(&taken, "what it says").unwrap();
+            std::thread::yield_now();
+            let found = std::fs::read(&taken).unwrap();
+            if found != b"what it says" || took == 500 {
+                over.store(true, std::sync::atomic::Ordering::Relaxed);
+                assert_eq!(String::from_utf8_lossy(&found), "what it says");
+                break;
+            }
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn the_last_of_the_spare_is_for_a_change_of_the_configuration() {
+    let disk = start(Plan::Never);
+    let store = open(&disk);
+    let left = || disk.tree().get("/.concord/spare").map_or(0, Vec::len);
+    let whole = left();
+    let full = || io::Error::from_raw_os_error(libc::ENOSPC);
+    let mut lent = Vec::new();
+    for path in ["f", "concord.toml"] {
+        let spare = super::room::Spare::for_change_of(Path::new(path));
+        let tried: io::Result<()> = store.with_room(spare, 10, || {
+            lent.push(left());
+            Err(full())
+        });
+        assert!(tried.is_err());
+        assert_eq!(left(), whole, "what is not used is kept again");
+    }
+    assert_eq!(lent, [whole, 28 * 1024, whole, 0]);
+}
+
+/// What becomes of a file without a history, wherever from there is no room for anything that takes some, and what a crash then leaves.
+#[test]
+fn a_file_without_a_history_is_removed_emptied_and_moved_away_without_room_for_one() {
+    type Change = fn(&Store<SimDisk>, Shadow<SimDisk>) -> Result<Published, PublishError>;
+    let changes: [(&str, Change); 3] = [
+        ("remove", |store, _| {
+            store.remove(&place("new"), &Who::default(), &info(10))
+        }),
+        ("empty", |store, shadow| store.publish(shadow, &place("new"), &info(10))),
+        ("move away", |store, _| {
+            let to = (&ROOT, OsStr::new("elsewhere"));
+            store.move_away(&place("new"), to, false, &Who::default(), &info(10))
+        }),
+    ];
+    let prepared = || {
+        let disk = start(Plan::Never);
+        let file = disk.create(&ROOT, OsStr::new("new")).unwrap();
+        disk.write_at(&file, b"never saved", 0).unwrap();
+        disk
+    };
+    let begin = |store: &Store<SimDisk>| {
+        let current = store.disk().open(&ROOT, OsStr::new("new")).unwrap();
+        let (id, path) = (SessionId(9), Path::new("new"));
+        store.begin(id, path, Some(&current), Who::default(), None, 10).unwrap()
+    };
+    for (name, change) in changes {
+        let disk = prepared();
+        let store = open(&disk);
+        let shadow = begin(&store);
+        let opened = disk.ops();
+        assert!(!change(&store, shadow).unwrap().unkept, "{name}");
+        let mut unkept = 0;
+        for after in 0..disk.ops() - opened {
+            let disk = prepared();
+            let store = open(&disk);
+            let shadow = begin(&store);
+            disk.fill(after);
+            let done = change(&store, shadow);
+            disk.heal();
+            let done = done.unwrap_or_else(|error| panic!("{name} {after}: {error}"));
+            let is_there = |path: &str| disk.tree().get(path).cloned();
+            match name {
+                "empty" => assert_eq!(is_there("/new").as_deref(), Some(&b""[..]), "{after}"),
+                _ => assert_eq!(is_there("/new"), None, "{name} {after}"),
+            }
+            if name == "move away" {
+                assert_eq!(is_there("/elsewhere").as_deref(), Some(&b"never saved"[..]), "{after}");
+            }
+            unkept += u64::from(done.unkept);
+            drop(store);
+            let store = open(&disk);
+            let holds = |version: &u64| {
+                let kept = store.history().open_version(Path::new("new"), *version);
+                kept.is_ok_and(|kept| kept.bytes == 11)
+            };
+            let kept = numbers(&store, "new").iter().any(holds);
+            assert_eq!(kept, !done.unkept, "{name} {after}");
+            save(&store, "new", b"saved again", 20).unwrap();
+        }
+        assert!(unkept > 0, "{name}");
+    }
+}

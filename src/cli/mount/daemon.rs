@@ -4,16 +4,17 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::project::STORE;
-use crate::cli::rooms::{Daemon, MountOrder, Rooms};
+use crate::cli::rooms::{MountOrder, Rooms};
 use crate::control::beacon::{self, Beacon};
 use crate::control::lossless::printable;
 use crate::control::{Peer, Service, Unmounting, server};
@@ -23,6 +24,8 @@ const LOG: &str = "log";
 const LOG_OLD: &str = "log.old";
 /// A larger log is set aside when a daemon starts; one older log is kept.
 const LOG_BYTES_MAX: i64 = 8 * 1024 * 1024;
+/// How often it is tried to write a daemon.json for which there was no room.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// For the answer to the client that had us unmount.
 const LAST_ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -80,27 +83,30 @@ fn live(
     let mountpoint = order.mountpoint.clone();
     let daemon = rooms.mount(order)?;
     let service = daemon.service();
-    let started = listen(&root, &mountpoint, service.clone()).and_then(|server| {
+    let started = listen(&root, &mountpoint, service.clone()).and_then(|(server, later)| {
         if stay == Stay::Background {
             log_to_store(&root).context("opening the log, .concord/log")?;
         }
         attend(service.clone())?;
         // Nobody who waits for the mount may be left with one that he does not know of.
         ready().context("whoever started the daemon has gone")?;
-        Ok(server)
+        Ok((server, later))
     });
-    let server = match started {
+    let (server, later) = match started {
         Ok(server) => server,
         Err(error) => {
             if let Err(refused) = service.unmount(Unmounting::Force, this_process()) {
                 log::error!("unmounting after a failed start: {refused}");
             }
-            end(&root, &*daemon)?;
+            let waited = daemon.wait();
+            take_away(&root).and(waited)?;
             return Err(error);
         }
     };
     log::info!("mounted over {}", printable(&mountpoint));
-    let ended = end(&root, &*daemon);
+    let waited = daemon.wait();
+    drop(later);
+    let ended = take_away(&root).and(waited);
     server.finish(LAST_ANSWER_TIME_MAX);
     log::info!("unmounted {}", printable(&mountpoint));
     ended
@@ -110,25 +116,59 @@ fn listen(
     root: &Arc<OwnedFd>,
     mountpoint: &std::path::Path,
     service: Arc<dyn Service>,
-) -> anyhow::Result<server::Server> {
+) -> anyhow::Result<(server::Server, Option<Later>)> {
     let listener = beacon::bind(root).context("binding the control socket, .concord/sock")?;
     let server = server::serve(listener, service).context("starting the control socket's thread")?;
     let beacon = Beacon::of_this_process(root, mountpoint).context("reading /proc/self/stat")?;
-    match beacon.write(root) {
-        // Better a mount that only a signal or umount(8) ends than programs that write past it.
-        Err(error) if error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded => {
-            log::error!("no room for .concord/daemon.json: `concord` will not find this mount: {error}");
+    let later = match beacon.write(root) {
+        // Who has a full disk must be able to look at it, and to remove files. `concord` finds the daemon by its mount meanwhile.
+        Err(error) if beacon::is_full(&error) => {
+            log::info!("no room for .concord/daemon.json yet: {error}");
+            Some(Later::write(Arc::clone(root), beacon).context("starting a thread")?)
         }
-        written => written.context("writing .concord/daemon.json")?,
-    }
-    Ok(server)
+        written => {
+            written.context("writing .concord/daemon.json")?;
+            None
+        }
+    };
+    Ok((server, later))
 }
 
-/// Waits for the mount's end, then takes socket and daemon.json away while the store is still ours.
-fn end(root: &Arc<OwnedFd>, daemon: &dyn Daemon) -> anyhow::Result<()> {
-    let waited = daemon.wait();
-    beacon::remove(root).context("removing .concord/daemon.json and the socket")?;
-    waited
+/// Takes socket and daemon.json away while the store is still ours.
+fn take_away(root: &Arc<OwnedFd>) -> anyhow::Result<()> {
+    beacon::remove(root).context("removing .concord/daemon.json and the socket")
+}
+
+/// Writes daemon.json when there is room for it. Dropped, it does not any more.
+struct Later {
+    over: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Later {
+    fn write(root: Arc<OwnedFd>, beacon: Beacon) -> io::Result<Later> {
+        let (over, is_over) = crossbeam_channel::bounded(0);
+        let write = move || {
+            while is_over.recv_timeout(WRITE_EVERY) == Err(RecvTimeoutError::Timeout) {
+                match beacon.write(&root) {
+                    Err(error) if beacon::is_full(&error) => {}
+                    Err(error) => return log::error!("cannot write .concord/daemon.json: {error}"),
+                    Ok(()) => return,
+                }
+            }
+        };
+        Ok(Later {
+            over: Some(over),
+            thread: Some(std::thread::Builder::new().name("beacon".into()).spawn(write)?),
+        })
+    }
+}
+
+impl Drop for Later {
+    fn drop(&mut self) {
+        drop(self.over.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 /// Follows the signals from a thread of its own. The first asks for an unmount that waits for the sessions, at most
@@ -209,7 +249,7 @@ mod tests {
     use parking_lot::{Condvar, Mutex};
 
     use super::*;
-    use crate::cli::rooms::{HistorySource, Recovery};
+    use crate::cli::rooms::{Daemon, HistorySource, Recovery};
     use crate::control::client::Client;
     use crate::control::testing::status;
     use crate::control::{Kept, Refused, Restored, Status};

@@ -18,11 +18,11 @@ use super::overlap;
 use crate::cli::failure::At;
 use crate::cli::rooms::{Daemon, MountOrder};
 use crate::cli::tell;
-use crate::cli::wiring::{nanos_now, refused_or_kept};
+use crate::cli::wiring::{self, nanos_now, refused_or_kept};
 use crate::control::lossless::printable;
 use crate::control::{
-    Counts, Feature, JsonPath, JsonTime, Kept, LockParty, LockStatus, Peer, Refused, RefusedKind, Restored, Service,
-    SessionStatus, Status, Unmounting, Waiter,
+    Counts, Feature, Incident, JsonPath, JsonTime, Kept, LockParty, LockStatus, Peer, Refused, RefusedKind, Restored,
+    Service, SessionStatus, Status, Unmounting, Waiter,
 };
 use crate::mount::coordinated::{Coordination, Counted, retention};
 use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
@@ -104,15 +104,23 @@ impl MountedProject {
         });
         // Another may have begun beside this one.
         let starting = overlap::alone();
-        overlap::check(&order.mountpoint, &order.backing)?;
-        let mount = Mount::new(
-            options,
-            Coordinated {
-                store,
-                rules,
-                config_changed,
-            },
-        )?;
+        if let Err(refused) = overlap::check(&order.mountpoint, &order.backing) {
+            drop(store);
+            if report.made {
+                Store::unmake(RealDisk, &order.root);
+            }
+            return Err(refused);
+        }
+        let coordinated = Coordinated {
+            store,
+            rules,
+            config_changed,
+        };
+        let mount = Mount::new(options, coordinated).inspect_err(|_| {
+            if report.made {
+                Store::unmake(RealDisk, &order.root);
+            }
+        })?;
         drop(starting);
         let shared = Arc::new(Shared {
             since: JsonTime::now(),
@@ -204,12 +212,16 @@ impl Service for Shared {
             sessions: self.coordination.sessions().into_iter().map(session).collect(),
             locks: self.coordination.flocks().into_iter().map(lock).collect(),
             counts: self.counts(),
+            incidents: self.coordination.incidents().into_iter().map(incident).collect(),
             refused: refused.map(|(_, kept)| kept.clone()).collect(),
             recovered: recovered.into_iter().map(|(_, kept)| kept).collect(),
         }
     }
 
     fn restore(&self, file: &Path, version: u64, peer: Peer) -> Result<Restored, Refused> {
+        if let Ok(Err(damaged)) = self.coordination.store().history().open_intact(file, version) {
+            return Err(Refused::new(RefusedKind::Failed, damaged.to_string()));
+        }
         let (answer, answered) = bounded(1);
         let answer = Box::new(move |result| {
             let _ = answer.send(result);
@@ -403,6 +415,14 @@ fn teller(mountpoint: &Path) -> Command {
     let mut teller = Command::new("/proc/self/exe");
     teller.args([tell::NAME, "--"]).arg(mountpoint);
     teller
+}
+
+fn incident(incident: crate::mount::coordinated::Incident) -> Incident {
+    Incident {
+        path: JsonPath(incident.path),
+        time: wiring::time(incident.time),
+        why: incident.why,
+    }
 }
 
 fn session(session: crate::mount::coordinated::SessionStatus) -> SessionStatus {

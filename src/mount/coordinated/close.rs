@@ -327,6 +327,7 @@ impl Coordination {
                 if published.replaced != based_on {
                     self.counts.add(Counted::Stale);
                 }
+                self.note_unkept(&path, &published, "emptied");
                 self.published(&path);
                 self.tell_watchers(&name, path, session.about.how);
                 Outcome::Done {
@@ -336,6 +337,9 @@ impl Coordination {
             }
             Err(error) => {
                 self.counts.add(Counted::Failed);
+                if error.kept.is_none() {
+                    self.note_failed(&error);
+                }
                 log::error!(
                     "{error}; {} was told so when it closed the file",
                     described(&session.about.who)

@@ -24,6 +24,7 @@ mod files;
 mod flock;
 mod handles;
 mod holders;
+mod incidents;
 mod kept;
 mod linked;
 mod locks;
@@ -63,6 +64,7 @@ pub use counts::Counted;
 pub use files::{Creation, Finds};
 pub use flock::Wish;
 pub use handles::Writer;
+pub use incidents::Incident;
 pub use linked::Opened;
 pub use reader::{Reader, Use};
 pub use session::RealStore;
@@ -72,6 +74,7 @@ pub use status::{LockParty, LockStatus, SessionStatus, WaiterStatus};
 use caller::Descriptions;
 use counts::Counts;
 use files::Files;
+use incidents::Incidents;
 use locks::Locks;
 use pruning::Pruning;
 pub use pruning::retention;
@@ -113,6 +116,7 @@ pub struct Coordination {
     logs: append_log::Logs,
     descriptions: Descriptions,
     counts: Counts,
+    incidents: Incidents,
     tables: tables::Tables,
     /// Of the mount's files, as others see them.
     device: OnceLock<Device>,
@@ -160,6 +164,7 @@ impl Coordination {
             logs: append_log::Logs::default(),
             descriptions: Descriptions::default(),
             counts: Counts::default(),
+            incidents: Incidents::default(),
             tables: tables::Tables::default(),
             device: OnceLock::new(),
             wakeup: wait::Wakeup::default(),

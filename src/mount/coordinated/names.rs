@@ -81,9 +81,11 @@ impl Coordination {
         let log = self.logs.of(name);
         let mut log = log.lock();
         self.settle_growth(&mut log);
-        self.store
+        let done = self
+            .store
             .remove(&place(&dir, name, &path), &who, &info)
             .map_err(|error| self.failed(&error))?;
+        self.note_unkept(&path, &done, "removed");
         self.removed(&mut log);
         self.tree.superseded(victim, name);
         self.locks.lock().removed(&Whose::Name(name.clone()));
@@ -174,6 +176,7 @@ impl Coordination {
         let errno = from_io(&error.source);
         if errno != Errno::EXIST && errno != Errno::NOENT {
             self.counts.add(Counted::Failed);
+            self.note_failed(error);
             log::error!("{error}");
         }
         errno

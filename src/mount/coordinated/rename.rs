@@ -187,9 +187,12 @@ impl Coordination {
         } else if let Some(source) = source {
             let info = publish_info(How::Unlink, &source.policy);
             let to = (&new_dir, &*new.name);
-            self.store
-                .move_away(&from, to, moving.flags.contains(RenameFlags::NOREPLACE), &who, &info)
+            let no_replace = moving.flags.contains(RenameFlags::NOREPLACE);
+            let done = self
+                .store
+                .move_away(&from, to, no_replace, &who, &info)
                 .map_err(|error| self.failed(&error))?;
+            self.note_unkept(&old_path, &done, "renamed");
         }
         if moving.flags.contains(RenameFlags::EXCHANGE) {
             self.replaced(&mut locked.0);
