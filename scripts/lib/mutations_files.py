@@ -28,6 +28,12 @@ FILES = [
         ["links::w8_truncate_by_a_coordinated_name_beside_an_ordinary_one_waits_and_is_a_version"],
     ),
     (
+        "R3", "r3-an-image-is-not-found-while-it-is-put-back", "src/store/images.rs",
+        "for name in [known.text(), known.settled().text()] {",
+        "for name in [known.text()] {",
+        ["lib::store::tests_faults::an_image_is_found_while_a_publish_in_place_fails"],
+    ),
+    (
         "W11", "w11-an-ordinary-name-shows-a-link-that-is-gone", "src/mount/coordinated/linked.rs",
         "Identity { ino: inode, ..image }",
         "Identity { ino: 0, ..image }",

@@ -529,6 +529,40 @@ fn every_operation_that_fails_once_or_for_good_leaves_one_whole_version_and_lose
     }
 }
 
+/// Somebody opens the version all the while that is to be replaced in place, and is put back because there is no room.
+#[test]
+fn an_image_is_found_while_a_publish_in_place_fails() {
+    let disk = SimDisk::new();
+    linked(&disk);
+    let store = open(&disk).unwrap();
+    let image = store.ensure_image(&place("f")).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut lost = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                lost += u32::from(store.images().open(image).is_err());
+            }
+            lost
+        });
+        let mut failed = 0;
+        for round in 0..3000 {
+            let shadow = session(&store, "f", true).unwrap();
+            disk.write_at(&shadow.file, NEW, 0).unwrap();
+            disk.fill(round % 30);
+            let published = store.publish(shadow, &place("f"), &info(12 + round));
+            disk.heal();
+            failed += u32::from(published.is_err());
+            if published.is_ok() {
+                break;
+            }
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(failed > 0);
+        assert_eq!(reader.join().unwrap(), 0, "of {failed} that failed");
+    });
+}
+
 #[test]
 fn every_stop_of_the_machine_leaves_one_whole_version_whatever_was_lost() {
     let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
