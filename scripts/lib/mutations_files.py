@@ -28,6 +28,30 @@ FILES = [
         ["links::w8_truncate_by_a_coordinated_name_beside_an_ordinary_one_waits_and_is_a_version"],
     ),
     (
+        "W8", "w8-who-opens-what-has-just-left-gets-the-ordinary-file", "src/mount/coordinated/opened.rs",
+        "nodes.for_each(|node| self.departed.note(node, name, now));",
+        "nodes.for_each(|node| self.departed.note(node, name, now - 2 * ON_THE_WAY_AT_MOST));",
+        ["departed::w8_who_opens_a_file_that_is_just_leaving_for_an_ordinary_name_gets_what_the_coordinated_one_leads_to"],
+    ),
+    (
+        "W8", "w8-a-name-of-several-that-is-unlinked-is-forgotten-at-once", "src/mount/coordinated/names.rs",
+        "self.will_depart(name);",
+        "",
+        ["departed::w8_who_opens_a_file_that_is_just_leaving_for_an_ordinary_name_gets_what_the_coordinated_one_leads_to"],
+    ),
+    (
+        "O1", "o1-what-has-just-left-is-not-opened-by-its-ordinary-name", "src/mount/coordinated/opened.rs",
+        "Some(Finds::Own(None)) => CameBy::Ordinary,",
+        "Some(Finds::Own(None)) => CameBy::Unknown,",
+        ["departed::o1_who_opens_a_file_by_the_ordinary_name_that_it_has_just_got_has_that_file"],
+    ),
+    (
+        "W10", "w10-who-appends-to-what-has-just-left-writes-to-the-ordinary-file", "src/mount/coordinated/rename.rs",
+        "if moving.source.is_some() {",
+        "if moving.source.is_none() {",
+        ["rotating::w10_a_log_that_is_renamed_away_loses_no_line_and_refuses_nobody"],
+    ),
+    (
         "R3", "r3-an-image-is-not-found-while-it-is-put-back", "src/store/images.rs",
         "for name in [known.text(), known.settled().text()] {",
         "for name in [known.text()] {",

@@ -122,6 +122,12 @@ impl Coordination {
             Err(errno) => return Err(errno),
         };
         let exchanges = moving.flags.contains(RenameFlags::EXCHANGE);
+        if moving.source.is_some() {
+            self.will_depart(old);
+        }
+        if moving.target.is_some() && replaced.is_some_and(|stat| exchanges || stat.st_nlink > 1) {
+            self.will_depart(new);
+        }
         let is_alone = |stat: &Stat| is_file(stat) && stat.st_nlink == 1;
         // A file with other names lives on under them when one is given to another file.
         let can_go = |stat: &Stat| is_alone(stat) || is_file(stat) && !exchanges;
