@@ -52,6 +52,12 @@ FILES = [
         ["rotating::w10_a_log_that_is_renamed_away_loses_no_line_and_refuses_nobody"],
     ),
     (
+        "H1", "h1-an-exchange-keeps-no-version-of-a-file-with-other-names", "src/mount/coordinated/rename.rs",
+        "moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(is_file));",
+        "moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(|stat| is_file(stat) && (!exchanges || stat.st_nlink == 1)));",
+        ["links::h1_an_exchange_keeps_the_version_of_a_file_with_other_names"],
+    ),
+    (
         "R3", "r3-an-image-is-not-found-while-it-is-put-back", "src/store/images.rs",
         "for name in [known.text(), known.settled().text()] {",
         "for name in [known.text()] {",
