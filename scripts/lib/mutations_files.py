@@ -61,7 +61,7 @@ FILES = [
         "R3", "r3-an-image-is-not-found-while-it-is-put-back", "src/store/images.rs",
         "for name in [known.text(), known.settled().text()] {",
         "for name in [known.text()] {",
-        ["lib::store::tests_faults::an_image_is_found_while_a_publish_in_place_fails"],
+        ["lib::store::tests_faults::an_image_is_found_before_and_after_it_changes_its_name"],
     ),
     (
         "W11", "w11-an-ordinary-name-shows-a-link-that-is-gone", "src/mount/coordinated/linked.rs",
