@@ -23,8 +23,8 @@ FILES = [
     ),
     (
         "W8", "w8-truncate-by-a-coordinated-name-beside-an-ordinary-one-is-ordinary", "src/mount/route.rs",
-        "&& let by @ (Opened::Coordinated | Opened::Unknown) =",
-        "&& let by @ Opened::Coordinated =",
+        "if let by @ (Opened::Coordinated(_) | Opened::Unknown) =",
+        "if let by @ Opened::Coordinated(_) =",
         ["links::w8_truncate_by_a_coordinated_name_beside_an_ordinary_one_waits_and_is_a_version"],
     ),
     (
