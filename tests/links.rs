@@ -368,6 +368,43 @@ fn w11_an_ordinary_name_shows_each_version_and_what_is_written_by_it_is_there() 
 }
 
 #[test]
+fn h1_an_exchange_keeps_the_version_of_a_file_with_other_names() {
+    for (from, to) in [("x.tmp", "a.md"), ("a.md", "x.tmp")] {
+        for other in ["c.txt", "c.md"] {
+            watchdog();
+            let project = Project::with(&[("a.md", "v1")]);
+            let mut puppet = Puppet::new(&project);
+            succeed(project.sh(&format!(
+                "printf v2 > a.md; ln a.md {other}; printf v3 > a.md; printf new > x.tmp"
+            )));
+            assert_eq!(puppet.does(&format!("exchange('{from}', '{to}')")), "None");
+            let case = format!("{from} {to} {other}");
+            for name in ["x.tmp", other] {
+                assert_eq!(
+                    (project.read(name), inode(&project, name).1),
+                    ("v3".into(), 2),
+                    "{case}: {name}"
+                );
+            }
+            succeed(project.sh("printf next > a.md; printf 'by another' > x.tmp"));
+            for (name, content) in [("a.md", "next"), ("x.tmp", "by another"), (other, "by another")] {
+                assert_eq!(project.read(name), content, "{case}: {name}");
+            }
+            let history = project.history("a.md");
+            let how: Vec<_> = history.iter().map(|version| version["how"].as_str().unwrap()).collect();
+            assert_eq!(how, ["close", "exchange", "close", "close", "found"], "{case}");
+            let versions = (1..=5).map(|number| text(&project.show("a.md", number)));
+            assert_eq!(
+                versions.collect::<Vec<_>>(),
+                ["v1", "v2", "v3", "new", "next"],
+                "{case}"
+            );
+            nothing_is_pending(&project);
+        }
+    }
+}
+
+#[test]
 fn w8_truncate_by_a_coordinated_name_beside_an_ordinary_one_waits_and_is_a_version() {
     let project = linked("v1\n", &["c.txt"]);
     let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));

@@ -122,6 +122,7 @@ fn w10_a_log_that_is_renamed_away_loses_no_line_and_refuses_nobody() {
     rotated("rename, coordinated", 80, 1);
     rotated("rename, ordinary", 80, 1);
     rotated("rename, coordinated", 40, 2);
+    rotated("rename, ordinary", 80, 2);
 }
 
 #[test]

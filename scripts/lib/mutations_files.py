@@ -23,9 +23,45 @@ FILES = [
     ),
     (
         "W8", "w8-truncate-by-a-coordinated-name-beside-an-ordinary-one-is-ordinary", "src/mount/route.rs",
-        "&& let by @ (Opened::Coordinated | Opened::Unknown) =",
-        "&& let by @ Opened::Coordinated =",
+        "if let by @ (Opened::Coordinated(_) | Opened::Unknown) =",
+        "if let by @ Opened::Coordinated(_) =",
         ["links::w8_truncate_by_a_coordinated_name_beside_an_ordinary_one_waits_and_is_a_version"],
+    ),
+    (
+        "W8", "w8-who-opens-what-has-just-left-gets-the-ordinary-file", "src/mount/coordinated/opened.rs",
+        "nodes.for_each(|node| self.departed.note(node, name, now));",
+        "nodes.for_each(|node| self.departed.note(node, name, now - 2 * ON_THE_WAY_AT_MOST));",
+        ["departed::w8_who_opens_a_file_that_is_just_leaving_for_an_ordinary_name_gets_what_the_coordinated_one_leads_to"],
+    ),
+    (
+        "W8", "w8-a-name-of-several-that-is-unlinked-is-forgotten-at-once", "src/mount/coordinated/names.rs",
+        "self.will_depart(name);",
+        "",
+        ["departed::w8_who_opens_a_file_that_is_just_leaving_for_an_ordinary_name_gets_what_the_coordinated_one_leads_to"],
+    ),
+    (
+        "O1", "o1-what-has-just-left-is-not-opened-by-its-ordinary-name", "src/mount/coordinated/opened.rs",
+        "Some(Finds::Own(None)) => CameBy::Ordinary,",
+        "Some(Finds::Own(None)) => CameBy::Unknown,",
+        ["departed::o1_who_opens_a_file_by_the_ordinary_name_that_it_has_just_got_has_that_file"],
+    ),
+    (
+        "W10", "w10-who-appends-to-what-has-just-left-writes-to-the-ordinary-file", "src/mount/coordinated/rename.rs",
+        "if moving.source.is_some() {",
+        "if moving.source.is_none() {",
+        ["rotating::w10_a_log_that_is_renamed_away_loses_no_line_and_refuses_nobody"],
+    ),
+    (
+        "H1", "h1-an-exchange-keeps-no-version-of-a-file-with-other-names", "src/mount/coordinated/rename.rs",
+        "moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(is_file));",
+        "moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(|stat| is_file(stat) && (!exchanges || stat.st_nlink == 1)));",
+        ["links::h1_an_exchange_keeps_the_version_of_a_file_with_other_names"],
+    ),
+    (
+        "R3", "r3-an-image-is-not-found-while-it-is-put-back", "src/store/images.rs",
+        "for name in [known.text(), known.settled().text()] {",
+        "for name in [known.text()] {",
+        ["lib::store::tests_faults::an_image_is_found_before_and_after_it_changes_its_name"],
     ),
     (
         "W11", "w11-an-ordinary-name-shows-a-link-that-is-gone", "src/mount/coordinated/linked.rs",

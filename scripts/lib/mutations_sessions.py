@@ -148,8 +148,8 @@ SESSIONS = [
     ),
     (
         "R3", "r3-readers-queue-like-writers", "src/mount/route.rs",
-        "if flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC) {",
-        "if flags & OFlags::RWMODE == OFlags::RDONLY && flags.contains(OFlags::DIRECTORY) {",
+        "if only_reads(flags) {",
+        "if only_reads(flags) && flags.contains(OFlags::DIRECTORY) {",
         ["readers::r3_readers_and_writers_do_not_wait_for_each_other"],
     ),
     (
@@ -301,8 +301,8 @@ SESSIONS = [
     ),
     (
         "W1", "w1-truncating-opens-for-reading-are-readers", "src/mount/route.rs",
-        "if flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC) {",
-        "if flags & OFlags::RWMODE == OFlags::RDONLY {",
+        "flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC)\n}",
+        "flags & OFlags::RWMODE == OFlags::RDONLY\n}",
         ["sessions::w1_a_truncating_open_for_reading_is_a_session"],
     ),
     (

@@ -323,14 +323,15 @@ impl fuser::Filesystem for Fs {
             let flags = FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_KEEP_CACHE;
             return reply.opened(FileHandle(notices::HANDLE), flags);
         }
-        if let Some(target) = self.coordination.target_of(node(ino)) {
-            match self.coordination.opened_by(caller(request), node(ino), &target) {
-                Opened::Coordinated => {
-                    return self.open_coordinated(caller(request), node(ino), target, open_flags(flags.0), reply);
-                }
-                Opened::Unknown => return reply.error(reply_errno(Errno::STALE)),
-                Opened::Ordinary => {}
+        match self
+            .coordination
+            .opened_by(caller(request), node(ino), route::only_reads(open_flags(flags.0)))
+        {
+            Opened::Coordinated(target) => {
+                return self.open_coordinated(caller(request), node(ino), target, open_flags(flags.0), reply);
             }
+            Opened::Unknown => return reply.error(reply_errno(Errno::STALE)),
+            Opened::Ordinary => {}
         }
         let register = |fd: std::os::fd::BorrowedFd<'_>| reply.open_backing(fd);
         let opened = self

@@ -324,6 +324,20 @@ impl NodeTable {
         inner.drop_unused(old_parent, &self.dirs);
     }
 
+    /// A node has this name from now on, and none of those that it had.
+    pub fn call_only(&self, id: NodeId, name: Name) {
+        let mut inner = self.inner.write();
+        let names = inner
+            .nodes
+            .get(&id)
+            .map_or_else(Vec::new, |node| node.names.as_slice().to_vec());
+        inner.add_name(id, name.clone());
+        for other in names.iter().filter(|other| **other != name) {
+            inner.remove_name(id, other);
+            inner.drop_unused(other.parent, &self.dirs);
+        }
+    }
+
     /// The kernel forgets `lookups` lookups of a node.
     pub fn forget(&self, id: NodeId, lookups: u64) {
         let mut inner = self.inner.write();

@@ -94,7 +94,7 @@ impl Fs {
     /// the first read.
     pub fn open_coordinated(&self, caller: Caller, node: NodeId, target: Target, flags: OFlags, reply: ReplyOpen) {
         let tree = Arc::clone(&self.tree);
-        if flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC) {
+        if only_reads(flags) {
             if self.coordination.is_awaited(caller, &target) {
                 let answer = Box::new(move |opened: Result<Handle>| match opened {
                     Ok(handle) => reply_opened(&tree, handle, FopenFlags::empty(), reply),
@@ -378,12 +378,13 @@ impl Fs {
                     .truncate_appended(caller, appender, size, Box::new(answer));
             }
             (Some(size), None)
-                if let Some(target) = self.coordination.target_of(node)
-                    && let by @ (Opened::Coordinated | Opened::Unknown) =
-                        self.coordination.opened_by(caller, node, &target) =>
+                if let by @ (Opened::Coordinated(_) | Opened::Unknown) =
+                    self.coordination.opened_by(caller, node, false) =>
             {
                 match by {
-                    Opened::Coordinated => self.coordination.truncate(caller, node, target, size, Box::new(answer)),
+                    Opened::Coordinated(target) => {
+                        self.coordination.truncate(caller, node, target, size, Box::new(answer));
+                    }
                     _ => answer(Err(Errno::STALE)),
                 }
             }
@@ -424,6 +425,11 @@ impl Fs {
             }
         }
     }
+}
+
+/// Whether who opens with these flags leaves the file as it is.
+pub fn only_reads(flags: OFlags) -> bool {
+    flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC)
 }
 
 /// Whose a lock is that is taken by this handle: one handle is one open file description. The kernel's own name for that (`lock_owner`) is made of the address of

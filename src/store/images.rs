@@ -19,6 +19,9 @@ use super::{Place, Store};
 /// How often a copy is begun anew when the file changes meanwhile.
 const COPIES_MAX: u32 = 8;
 
+/// How often an image is looked for by both of its names.
+const OPENS_MAX: u32 = 3;
+
 /// The parts of an image's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ImageName {
@@ -63,6 +66,7 @@ impl ImageName {
 /// What is known of an inode that is written in place.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
+    /// What its image is called, or will be; until then it has the settled one of its names.
     pub name: ImageName,
     /// The image's own.
     pub image: Stat,
@@ -132,17 +136,19 @@ impl<D: Disk> Images<D> {
     /// ESTALE when it is no image any more; EMFILE.
     pub fn open(&self, image: u64) -> io::Result<D::File> {
         let stale = || io::Error::from_raw_os_error(libc::ESTALE);
-        let name = |known: &Known| known.name.text();
-        // It may just be getting its settled name.
-        for _ in 0..2 {
+        let name = |known: &Known| known.name.clone();
+        // It may be getting the other name between the two looks.
+        for _ in 0..OPENS_MAX {
             let table = self.table.read();
-            let text = table.values().find(|known| known.image.ino == image).map(name);
+            let known = table.values().find(|known| known.image.ino == image).map(name);
             drop(table);
-            let Some(file) = if_there(self.disk.open(&self.dir, &text.ok_or_else(stale)?))? else {
-                continue;
-            };
-            if self.disk.stat(&file)?.ino == image {
-                return Ok(file);
+            let known = known.ok_or_else(stale)?;
+            for name in [known.text(), known.settled().text()] {
+                if let Some(file) = if_there(self.disk.open(&self.dir, &name))?
+                    && self.disk.stat(&file)?.ino == image
+                {
+                    return Ok(file);
+                }
             }
         }
         Err(stale())

@@ -143,19 +143,20 @@ impl<D: Disk> Store<D> {
     ) -> bool {
         let (disk, images) = (self.disk(), &*self.images);
         let (old, new) = (before.name.text(), pending.text());
+        let returned = Known {
+            name: pending.clone(),
+            ..before.clone()
+        };
+        // Before it has that name: who looks for it meanwhile finds it by either.
+        images.know(Known {
+            alone: true,
+            ..returned.clone()
+        });
         if let Err(error) = disk.exchange((&images.dir, &old), (&images.dir, &new)) {
             log::error!("a file that could not be written in place is written at the next start: {error}");
             return false;
         }
         let _ = disk.sync_dir(&images.dir);
-        let returned = Known {
-            name: pending.clone(),
-            ..before.clone()
-        };
-        images.know(Known {
-            alone: true,
-            ..returned.clone()
-        });
         if let Err(error) = disk.rename_noreplace((&images.dir, &old), (&self.shadows, shadow)) {
             log::error!("what was staged stays in .concord/images until the next start: {error}");
         }

@@ -529,6 +529,27 @@ fn every_operation_that_fails_once_or_for_good_leaves_one_whole_version_and_lose
     }
 }
 
+/// A publish in place that fails is taken back by an exchange of two images: before it and after it, whoever opens the version finds it.
+#[test]
+fn an_image_is_found_before_and_after_it_changes_its_name() {
+    let disk = SimDisk::new();
+    linked(&disk);
+    let store = open(&disk).unwrap();
+    let image = store.ensure_image(&place("f")).unwrap();
+    let live = disk.stat_at(&ROOT, OsStr::new("f")).unwrap();
+    let images = store.images();
+    let mut known = images.known(live.ino).unwrap();
+    let settled = known.name.text();
+    known.name.pending = Some(99);
+    let pending = known.name.text();
+    images.know(known);
+    let staged = disk.create(&images.dir, &pending).unwrap();
+    assert_eq!(images.open(image).unwrap(), image);
+    disk.exchange((&images.dir, &settled), (&images.dir, &pending)).unwrap();
+    assert_eq!(images.open(image).unwrap(), image);
+    assert!(images.open(staged).is_err());
+}
+
 #[test]
 fn every_stop_of_the_machine_leaves_one_whole_version_whatever_was_lost() {
     let mut dice = Dice(0x9E37_79B9_7F4A_7C15);

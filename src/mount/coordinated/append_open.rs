@@ -16,7 +16,6 @@ use super::permission::{self, Right};
 use super::session::{Life, Session};
 use super::{Answer, Coordination, Target, Writer, caller};
 use crate::content::lines::{self, LINE_BYTES_MAX};
-use crate::mount::file::Register;
 use crate::mount::handles::{Handle, Ordinary};
 use crate::mount::nodes::NodeId;
 use crate::mount::tree::Caller;
@@ -24,12 +23,6 @@ use crate::session::FileKey;
 
 /// How often an open is tried anew when its file is renamed meanwhile.
 const OVERTAKEN_MAX: u32 = 8;
-
-/// What a file is called that was renamed between its LOOKUP and its OPEN.
-enum GoesOn {
-    Coordinated(Target),
-    Ordinary,
-}
 
 /// What the caller's own lineage is creating.
 enum Created {
@@ -61,7 +54,7 @@ impl Coordination {
     }
 
     /// The file may be renamed or removed at each step. A thread that has come by the way that it was sent on cannot be sent round again: it opens what the name
-    /// leads to by now. Another one opens the file that it found, as anywhere, by the name that this has by now, or is sent round if it has none.
+    /// leads to by now. Another one opens the file that it found, as anywhere, by the coordinated name that this has by now, or is sent round if it has none.
     fn open_append_now(
         self: &Arc<Self>,
         caller: Caller,
@@ -110,8 +103,7 @@ impl Coordination {
             }
             rounds += 1;
             match (is_back, self.goes_on_as(node, &target)) {
-                (false, Some(GoesOn::Coordinated(renamed))) if rounds < OVERTAKEN_MAX => target = renamed,
-                (false, Some(GoesOn::Ordinary)) => return answer(self.open_departed(caller, node, flags)),
+                (false, Some(renamed)) if rounds < OVERTAKEN_MAX => target = renamed,
                 (false, _) if caller.tid != 0 => {
                     self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
                     return answer(Err(Errno::STALE));
@@ -192,21 +184,9 @@ impl Coordination {
         });
     }
 
-    /// What a node's file is called by now, where that is not `target`.
-    fn goes_on_as(&self, node: NodeId, target: &Target) -> Option<GoesOn> {
-        match self.target_of(node) {
-            Some(found) => (found.name != target.name).then_some(GoesOn::Coordinated(found)),
-            None => {
-                let names = self.tree.nodes.info(node)?.names;
-                (!names.is_empty()).then_some(GoesOn::Ordinary)
-            }
-        }
-    }
-
-    /// Opens a file that was given an ordinary name since it was found. There is no reply object here to register it by: its data goes through the daemon.
-    fn open_departed(&self, caller: Caller, node: NodeId, flags: OFlags) -> Result<Handle, Errno> {
-        let by_daemon: Register<'_> = &|_| Err(std::io::ErrorKind::Unsupported.into());
-        self.tree.open(caller, node, flags, by_daemon).map(Handle::Ordinary)
+    /// By which other coordinated name a node's file goes on.
+    fn goes_on_as(&self, node: NodeId, target: &Target) -> Option<Target> {
+        self.target_of(node).filter(|found| found.name != target.name)
     }
 
     /// `own`: the node was made for this thread.

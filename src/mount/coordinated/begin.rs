@@ -111,6 +111,10 @@ impl Coordination {
         // Known before the node shows its shadow: see [`Coordination::is_anothers`].
         self.files.lock().add_session(Arc::clone(&session));
         if beginning.node.is_some() {
+            if self.target_of(node).is_none() {
+                // What it stood for has left for an ordinary name since it was taken from this one.
+                self.tree.nodes.call_only(node, target.name.clone());
+            }
             self.tree.nodes.rebind(node, identity, Some(&pin));
             // A walk of another process may just have found the node. It must not be shown how the kernel sees it grow from now on.
             self.tree.attributes_changed(node);

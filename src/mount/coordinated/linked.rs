@@ -39,17 +39,6 @@ pub(super) struct Linked {
     readers: Mutex<HashMap<u64, Vec<Weak<Pin>>>>,
 }
 
-/// By which of its names a node was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opened {
-    /// By one that the rules coordinate.
-    Coordinated,
-    /// By one that they do not.
-    Ordinary,
-    /// The kernel must walk the path again, then it is known.
-    Unknown,
-}
-
 impl Coordination {
     /// lstat(2) of a name in the backing tree. A file that is written in place has the inode number of its image, and while it is being written, the
     /// image's size and time.
@@ -159,35 +148,6 @@ impl Coordination {
             parent = entry.id;
         }
         self.target(parent, name).ok_or(Errno::INVAL)
-    }
-
-    /// Whether names that the rules coordinate and others lead to a node, as far as it knows them: then it belongs to the latter. OPEN does not say which
-    /// name was meant; the LOOKUP of a walk that comes after ESTALE does, and finds another node by a coordinated one.
-    pub fn opened_by(&self, caller: Caller, node: NodeId, target: &Target) -> Opened {
-        if !self.is_mixed(node) {
-            return Opened::Coordinated;
-        }
-        let in_hand = super::files::InHand::take(&self.files, &target.name);
-        let mut files = self.files.lock();
-        match files.take_reroute(caller.tid, in_hand.key()) {
-            Some(_) => Opened::Ordinary,
-            None => {
-                files.send_round(caller.tid, in_hand.key(), super::files::Finds::Own(None), None);
-                drop(files);
-                Opened::Unknown
-            }
-        }
-    }
-
-    pub(super) fn is_mixed(&self, node: NodeId) -> bool {
-        let Some(info) = self.tree.nodes.info(node) else {
-            return false;
-        };
-        info.names.len() > 1
-            && info
-                .names
-                .iter()
-                .any(|name| self.target(name.parent, &name.name).is_none())
     }
 
     /// The file that a coordinated name leads to, open for reading: the image, where there is one. Nothing that is published later changes what is read through it.

@@ -31,6 +31,7 @@ mod locks;
 mod lookup;
 mod names;
 mod open;
+mod opened;
 mod overtaken;
 mod permission;
 mod pruning;
@@ -65,7 +66,7 @@ pub use files::{Creation, Finds};
 pub use flock::Wish;
 pub use handles::Writer;
 pub use incidents::Incident;
-pub use linked::Opened;
+pub use opened::Opened;
 pub use reader::{Reader, Use};
 pub use session::RealStore;
 pub use shown::Shown;
@@ -113,6 +114,7 @@ pub struct Coordination {
     turns: turns::Turns,
     rounds: rounds::Rounds,
     linked: linked::Linked,
+    departed: opened::Departed,
     logs: append_log::Logs,
     descriptions: Descriptions,
     counts: Counts,
@@ -161,6 +163,7 @@ impl Coordination {
             turns: turns::Turns::default(),
             rounds: rounds::Rounds::default(),
             linked: linked::Linked::default(),
+            departed: opened::Departed::default(),
             logs: append_log::Logs::default(),
             descriptions: Descriptions::default(),
             counts: Counts::default(),

@@ -70,6 +70,7 @@ impl Coordination {
             // What it holds is there under its other names.
             let image = self.image_at(name);
             let before = self.stat_backing(name)?;
+            self.will_depart(name);
             self.tree.remove(name.parent, &name.name, AtFlags::empty())?;
             self.name_left_image(image, name);
             self.name_changed(name, &before);

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use rustix::fs::{RenameFlags, Stat};
+use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use super::append_log::lock_both;
@@ -122,15 +122,20 @@ impl Coordination {
             Err(errno) => return Err(errno),
         };
         let exchanges = moving.flags.contains(RenameFlags::EXCHANGE);
-        let is_alone = |stat: &Stat| is_file(stat) && stat.st_nlink == 1;
-        // A file with other names lives on under them when one is given to another file.
-        let can_go = |stat: &Stat| is_alone(stat) || is_file(stat) && !exchanges;
-        let source = moving.source.as_ref().filter(|_| is_alone(&moved));
-        let target = moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(can_go));
+        if moving.source.is_some() {
+            self.will_depart(old);
+        }
+        if moving.target.is_some() && replaced.is_some_and(|stat| exchanges || stat.st_nlink > 1) {
+            self.will_depart(new);
+        }
+        // A file with other names lives on under them when one is given to another file. Of two that change places each side keeps a copy.
+        let can_move = is_file(&moved) && (exchanges || moved.st_nlink == 1);
+        let source = moving.source.as_ref().filter(|_| can_move);
+        let target = moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(is_file));
         let same = replaced
             .as_ref()
             .is_some_and(|stat| (stat.st_dev, stat.st_ino) == (moved.st_dev, moved.st_ino));
-        let by_store = is_file(&moved) && replaced.as_ref().is_none_or(is_file) && !same && moved.st_nlink == 1;
+        let by_store = can_move && replaced.as_ref().is_none_or(is_file) && !same;
         let unusual = moving.flags - RenameFlags::NOREPLACE - RenameFlags::EXCHANGE;
         if !by_store || !unusual.is_empty() || (source.is_none() && target.is_none()) {
             let images = (self.image_at(old), self.image_at(new));
@@ -145,11 +150,12 @@ impl Coordination {
             }
             return Ok(());
         }
-        let image = self.image_at(new);
+        let images = (self.image_at(old), self.image_at(new));
         let (old_dir, old_path) = self.located(old)?;
         let (new_dir, new_path) = self.located(new)?;
         let who = self.descriptions.of(process, caller.uid);
         let (from, to) = (place(&old_dir, old, &old_path), place(&new_dir, new, &new_path));
+        let live = self.stat_backing(old)?;
         let victim = replaced
             .is_some()
             .then(|| Victim::hold(&new_dir, &new.name))
@@ -205,12 +211,14 @@ impl Coordination {
         }
         drop(locked);
         if moving.flags.contains(RenameFlags::EXCHANGE) {
-            self.tree.renamed(old, new, &moved, victim, moving.flags);
+            self.tree.renamed(old, new, &live, victim, moving.flags);
+            self.name_left_image(images.0, old);
+            self.name_left_image(images.1, new);
         } else {
             match (victim, &replaced) {
                 (Some(victim), Some(replaced)) if replaced.st_nlink > 1 => {
                     self.tree.gone(victim, new);
-                    self.name_left_image(image, new);
+                    self.name_left_image(images.1, new);
                 }
                 (Some(victim), _) => self.tree.superseded(victim, new),
                 (None, _) => {}

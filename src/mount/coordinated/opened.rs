@@ -1,0 +1,183 @@
+//! By which of its names a node was opened. OPEN does not say, and a file may have names that the rules coordinate and others; or it had one of the former when the
+//! thread found it, and has left it since, for an ordinary one. Then the thread is sent round: the LOOKUP of its second walk says which name it means, and finds a
+//! node of its own by a coordinated one.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustix::fs::Stat;
+
+use super::files::{Finds, InHand};
+use super::{Coordination, Target};
+use crate::mount::attr;
+use crate::mount::nodes::{Name, NodeId};
+use crate::mount::tree::Caller;
+
+/// A thread that has found a node opens it at once; after this long none is on its way any more.
+const ON_THE_WAY_AT_MOST: Duration = Duration::from_secs(30);
+/// More entries than this are worth looking through for those that are too old.
+const DEPARTED_SWEEP_MIN: usize = 1024;
+
+/// By which of its names a node was opened.
+#[derive(Debug, Clone)]
+pub enum Opened {
+    /// By one that the rules coordinate.
+    Coordinated(Target),
+    /// By one that they do not.
+    Ordinary,
+    /// The kernel must walk the path again, then it is known.
+    Unknown,
+}
+
+/// The same, where the node may have been opened by either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CameBy {
+    Coordinated,
+    Ordinary,
+    Unknown,
+}
+
+/// Nodes that a coordinated name has led to until lately, and the name. The lock is held for no system call and comes after all others.
+#[derive(Debug, Default)]
+pub(super) struct Departed(Mutex<HashMap<NodeId, (Name, Instant)>>);
+
+impl Departed {
+    fn note(&self, node: NodeId, name: &Name, now: Instant) {
+        let mut nodes = self.0.lock();
+        nodes.insert(node, (name.clone(), now));
+        if nodes.len() >= DEPARTED_SWEEP_MIN && nodes.len().is_power_of_two() {
+            nodes.retain(|_, (_, since)| is_recent(*since, now));
+        }
+    }
+
+    fn name_of(&self, node: NodeId, now: Instant) -> Option<Name> {
+        let nodes = self.0.lock();
+        let (name, since) = nodes.get(&node)?;
+        is_recent(*since, now).then(|| name.clone())
+    }
+}
+
+fn is_recent(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) <= ON_THE_WAY_AT_MOST
+}
+
+impl Coordination {
+    /// By which of its names a thread has come to a node, to open it or to truncate what its path leads to; `reads`: it only wants to read.
+    pub fn opened_by(&self, caller: Caller, node: NodeId, reads: bool) -> Opened {
+        // In this order: a name is noted before it leads elsewhere.
+        let now = self.target_of(node);
+        let target = match now {
+            Some(target) if !self.is_mixed(node) => return Opened::Coordinated(target),
+            Some(target) => target,
+            None => match self.departed_from(node) {
+                Some(target) => target,
+                None => return Opened::Ordinary,
+            },
+        };
+        let in_hand = InHand::take(&self.files, &target.name);
+        let key = in_hand.key();
+        let mut files = self.files.lock();
+        let finds = match caller.tid {
+            0 if files.is_back_on_own(0, key, node) => Some(Finds::Own(Some(node))),
+            // Whoever looks up the coordinated name now finds another one.
+            0 => files.expects_strangers(key).then_some(Finds::Own(None)),
+            tid => files.reroute(tid, key).map(|reroute| reroute.finds),
+        };
+        match came_by(finds, node, reads) {
+            CameBy::Coordinated => return Opened::Coordinated(target),
+            CameBy::Ordinary => {
+                files.take_reroute(caller.tid, key);
+                return Opened::Ordinary;
+            }
+            CameBy::Unknown => {}
+        }
+        drop(files);
+        self.arrived(caller, key, node);
+        self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
+        Opened::Unknown
+    }
+
+    /// Whether names that the rules coordinate and others lead to a node, as far as it knows them: then it belongs to the latter.
+    pub(super) fn is_mixed(&self, node: NodeId) -> bool {
+        let Some(info) = self.tree.nodes.info(node) else {
+            return false;
+        };
+        info.names.len() > 1
+            && info
+                .names
+                .iter()
+                .any(|name| self.target(name.parent, &name.name).is_none())
+    }
+
+    /// A coordinated name is about to lead elsewhere, and its file stays, or comes, where an ordinary name leads to: who has just found it may be about to open it.
+    pub(super) fn will_depart(&self, name: &Name) {
+        let found = |stat: Stat| self.tree.nodes.find(attr::identity(&stat, false));
+        let led_to = [self.stat(name), self.stat_backing(name)].into_iter().flatten();
+        let nodes = led_to.filter_map(found).chain(self.tree.nodes.formers(name));
+        let now = Instant::now();
+        nodes.for_each(|node| self.departed.note(node, name, now));
+    }
+
+    /// The coordinated name that has led to a node until lately.
+    fn departed_from(&self, node: NodeId) -> Option<Target> {
+        let name = self.departed.name_of(node, Instant::now())?;
+        let target = self.target(name.parent, &name.name)?;
+        Some(self.for_all_names(target))
+    }
+}
+
+/// By which name a thread has come that `finds` what it was sent round for, if it was.
+fn came_by(finds: Option<Finds>, node: NodeId, reads: bool) -> CameBy {
+    match finds {
+        // It has looked up another name than the coordinated one, or none.
+        Some(Finds::Own(None)) => CameBy::Ordinary,
+        Some(Finds::Own(Some(own))) if own == node => CameBy::Coordinated,
+        // It was going to read by the coordinated name, and cannot be sent round again.
+        Some(Finds::Current) if reads => CameBy::Coordinated,
+        // That was on another way, which is over.
+        Some(Finds::Own(Some(_)) | Finds::Current | Finds::Attributes) | None => CameBy::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount::nodes::ROOT;
+
+    #[test]
+    fn who_has_looked_up_the_coordinated_name_on_its_way_is_told_from_who_has_not() {
+        let (node, other) = (NodeId(7), NodeId(8));
+        for reads in [false, true] {
+            let cases = [
+                (None, CameBy::Unknown),
+                (Some(Finds::Own(None)), CameBy::Ordinary),
+                (Some(Finds::Own(Some(node))), CameBy::Coordinated),
+                (Some(Finds::Own(Some(other))), CameBy::Unknown),
+                (Some(Finds::Attributes), CameBy::Unknown),
+            ];
+            for (finds, by) in cases {
+                assert_eq!(came_by(finds, node, reads), by, "{finds:?} {reads}");
+            }
+        }
+        assert_eq!(came_by(Some(Finds::Current), node, true), CameBy::Coordinated);
+        assert_eq!(came_by(Some(Finds::Current), node, false), CameBy::Unknown);
+    }
+
+    #[test]
+    fn what_a_node_was_called_is_known_for_a_while() {
+        let (departed, start) = (Departed::default(), Instant::now());
+        let name = |number: u64| Name::new(ROOT, number.to_string().as_ref());
+        let late = start + ON_THE_WAY_AT_MOST + Duration::from_millis(1);
+        departed.note(NodeId(1), &name(1), start);
+        assert_eq!(departed.name_of(NodeId(1), start + ON_THE_WAY_AT_MOST), Some(name(1)));
+        assert_eq!(departed.name_of(NodeId(1), late), None);
+        assert_eq!(departed.name_of(NodeId(2), start), None);
+        (2..=DEPARTED_SWEEP_MIN as u64).for_each(|number| departed.note(NodeId(number), &name(number), late));
+        assert_eq!(
+            departed.0.lock().len(),
+            DEPARTED_SWEEP_MIN - 1,
+            "those that are too old go"
+        );
+    }
+}
