@@ -555,15 +555,27 @@ FILES = [
     ),
     (
         "H1", "h1-histories-of-deleted-files-stay", "src/store/prune.rs",
-        "if live.is_none() {",
-        "if live.is_none() && now == 0 {",
+        "if live.is_none() && !self",
+        "if live.is_none() && now == 0 && !self",
         ["history::h1_the_histories_of_deleted_files_go_when_they_are_as_old_as_the_rule_allows"],
     ),
     (
         "H3", "h3-a-former-names-numbers-come-back", "src/store/prune.rs",
-        "!sweep.incomplete && !sweep.continued.contains(&history.path)",
-        "!sweep.incomplete || !sweep.continued.contains(&history.path)",
+        "sweep.continued.mark(staying.cloned(), &mut needed);",
+        "drop(staying);",
         ["history::h3_a_file_keeps_the_versions_of_its_former_name_although_that_was_left_long_ago"],
+    ),
+    (
+        "H1", "h1-histories-that-left-with-a-directory-stay", "src/store/prune.rs",
+        "false => left(),",
+        "false => left().filter(|_| false),",
+        ["history::h1_the_histories_of_files_whose_directory_was_renamed_before_they_were_deleted_go_too"],
+    ),
+    (
+        "H3", "h3-a-history-goes-although-its-file-is-elsewhere", "src/store/prune.rs",
+        "Ok(!lies.records.values().all(known) && self",
+        "Ok(lies.records.is_empty() && !lies.records.values().all(known) && self",
+        ["history::h1_the_histories_of_files_whose_directory_was_renamed_before_they_were_deleted_go_too"],
     ),
     (
         "F3", "f3-a-full-disk-refuses-removals", "src/store/names.rs",

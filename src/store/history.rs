@@ -362,8 +362,14 @@ impl<D: Disk> History<D> {
     }
 
     /// Which recorded version the file holds now.
-    pub(super) fn current_of(&self, scan: &Scan, dir: &D::Dir, name: &OsStr, live: &Stat) -> io::Result<Option<u64>> {
-        for (number, record) in scan.records.iter().rev().filter(|(_, r)| !r.is_tombstone()) {
+    pub(super) fn current_of(
+        &self,
+        records: &BTreeMap<u64, VersionRecord>,
+        dir: &D::Dir,
+        name: &OsStr,
+        live: &Stat,
+    ) -> io::Result<Option<u64>> {
+        for (number, record) in records.iter().rev().filter(|(_, r)| !r.is_tombstone()) {
             if self.is_content_of(record, dir, name, live)? {
                 return Ok(Some(*number));
             }

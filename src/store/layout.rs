@@ -69,6 +69,7 @@ impl<D: Disk> Store<D> {
             recovered: Mutex::default(),
             pruned: parking_lot::Mutex::default(),
             move_log: MoveLog::default(),
+            followed: Mutex::default(),
             room: Room::default(),
             serial: AtomicU64::new(0),
             _lock: lock,

@@ -118,7 +118,7 @@ impl<D: Disk> History<D> {
         }
         let mut current = None;
         if let Some((dir, name, stat)) = &live {
-            current = self.current_of(&scan, dir, name, stat)?;
+            current = self.current_of(&scan.records, dir, name, stat)?;
             if current.is_none() {
                 let arrived = self.arrived(path, (dir, name, stat), (&scan.records, scan.next()))?;
                 let record = arrived.unwrap_or_else(|| found(path, scan.next(), stat));
@@ -280,6 +280,27 @@ impl<D: Disk> History<D> {
         }
     }
 
+    /// Whether a file that left `path` with its directory, and has not been changed since, is somewhere: all that it was is in the history of `path`. What
+    /// cannot be told counts as yes.
+    pub(super) fn lives_elsewhere(&self, path: &Path, records: &BTreeMap<u64, VersionRecord>) -> io::Result<bool> {
+        let Some(earliest) = records.values().map(|record| record.time).min() else {
+            return Ok(false);
+        };
+        let (state, paths) = {
+            let moves = self.moves.read();
+            (moves.state(), moves.after(path, earliest))
+        };
+        for path in paths {
+            if let Some((dir, name, stat)) = self.live(&path)?
+                && self.current_of(records, &dir, &name, &stat)?.is_some()
+            {
+                return Ok(true);
+            }
+        }
+        // A directory that was renamed meanwhile may have taken it along.
+        Ok(self.moves.read().state() != state)
+    }
+
     fn record_at(
         &self,
         former: &Path,
@@ -292,7 +313,7 @@ impl<D: Disk> History<D> {
             return Ok(None);
         };
         let mut scan = self.scan(&history, &key)?;
-        let version = self.current_of(&scan, dir, name, live)?;
+        let version = self.current_of(&scan.records, dir, name, live)?;
         Ok(version.and_then(|version| scan.records.remove(&version)))
     }
 
