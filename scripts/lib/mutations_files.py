@@ -578,6 +578,30 @@ FILES = [
         ["history::h1_the_histories_of_files_whose_directory_was_renamed_before_they_were_deleted_go_too"],
     ),
     (
+        "H4", "h4-what-root-makes-in-a-users-store-stays-roots", "src/store/real.rs",
+        "owner(&dir).filter(|(user, _)| *user != 0)",
+        "owner(&dir).filter(|(user, _)| *user == 0)",
+        ["unprivileged::h4_what_roots_daemon_makes_in_a_users_store_is_the_users"],
+    ),
+    (
+        "H4", "h4-any-file-by-the-name-of-a-record-is-given-away", "src/store/owners.rs",
+        "if bytes.is_ok_and(|bytes| is_record(&entry.name, &bytes)) {",
+        "if bytes.is_ok() {",
+        ["unprivileged::h4_what_an_earlier_daemon_of_roots_kept_is_named_and_given_back_by_the_next"],
+    ),
+    (
+        "H4", "h4-a-record-that-may-not-be-read-counts-as-none", "src/store/history.rs",
+        "matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM | EACCES | EPERM))",
+        "matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM)) && EACCES != EPERM",
+        ["unprivileged::h4_what_an_earlier_daemon_of_roots_kept_is_named_and_given_back_by_the_next"],
+    ),
+    (
+        "H3", "h3-a-version-is-shown-with-lines-of-a-later-one", "src/store/lineage.rs",
+        "let bytes = bytes.unwrap_or(stat.size);",
+        "let bytes = bytes.unwrap_or(stat.size.max(u64::MAX));",
+        ["lib::store::append::tests::a_version_is_as_long_as_when_its_record_was_read_although_lines_were_appended_since"],
+    ),
+    (
         "F3", "f3-a-full-disk-refuses-removals", "src/store/names.rs",
         "Err(failed) if failed.is_for_room() =>",
         "Err(failed) if failed.is_for_room() && info.now == 0 =>",

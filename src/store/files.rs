@@ -399,7 +399,9 @@ impl<D: Disk> Store<D> {
                         Err(e)
                     }
                 })?;
-                self.disk().open_dir(dir, name)
+                let made = self.disk().open_dir(dir, name)?;
+                self.disk().give_dir(&made, dir);
+                Ok(made)
             }
         }
     }
@@ -407,6 +409,7 @@ impl<D: Disk> Store<D> {
     /// A new file with these bytes.
     fn write_unstarted(&self, dir: &D::Dir, name: &OsStr, bytes: &[u8]) -> io::Result<D::File> {
         let file = self.disk().create(dir, name)?;
+        self.disk().give(&file, dir);
         let written = self.disk().write_at(&file, bytes, 0);
         if written.is_err() {
             let _ = self.disk().unlink(dir, name);

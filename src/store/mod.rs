@@ -25,6 +25,7 @@ mod lineage;
 mod moves;
 mod names;
 mod overwrite;
+mod owners;
 mod prefix;
 mod prune;
 mod publish;

@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Disk, Kind, if_there, read_small};
+use super::owners::open_own;
 use super::record::{decode_path, encode_path};
 use super::{History, JOURNAL_READ_BYTES_MAX, Store};
 
-const FILE: &str = "moves";
+pub(super) const FILE: &str = "moves";
 /// A file longer than this is cut to the newest moves, as many as half of it holds.
 pub(super) const MOVES_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -307,7 +308,7 @@ impl<D: Disk> Store<D> {
     fn write_down(&self, ways: &[Way<'_>], now: u64) -> io::Result<u64> {
         let _writing = self.move_log.writing.lock();
         if self.history.moves.read().len > MOVES_BYTES_MAX {
-            self.shorten()?;
+            self.shorten(MOVES_BYTES_MAX / 2)?;
         }
         let number = self.history.moves.read().next;
         let made = |(from, to): &Way<'_>| Move {
@@ -324,13 +325,20 @@ impl<D: Disk> Store<D> {
         Ok(number)
     }
 
-    /// Forgets the oldest moves.
-    fn shorten(&self) -> io::Result<()> {
+    /// Writes all moves that are known to a new file.
+    pub(super) fn rewrite_moves(&self) -> io::Result<()> {
+        let _writing = self.move_log.writing.lock();
+        self.shorten(u64::MAX)
+    }
+
+    /// Forgets the oldest moves, but as many as have so many bytes.
+    fn shorten(&self, bytes_max: u64) -> io::Result<()> {
         let (disk, home) = (self.disk(), &self.home);
-        let (bytes, count) = self.history.moves.read().newest(MOVES_BYTES_MAX / 2)?;
+        let (bytes, count) = self.history.moves.read().newest(bytes_max)?;
         let part = OsStr::new("moves.part");
         if_there(disk.unlink(home, part))?;
         let file = disk.create(home, part)?;
+        disk.give(&file, home);
         disk.write_at(&file, &bytes, 0)?;
         disk.sync_file(&file)?;
         disk.rename((home, part), (home, OsStr::new(FILE)))?;
@@ -346,7 +354,7 @@ impl<D: Disk> Store<D> {
     fn append(&self, bytes: &[u8], number: u64) -> io::Result<()> {
         let disk = self.disk();
         let len = self.history.moves.read().len;
-        let file = disk.open_or_create(&self.home, OsStr::new(FILE))?;
+        let file = open_own(disk, &self.home, OsStr::new(FILE))?;
         let written = disk
             .write_at(&file, bytes, len)
             .and_then(|()| disk.sync_file(&file))

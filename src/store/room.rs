@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::disk::{Disk, if_there};
 use super::error::At;
+use super::owners::open_own;
 use super::{Retain, Stage, Store};
 
 /// In `.concord/`: room for records, for when the disk is full.
@@ -116,7 +117,7 @@ impl<D: Disk> Store<D> {
     /// Makes the spare where there is none. Without one, a record for which there is no room is lost, what it is about is not.
     pub(super) fn keep_spare(&self) {
         let name = OsStr::new(SPARE);
-        let made = self.disk().open_or_create(&self.home, name).and_then(|file| {
+        let made = open_own(self.disk(), &self.home, name).and_then(|file| {
             let there = self.disk().stat(&file)?.size;
             match there < SPARE_BYTES as u64 {
                 true => self.disk().write_at(&file, &vec![0; SPARE_BYTES], 0),
