@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::disk::{Disk, Kind, if_there, read_whole};
 use super::history::Key;
 use super::record::{RECORD_BYTES_MAX, RecoveredRecord, VersionRecord, decode_path};
+use super::room::SPARE;
 use super::{History, STORE_DIR, Store};
 
 /// Opens a file of the store's own for reading and writing, making it where there is none.
@@ -89,6 +90,11 @@ impl<D: Disk> Store<D> {
         let (disk, History { files, recovered, .. }) = (self.disk(), &self.history);
         if disk.is_ours(&self.home) {
             return Ok(());
+        }
+        // Nothing is in it, and another is made.
+        let spare = OsStr::new(SPARE);
+        if if_there(disk.open(&self.home, spare))?.is_some_and(|file| !disk.is_given(&file, &self.home)) {
+            disk.unlink(&self.home, spare)?;
         }
         for key in self.history.keys()? {
             let Some(fan) = if_there(disk.open_dir(files, key.fan()))? else {

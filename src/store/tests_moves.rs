@@ -176,7 +176,7 @@ fn sweep(store: &Store<SimDisk>, old: u64) {
         max_age: Some(age),
         max_bytes: None,
     };
-    store.set_retention(std::sync::Arc::new(move |_: &Path| Some(retain.clone())));
+    store.set_retention(std::sync::Arc::new(move |_: &Path| Some(retain)));
     store.prune_all(old + 1 + age.as_nanos() as u64, &|| true);
 }
 
