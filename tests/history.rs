@@ -132,6 +132,35 @@ fn h1_the_histories_of_deleted_files_go_when_they_are_as_old_as_the_rule_allows(
 }
 
 #[test]
+fn h1_the_histories_of_files_whose_directory_was_renamed_before_they_were_deleted_go_too() {
+    watchdog();
+    let mut project = Project::with(&[("concord.toml", SHORT)]);
+    for round in 0..3 {
+        let (first, second) = (project.path(&format!("tmp{round}")), project.path("out"));
+        std::fs::create_dir(&first).unwrap();
+        for n in 0..5 {
+            write(&project, &format!("tmp{round}/f{n}.json"), "session");
+        }
+        std::fs::rename(&first, &second).unwrap();
+        for n in 0..5 {
+            std::fs::remove_file(second.join(format!("f{n}.json"))).unwrap();
+        }
+        std::fs::remove_dir(&second).unwrap();
+    }
+    std::fs::create_dir(project.path("from")).unwrap();
+    write(&project, "from/stays.json", "one");
+    std::fs::rename(project.path("from"), project.path("to")).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1300));
+    project.unmount();
+    project.mount();
+    // Directory, path, and the record of the version that is current.
+    eventually("nothing of the deleted files is left", || pieces(&project) == 3);
+    assert_eq!(project.history("to/stays.json")[0]["how"], "close");
+    write(&project, "to/stays.json", "two");
+    assert_eq!(numbers(&project.history("to/stays.json")), [2, 1]);
+}
+
+#[test]
 fn h1_a_change_of_the_rules_and_a_recovery_prune_all_files() {
     watchdog();
     let mut project = Project::with(&[("concord.toml", "keep = 5\n")]);

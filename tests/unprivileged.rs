@@ -37,9 +37,9 @@ impl Home {
         let mut own = Command::new("chown");
         own.args(["-R", "1000:1000"]).arg(project.outside());
         support::succeed(own);
+        // fusermount3 asks for the user's name.
         let open = "set -e; mount -t tmpfs -o mode=755 dev /mnt; mknod -m 666 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse
-            getent passwd 1000 > /dev/null || { cp /etc/passwd /mnt/; echo user:x:1000:1000::/:/bin/sh >> /mnt/passwd; mount --bind /mnt/passwd /etc/passwd; }
-            echo open; cat";
+            { grep -v :1000: /etc/passwd || :; echo owner:x:1000:1000::/:/bin/sh; } > /mnt/passwd; mount --bind /mnt/passwd /etc/passwd; echo open; cat";
         let mut held = Command::new("unshare");
         held.args(["--mount", "sh", "-c", open]);
         let mut holder = Running::start(held);
@@ -217,6 +217,115 @@ fn h4_a_users_own_mount_is_closed_to_everybody_else() {
         assert!(!refused.status.success() && text(&refused.stderr).contains("Permission denied"));
     }
     home.says("\"$concord\" unmount project");
+}
+
+/// What changes everything that the store has of its own: by `$owner`, in a project that root has mounted.
+const WORK_OF_BOTH: &str = "cd project; echo two > a.md; echo new > n.md; echo line >> a.md; rm n.md; mkdir d; echo 1 > d/x.md; mv d e; echo 2 > e/x.md
+    echo secret > s.md; chmod 600 s.md; echo secrets > s.md; ls .concord/recovered";
+/// What is root's in the store, but for versions' contents.
+const ROOTS: &str = "find project/.concord -user 0 ! -regex '.*/history/../[0-9a-f]*/[0-9]*' ! -path '*/images/*'";
+
+#[test]
+fn h4_what_roots_daemon_makes_in_a_users_store_is_the_users() {
+    let Some(home) = Home::with(&[("a.md", "one\n")]) else {
+        return;
+    };
+    home.says(
+        "\"$concord\" mount project; echo first > project/a.md; \"$concord\" unmount project; rm project/.concord/log",
+    );
+    home.says_as(0, &format!("\"$concord\" mount project; ({WORK_OF_BOTH})"));
+    // What a daemon that is killed leaves has to be its owner's too.
+    home.says_as(0, "exec 8>> project/a.md; echo more >&8; exec 9> project/new.md; echo staged >&9
+        kill -9 $(\"$concord\" status --json project | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"pid\"])'); exec 8>&- 9>&-; umount -l project");
+    assert_eq!(
+        home.says_as(
+            0,
+            &format!("{ROOTS} ! -path '*/shadows/*' ! -name sock ! -name 'daemon.json*'")
+        ),
+        ""
+    );
+    home.says("\"$concord\" mount project; echo three > project/a.md; cat project/e/x.md");
+    let history = home.says("\"$concord\" history project/a.md; \"$concord\" history project/e/x.md");
+    assert!(
+        history.contains("append") && history.matches("found").count() == 1,
+        "{history}"
+    );
+    let refused = home.does("\"$concord\" show project/s.md@1");
+    assert!(!refused.status.success() && !text(&refused.stdout).contains("secret"));
+    home.says("\"$concord\" unmount project; \"$concord\" recover project; \"$concord\" history project/a.md");
+    // A version that he could not read as a file he cannot read as a version.
+    let secret = home.says_as(0, "cat project/.concord/history/*/*/1 | grep -x secret; find project/.concord/history -name '[0-9]' -user 0 -perm 600 | head -n 1");
+    assert!(secret.lines().count() == 2, "{secret}");
+}
+
+#[test]
+fn h4_what_an_earlier_daemon_of_roots_kept_is_named_and_given_back_by_the_next() {
+    let Some(home) = Home::with(&[("a.md", "one\n")]) else {
+        return;
+    };
+    home.says(&format!(
+        "\"$concord\" mount project; ({WORK_OF_BOTH}); exec 9> project/new.md; echo staged >&9
+        \"$concord\" unmount --force project; exec 9>&- || true"
+    ));
+    home.says_as(0, "cd project/.concord; chown 0:0 history/*/*/2.json");
+    let refused = home.does("\"$concord\" history project/a.md");
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success(), "{}", text(&refused.stdout));
+    assert!(said.contains("2.json is user 0's; have root mount"), "{said}");
+    home.says_as(
+        0,
+        "cd project/.concord; find . ! -path . -exec chown 0:0 {} +; chown 1000:1000 .; rm -f sock",
+    );
+    for command in ["mount", "recover"] {
+        let refused = home.does(&format!("\"$concord\" {command} project"));
+        let said = text(&refused.stderr);
+        assert!(!refused.status.success(), "{said}");
+        assert!(said.contains("is user 0's; have root mount"), "{said}");
+    }
+    // By the name of a record its owner can have any file.
+    home.says_as(0, "echo '{\"secret\":1}' > out; chmod 600 out; ln out project/.concord/recovered/out.json; set -- project/.concord/history/*/*; cp out $1/99.json");
+    home.says_as(0, "\"$concord\" mount project; \"$concord\" unmount project");
+    let left = home.says_as(0, ROOTS);
+    // What does not belong in the store was set aside, as root's.
+    let may_stay = |path: &str| path.ends_with("/log.old") || path.contains("/recovered/");
+    assert!(left.lines().all(may_stay), "{left}");
+    assert!(left.lines().any(|path| path.ends_with("-0000")), "{left}");
+    assert_eq!(
+        home.says_as(0, "stat -c %u out; cat project/.concord/moves | wc -l"),
+        "0\n1\n"
+    );
+    home.says("\"$concord\" mount project; echo four > project/a.md; cat project/e/x.md");
+    let history = home
+        .says("\"$concord\" history project/a.md; \"$concord\" history project/e/x.md; \"$concord\" unmount project");
+    assert!(
+        history.contains("append") && history.matches("found").count() == 1,
+        "{history}"
+    );
+}
+
+#[test]
+fn h4_a_store_that_root_made_is_named_as_roots() {
+    let Some(home) = Home::with(&[("a.md", "one\n")]) else {
+        return;
+    };
+    home.says_as(
+        0,
+        "\"$concord\" mount project; echo two > project/a.md; \"$concord\" unmount project",
+    );
+    for command in [
+        "mount project",
+        "recover project",
+        "history project/a.md",
+        "show project/a.md@1",
+    ] {
+        let refused = home.does(&format!("\"$concord\" {command}"));
+        let said = text(&refused.stderr);
+        assert!(!refused.status.success(), "{said}");
+        assert!(
+            said.contains(".concord is user 0's; ") && said.contains("chown -R"),
+            "{command}: {said}"
+        );
+    }
 }
 
 #[test]

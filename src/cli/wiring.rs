@@ -94,7 +94,7 @@ fn written_rules(root: &Arc<OwnedFd>, tree: &Path, named: Option<&Path>) -> anyh
 
 impl HistorySource for History<RealDisk> {
     fn versions(&self, file: &Path) -> anyhow::Result<Vec<Version>> {
-        let entries = History::versions(self, file)?;
+        let entries = History::versions(self, file).map_err(|error| self.explain(error))?;
         Ok(entries.into_iter().map(|entry| version(entry, file)).collect())
     }
 
@@ -103,7 +103,7 @@ impl HistorySource for History<RealDisk> {
     }
 
     fn open_version(&self, file: &Path, version: u64) -> anyhow::Result<Box<dyn Read>> {
-        let kept = History::open_intact(self, file, version)??;
+        let kept = History::open_intact(self, file, version).map_err(|error| self.explain(error))??;
         Ok(Box::new(kept.file.take(kept.bytes)))
     }
 }

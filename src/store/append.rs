@@ -121,6 +121,7 @@ impl<D: Disk> Store<D> {
         };
         let entry = name.text();
         let begun = self.disk().create(&self.shadows, &entry).and_then(|progress| {
+            self.disk().give(&progress, &self.shadows);
             if durability != Durability::Fast {
                 // Else a power failure could take the entry, or the way to the file, and leave a torn line.
                 self.root_history(&mut history)?;
@@ -302,7 +303,7 @@ impl<D: Disk> Store<D> {
         // Of that name it is deleted by the next recovery, should this one be cut short.
         let temporary = OsString::from(format!("{end:016x}.new"));
         if_there(disk.unlink(&self.shadows, &temporary))?;
-        let live = disk.open_or_create(dir, file)?;
+        let live = disk.open(dir, file)?;
         let copy = disk.create(&self.shadows, &temporary)?;
         let (mut at, mut chunk) = (end, vec![0; COPY_CHUNK_BYTES]);
         while at < size {

@@ -58,6 +58,16 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// Takes away what others than the owner may do with a directory that is in `parent`. PermissionDenied when the owner is neither this process's user nor
     /// the parent's owner: whoever could make a directory there could have put it there for us.
     fn restrict_dir(&self, dir: &Self::Dir, parent: &Self::Dir) -> io::Result<()>;
+    /// Gives a file that this process made, or knows the content of, to the owner of the directory it is in. Where that cannot be, its maker keeps it.
+    fn give(&self, file: &Self::File, dir: &Self::Dir);
+    /// The same with a directory.
+    fn give_dir(&self, made: &Self::Dir, dir: &Self::Dir);
+    /// Whether the file's owner is the directory's.
+    fn is_given(&self, file: &Self::File, dir: &Self::Dir) -> bool;
+    /// Whether the directory is this process's user's.
+    fn is_ours(&self, dir: &Self::Dir) -> bool;
+    /// Whose it is, if that is another than this process's user.
+    fn owner_unlike_ours(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Option<u32>>;
     /// Everything in the directory except `.` and `..`.
     fn list(&self, dir: &Self::Dir) -> io::Result<Vec<Entry>>;
     /// fsync(2) of a directory.
@@ -71,8 +81,6 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn touch(&self, file: &Self::File) -> io::Result<()>;
     /// Opens a regular file for reading; InvalidInput when it is something else.
     fn open(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Self::File>;
-    /// Opens a regular file for reading and writing, making it (mode 0600) where there is none.
-    fn open_or_create(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Self::File>;
     /// Opens a regular file that is there for reading and writing.
     fn open_writable(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Self::File>;
     /// fstat(2).
@@ -129,14 +137,18 @@ pub(super) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 /// The whole of a small file; InvalidData when it is longer than `max` bytes.
 pub(super) fn read_small<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr, max: u64) -> io::Result<Vec<u8>> {
-    let file = disk.open(dir, name)?;
+    read_whole(disk, &disk.open(dir, name)?, max)
+}
+
+/// The same of an open file.
+pub(super) fn read_whole<D: Disk>(disk: &D, file: &D::File, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 1024];
     let mut len = 0;
     loop {
         if len == bytes.len() {
             bytes.resize(len * 4, 0);
         }
-        match disk.read_at(&file, &mut bytes[len..], len as u64)? {
+        match disk.read_at(file, &mut bytes[len..], len as u64)? {
             0 => break,
             n => len += n,
         }

@@ -34,6 +34,12 @@ pub enum StoreError {
         /// What was found.
         problem: String,
     },
+    /// Something in it is another user's, and this process may not use it.
+    #[error("cannot use .concord/: {problem}")]
+    Anothers {
+        /// What, whose, and what to do.
+        problem: String,
+    },
     /// A system call failed.
     #[error("cannot {what} .concord/{path}: {source}; mend that and start again, nothing is lost")]
     Io {

@@ -14,7 +14,7 @@ use super::disk::{Disk, Kind, Stat, if_there};
 use super::history::{Key, Scan, found};
 use super::lineage::Live;
 use super::prefix;
-use super::record::{Identity, VersionRecord, seal};
+use super::record::{Identity, VersionRecord, decode_path, seal};
 use super::{HASH_BYTES_MAX, OPEN_HISTORIES_MAX, Place, Store};
 
 /// Records whose writing to the disk begins after the answer.
@@ -319,7 +319,7 @@ impl<D: Disk> Store<D> {
             }
         }
         let current = match live {
-            Some(live) => self.history.current_of(&scan, place.dir, place.name, live)?,
+            Some(live) => self.history.current_of(&scan.records, place.dir, place.name, live)?,
             None => None,
         };
         // A copy made ahead of a rename that did not happen: the file itself still holds that version.
@@ -399,7 +399,9 @@ impl<D: Disk> Store<D> {
                         Err(e)
                     }
                 })?;
-                self.disk().open_dir(dir, name)
+                let made = self.disk().open_dir(dir, name)?;
+                self.disk().give_dir(&made, dir);
+                Ok(made)
             }
         }
     }
@@ -407,6 +409,7 @@ impl<D: Disk> Store<D> {
     /// A new file with these bytes.
     fn write_unstarted(&self, dir: &D::Dir, name: &OsStr, bytes: &[u8]) -> io::Result<D::File> {
         let file = self.disk().create(dir, name)?;
+        self.disk().give(&file, dir);
         let written = self.disk().write_at(&file, bytes, 0);
         if written.is_err() {
             let _ = self.disk().unlink(dir, name);
@@ -434,6 +437,10 @@ impl<D: Disk> Store<D> {
     pub(super) fn announce(&self, history: &mut FileHistory<D>, record: &VersionRecord) -> io::Result<()> {
         let bytes = seal(record).map_err(io::Error::other)?;
         let name = record_name(record.version);
+        let former = record.came_from.as_ref().filter(|from| from.continues);
+        if let Some(former) = former.and_then(|from| decode_path(&from.path)) {
+            self.follows(&former);
+        }
         let over = match history.worn.take() {
             Some(worn) => self.write_over(&history.dir, &record_name(worn), &name, &bytes)?,
             None => None,

@@ -15,11 +15,14 @@ use super::disk::{Disk, Kind, Stat, if_there, read_small};
 use super::images::ImageName;
 use super::lineage::Lineage;
 use super::moves::Moves;
+use super::owners;
 use super::record::{How, Identity, RECORD_BYTES_MAX, VersionRecord, Who, decode_path, encode_path};
 use super::{HASH_BYTES_MAX, RealDisk, STORE_DIR};
 
 /// Longest path, PATH_MAX.
 const PATH_BYTES_MAX: u64 = 4096;
+/// So often is looked again at a history that changes while it is read.
+pub(super) const READS_MAX: usize = 16;
 const HASH_CHUNK_BYTES: usize = 64 * 1024;
 
 /// The name of a path's history: 32 hex digits of its blake3.
@@ -117,7 +120,7 @@ impl History<RealDisk> {
     /// ENOENT when there is no `.concord/` there; EACCES for others than its owner.
     pub fn open_at(root: &Path) -> io::Result<History<RealDisk>> {
         let root: Arc<OwnedFd> = RealDisk::open_root(root)?;
-        History::open(RealDisk, root)
+        History::open(RealDisk, root.clone()).map_err(|error| owners::explain(&RealDisk, &root, error))
     }
 }
 
@@ -196,12 +199,22 @@ impl<D: Disk> History<D> {
     /// NotFound when that version is not kept.
     pub fn open_version(&self, path: &Path, version: u64) -> io::Result<Kept<D::File>> {
         let path = &*self.home(path)?;
-        if let Some(dir) = self.open_key(&Key::of(path))?
-            && let Some(file) = if_there(self.disk.open(&dir, OsStr::new(&version.to_string())))?
-        {
-            return self.kept(file, None);
+        for read in 1..=READS_MAX {
+            if let Some(dir) = self.open_key(&Key::of(path))?
+                && let Some(file) = if_there(self.disk.open(&dir, OsStr::new(&version.to_string())))?
+            {
+                return self.kept(file, None);
+            }
+            if let Some(found) = self.open_in(&self.lineage(path)?, version, read == READS_MAX)? {
+                return Ok(found);
+            }
         }
-        self.open_in(&self.lineage(path)?, version)
+        Err(super::lineage::not_kept(version))
+    }
+
+    /// An error of reading, which says whose it is where another user's is in the way.
+    pub fn explain(&self, error: io::Error) -> io::Error {
+        owners::explain(&self.disk, &self.root, error)
     }
 
     /// The path that the history of a file with several names is kept under.
@@ -321,6 +334,11 @@ impl<D: Disk> History<D> {
             } else if entry.kind != Kind::File {
                 Some("it is not a regular file".to_owned())
             } else if name == "path" {
+                if let (None, Err(error)) = (&scan.path, self.disk.open(dir, &entry.name))
+                    && is_readers(&error)
+                {
+                    return Err(error);
+                }
                 scan.path
                     .is_none()
                     .then(|| "it does not hold the path that this history belongs to".to_owned())
@@ -334,10 +352,7 @@ impl<D: Disk> History<D> {
                         scan.parts.push(entry.name);
                         continue;
                     }
-                    // It says nothing of the record.
-                    Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
-                        return Err(error);
-                    }
+                    Err(error) if is_readers(&error) => return Err(error),
                     Err(error) => {
                         scan.unreadable |= error.raw_os_error() == Some(libc::EIO);
                         Some(format!("it cannot be read: {error}"))
@@ -352,7 +367,13 @@ impl<D: Disk> History<D> {
     }
 
     /// An error without an errno is the record's fault. `None`: it is that of another version of this file. A pruned one was being written over.
-    fn read_record(&self, dir: &D::Dir, name: &OsStr, version: u64, key: &Key) -> io::Result<Option<VersionRecord>> {
+    pub(super) fn read_record(
+        &self,
+        dir: &D::Dir,
+        name: &OsStr,
+        version: u64,
+        key: &Key,
+    ) -> io::Result<Option<VersionRecord>> {
         let bytes = read_small(&self.disk, dir, name, RECORD_BYTES_MAX)?;
         let record = VersionRecord::parse(&bytes).map_err(io::Error::other)?;
         match decode_path(&record.path) {
@@ -362,8 +383,14 @@ impl<D: Disk> History<D> {
     }
 
     /// Which recorded version the file holds now.
-    pub(super) fn current_of(&self, scan: &Scan, dir: &D::Dir, name: &OsStr, live: &Stat) -> io::Result<Option<u64>> {
-        for (number, record) in scan.records.iter().rev().filter(|(_, r)| !r.is_tombstone()) {
+    pub(super) fn current_of(
+        &self,
+        records: &BTreeMap<u64, VersionRecord>,
+        dir: &D::Dir,
+        name: &OsStr,
+        live: &Stat,
+    ) -> io::Result<Option<u64>> {
+        for (number, record) in records.iter().rev().filter(|(_, r)| !r.is_tombstone()) {
             if self.is_content_of(record, dir, name, live)? {
                 return Ok(Some(*number));
             }
@@ -422,6 +449,12 @@ impl Scan {
             unreadable: false,
         }
     }
+}
+
+/// The fault of who reads, as descriptors or rights that he has not; it says nothing of the file.
+fn is_readers(error: &io::Error) -> bool {
+    use libc::{EACCES, EMFILE, ENFILE, ENOMEM, EPERM};
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM | EACCES | EPERM))
 }
 
 /// A version number as a file name: decimal, no leading zero.

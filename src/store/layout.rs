@@ -14,6 +14,7 @@ use super::files::Files;
 use super::images::Images;
 use super::journal::{self, Journal};
 use super::moves::MoveLog;
+use super::owners::{self, open_own};
 use super::record::JournalLine;
 use super::room::{Room, SPARE, SPARE_PART, Spare, is_full};
 use super::{FORMAT_NUMBER, History, JOURNAL_READ_BYTES_MAX, RecoveryReport, STORE_DIR, Store, StoreError};
@@ -46,6 +47,7 @@ impl<D: Disk> Store<D> {
         match Self::open_there(disk.clone(), root.clone(), now) {
             Ok((store, report)) => Ok((store, RecoveryReport { made, ..report })),
             Err(error) => {
+                let error = of_another(&disk, &root, error);
                 if made {
                     Self::unmake(disk, &root);
                 }
@@ -87,7 +89,7 @@ impl<D: Disk> Store<D> {
 
     fn open_there(disk: D, root: D::Dir, now: u64) -> Result<(Store<D>, RecoveryReport), StoreError> {
         let home = own_dir(&disk, &root, OsStr::new(STORE_DIR), "")?;
-        let formatted = check_format(&disk, &home)?;
+        let formatted = check_format(&disk, &home)? && is_given(&disk, &home, OsStr::new("format"));
         let lock = take_lock(&disk, &home)?;
         let shadows = own_dir(&disk, &home, OsStr::new("shadows"), "shadows")?;
         let files = own_dir(&disk, &home, OsStr::new("history"), "history")?;
@@ -96,6 +98,7 @@ impl<D: Disk> Store<D> {
         if !formatted {
             write_format(&disk, &home, &root).map_err(StoreError::io("write", "format"))?;
         }
+        let moves_are_given = is_given(&disk, &home, OsStr::new(super::moves::FILE));
         let moves = History::own_moves(&disk, &home, &shadows).map_err(StoreError::io("read", "moves"))?;
         let history = History {
             moves: RwLock::new(moves),
@@ -118,17 +121,35 @@ impl<D: Disk> Store<D> {
             recovered: Mutex::default(),
             pruned: parking_lot::Mutex::default(),
             move_log: MoveLog::default(),
+            followed: Mutex::default(),
             room: Room::default(),
             serial: AtomicU64::new(0),
             _lock: lock,
             history,
         };
+        let mended = store.mend_owners().and_then(|()| match moves_are_given {
+            true => Ok(()),
+            false => store.rewrite_moves(),
+        });
+        mended.map_err(StoreError::io("give its owner what is in", ""))?;
         let report = store
             .with_room(Spare::Records, now, || store.recover(&lines, now))
             .map_err(StoreError::io("recover what is in", ""))?;
         store.keep_spare();
         Ok((store, report))
     }
+}
+
+/// An error that comes of what is another user's there, told as such.
+fn of_another<D: Disk>(disk: &D, root: &D::Dir, error: StoreError) -> StoreError {
+    let denied = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM));
+    let found = match &error {
+        StoreError::Io { source, .. } if denied(source) => owners::anothers(disk, root),
+        _ => None,
+    };
+    found.map_or(error, |(path, user)| StoreError::Anothers {
+        problem: owners::whose(&path, user),
+    })
 }
 
 /// Whether the directory was not there yet.
@@ -146,7 +167,16 @@ fn own_dir<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr, path: &str) -> Result<
         .map_err(StoreError::io("open the directory", path))?;
     disk.restrict_dir(&made, dir)
         .map_err(StoreError::io("close to others", path))?;
+    // Whose the store is decides who made it.
+    if name != STORE_DIR {
+        disk.give_dir(&made, dir);
+    }
     Ok(made)
+}
+
+/// Whether a file there is the directory's owner's; one that is not there is.
+fn is_given<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr) -> bool {
+    disk.open(dir, name).map_or(true, |file| disk.is_given(&file, dir))
 }
 
 /// `Ok(false)` when there is no format yet, or an older one, which is to be overwritten.
@@ -160,6 +190,9 @@ fn check_format<D: Disk>(disk: &D, home: &D::Dir) -> Result<bool, StoreError> {
                 Some(entry) => not(format!("it has no `format`, but holds {:?}", entry.name)),
                 None => Ok(false),
             };
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(StoreError::io("read", "format")(error));
         }
         Err(error) => return not(format!("its `format` cannot be read: {error}")),
     };
@@ -193,6 +226,7 @@ fn write_format<D: Disk>(disk: &D, home: &D::Dir, root: &D::Dir) -> io::Result<(
     let part = OsStr::new("format.part");
     if_there(disk.unlink(home, part))?;
     let file = disk.create(home, part)?;
+    disk.give(&file, home);
     disk.write_at(&file, format!("concordfs {FORMAT_NUMBER}\n").as_bytes(), 0)?;
     disk.sync_file(&file)?;
     disk.rename((home, part), (home, OsStr::new("format")))?;
@@ -202,9 +236,7 @@ fn write_format<D: Disk>(disk: &D, home: &D::Dir, root: &D::Dir) -> io::Result<(
 
 fn take_lock<D: Disk>(disk: &D, home: &D::Dir) -> Result<D::File, StoreError> {
     let name = OsStr::new("lock");
-    let lock = disk
-        .open_or_create(home, name)
-        .map_err(StoreError::io("open", "lock"))?;
+    let lock = open_own(disk, home, name).map_err(StoreError::io("open", "lock"))?;
     let started = Instant::now();
     let locked = loop {
         if disk.try_lock(&lock).map_err(StoreError::io("lock", "lock"))? {
@@ -221,11 +253,19 @@ fn take_lock<D: Disk>(disk: &D, home: &D::Dir) -> Result<D::File, StoreError> {
         let pid = format!("{}\n", proc::own_pid().unwrap_or_default());
         let written = disk
             .set_len(&lock, 0)
-            .and_then(|()| disk.write_at(&lock, pid.as_bytes(), 0));
+            .and_then(|()| disk.write_at(&lock, pid.as_bytes(), 0))
+            .and_then(|()| disk.stat(&lock));
         return match written {
             // It tells others who has the lock, no more.
             Err(error) if is_full(&error) => Ok(lock),
-            written => written.map(|()| lock).map_err(StoreError::io("write", "lock")),
+            Err(error) => Err(StoreError::io("write", "lock")(error)),
+            Ok(stat) => {
+                // By now nothing else is in it, whatever the store's owner may have given this name.
+                if stat.nlink == 1 {
+                    disk.give(&lock, home);
+                }
+                Ok(lock)
+            }
         };
     }
     Err(StoreError::Locked {
@@ -248,12 +288,26 @@ fn open_journal<D: Disk>(disk: &D, shadows: &D::Dir) -> io::Result<(D::File, Has
     if if_there(disk.stat_at(shadows, name))?.is_some_and(|stat| stat.kind != Kind::File) {
         disk.rename((shadows, name), (shadows, OsStr::new("journal.bad")))?;
     }
-    let journal = disk.open_or_create(shadows, name)?;
+    let journal = open_own(disk, shadows, name)?;
     let lines = match read_small(disk, shadows, name, JOURNAL_READ_BYTES_MAX) {
         Ok(bytes) => journal::parse(&bytes),
         // Absurdly long. It is only a help for recovery.
         Err(error) if error.kind() == io::ErrorKind::InvalidData => HashMap::new(),
         Err(error) => return Err(error),
     };
-    Ok((journal, lines))
+    if disk.is_given(&journal, shadows) {
+        return Ok((journal, lines));
+    }
+    let part = OsStr::new("journal.new");
+    if_there(disk.unlink(shadows, part))?;
+    let given = disk.create(shadows, part)?;
+    disk.give(&given, shadows);
+    let mut bytes = Vec::new();
+    for line in lines.values() {
+        bytes.extend(serde_json::to_vec(line)?);
+        bytes.push(b'\n');
+    }
+    disk.write_at(&given, &bytes, 0)?;
+    disk.rename((shadows, part), (shadows, name))?;
+    Ok((given, lines))
 }

@@ -2,13 +2,13 @@
 //! rename is in `moves`. Each name's own history stays where it is.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::disk::{Disk, Stat};
-use super::history::{Kept, Key, Scan, VersionEntry, found};
-use super::record::{CameFrom, VersionRecord, decode_path, encode_path};
+use super::disk::{Disk, Stat, if_there};
+use super::history::{Kept, Key, READS_MAX, Scan, VersionEntry, found};
+use super::record::{CameFrom, How, Identity, VersionRecord, decode_path, encode_path};
 use super::{History, prefix};
 
 /// Names that are followed back. A file that was renamed more often shows its older versions under the older names only.
@@ -108,9 +108,49 @@ impl<D: Disk> Lineage<D> {
     }
 }
 
+pub(super) fn not_kept(version: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("version {version} is not kept"))
+}
+
 impl<D: Disk> History<D> {
     /// What `path` itself has, and the file that is there now.
     pub(super) fn own_segment(&self, path: &Path) -> io::Result<(Option<Live<D>>, Segment<D>)> {
+        let mut found = self.own_segment_once(path)?;
+        for _ in 1..READS_MAX {
+            if self.belongs_together(path, &found)? {
+                break;
+            }
+            found = self.own_segment_once(path)?;
+        }
+        Ok(found)
+    }
+
+    /// Whether the file was what the records say of it while they were read. Lines may have been appended meanwhile, which are of a later version.
+    pub(super) fn belongs_together(
+        &self,
+        path: &Path,
+        (live, own): &(Option<Live<D>>, Segment<D>),
+    ) -> io::Result<bool> {
+        let Some((_, _, stat)) = live else {
+            return Ok(true);
+        };
+        let record = own.current.and_then(|current| own.scan.records.get(&current));
+        match (record, &own.dir) {
+            (Some(record), Some(dir)) if record.growing && record.path == encode_path(path) => {
+                let name = format!("{}.json", record.version);
+                let now = self.read_record(dir, OsStr::new(&name), record.version, &Key::of(path));
+                Ok(now.is_ok_and(|now| now.is_some_and(|now| now.growing)))
+            }
+            // What is not known may be a version whose record has come meanwhile.
+            (Some(record), Some(_)) if record.how == How::Found => {
+                let now = self.live(path)?;
+                Ok(now.is_some_and(|(_, _, now)| Identity::of(&now).is(stat)))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    pub(super) fn own_segment_once(&self, path: &Path) -> io::Result<(Option<Live<D>>, Segment<D>)> {
         let live = self.live(path)?;
         let (mut dir, mut scan) = self.history_of(path)?;
         if live.is_none() && scan.records.is_empty() {
@@ -118,7 +158,7 @@ impl<D: Disk> History<D> {
         }
         let mut current = None;
         if let Some((dir, name, stat)) = &live {
-            current = self.current_of(&scan, dir, name, stat)?;
+            current = self.current_of(&scan.records, dir, name, stat)?;
             if current.is_none() {
                 let arrived = self.arrived(path, (dir, name, stat), (&scan.records, scan.next()))?;
                 let record = arrived.unwrap_or_else(|| found(path, scan.next(), stat));
@@ -280,6 +320,27 @@ impl<D: Disk> History<D> {
         }
     }
 
+    /// Whether a file that left `path` with its directory, and has not been changed since, is somewhere: all that it was is in the history of `path`. What
+    /// cannot be told counts as yes.
+    pub(super) fn lives_elsewhere(&self, path: &Path, records: &BTreeMap<u64, VersionRecord>) -> io::Result<bool> {
+        let Some(earliest) = records.values().map(|record| record.time).min() else {
+            return Ok(false);
+        };
+        let (state, paths) = {
+            let moves = self.moves.read();
+            (moves.state(), moves.after(path, earliest))
+        };
+        for path in paths {
+            if let Some((dir, name, stat)) = self.live(&path)?
+                && self.current_of(records, &dir, &name, &stat)?.is_some()
+            {
+                return Ok(true);
+            }
+        }
+        // A directory that was renamed meanwhile may have taken it along.
+        Ok(self.moves.read().state() != state)
+    }
+
     fn record_at(
         &self,
         former: &Path,
@@ -292,31 +353,46 @@ impl<D: Disk> History<D> {
             return Ok(None);
         };
         let mut scan = self.scan(&history, &key)?;
-        let version = self.current_of(&scan, dir, name, live)?;
+        let version = self.current_of(&scan.records, dir, name, live)?;
         Ok(version.and_then(|version| scan.records.remove(&version)))
     }
 
     /// Opens the content of a version that is somewhere in the lineage.
-    pub(super) fn open_in(&self, lineage: &Lineage<D>, version: u64) -> io::Result<Kept<D::File>> {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("version {version} is not kept"));
+    /// `None`: the history has changed since it was read; `at_last`: what a power failure has left looks like that too.
+    pub(super) fn open_in(
+        &self,
+        lineage: &Lineage<D>,
+        version: u64,
+        at_last: bool,
+    ) -> io::Result<Option<Kept<D::File>>> {
+        let missing = || not_kept(version);
         let (mut at, mut wanted) = lineage.holder(version).ok_or_else(missing)?;
         let mut bytes = None;
         loop {
             let segment = &lineage.segments[at];
             let host = segment.host(wanted).ok_or_else(missing)?;
             if host != wanted && bytes.is_none() {
-                bytes = segment.scan.records.get(&wanted).map(|record| record.bytes);
+                // Only a pruned version has none, and another extends only what has stopped growing.
+                let record = segment.scan.records.get(&wanted).ok_or_else(missing)?;
+                if record.growing && !at_last {
+                    return Ok(None);
+                }
+                bytes = Some(record.bytes);
             }
             if let (true, Some(dir)) = (segment.scan.contents.contains_key(&host), &segment.dir) {
-                let file = self.disk.open(dir, std::ffi::OsStr::new(&host.to_string()))?;
-                return self.kept(file, bytes);
+                let file = if_there(self.disk.open(dir, OsStr::new(&host.to_string())))?;
+                return file.map(|file| self.kept(file, bytes)).transpose();
             }
             match (segment.heir, &lineage.live) {
                 (Some(heir), _) => (at, wanted) = heir,
                 (None, Some((dir, name, stat))) => {
-                    let file = self.disk.open(dir, name)?;
-                    let same = self.disk.stat(&file).is_ok_and(|opened| opened.ino == stat.ino);
-                    return if same { self.kept(file, bytes) } else { Err(missing()) };
+                    let Some(file) = if_there(self.disk.open(dir, name))? else {
+                        return Ok(None);
+                    };
+                    let same = self.disk.stat(&file)?.ino == stat.ino;
+                    // Lines that were appended since are of a later version.
+                    let bytes = bytes.unwrap_or(stat.size);
+                    return same.then(|| self.kept(file, Some(bytes))).transpose();
                 }
                 (None, None) => return Err(missing()),
             }

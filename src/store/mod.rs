@@ -7,7 +7,7 @@
 //!
 //! docs/FORMAT.md says what lies on disk, and for each place where a publish can stop, what the next start does.
 //!
-//! Locks, none of them held across a disk sync: `files` (what is known per file), `journal`, `recovered`, `pruned`, `ready`, `written`, `images`, those of `room`; no two of
+//! Locks, none of them held across a disk sync: `files` (what is known per file), `journal`, `recovered`, `pruned`, `ready`, `written`, `followed`, `images`, those of `room`; no two of
 //! them are ever held together. A file's entry in `files` is *taken out* while a change of it is under way; a second
 //! change of the same file waits for it (callers serialise anyway, this keeps a mistake from becoming a lost version).
 
@@ -26,6 +26,7 @@ mod lineage;
 mod moves;
 mod names;
 mod overwrite;
+mod owners;
 mod prefix;
 mod prune;
 mod publish;
@@ -168,6 +169,7 @@ pub struct Store<D: Disk> {
     /// What [`Store::sweep`] is to remove: names in history directories that no history knows any more.
     pruned: Mutex<Vec<(D::Dir, OsString)>>,
     move_log: moves::MoveLog,
+    followed: Mutex<prune::Followed>,
     room: room::Room,
     /// Makes names in `recovered/` unique.
     serial: AtomicU64,

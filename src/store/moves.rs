@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Disk, Kind, if_there, read_small};
+use super::owners::open_own;
 use super::record::{decode_path, encode_path};
 use super::{History, JOURNAL_READ_BYTES_MAX, Store};
 
-const FILE: &str = "moves";
+pub(super) const FILE: &str = "moves";
 /// A file longer than this is cut to the newest moves, as many as half of it holds.
 pub(super) const MOVES_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -66,8 +67,8 @@ pub(super) struct Moves {
     all: Vec<Move>,
     /// By where it went.
     arrived: HashMap<PathBuf, Vec<usize>>,
-    /// When something last left a path, ns since the epoch.
-    left: HashMap<PathBuf, u64>,
+    /// By where it had been.
+    departed: HashMap<PathBuf, Vec<usize>>,
     next: u64,
     /// Bytes of the file that are whole lines.
     len: u64,
@@ -100,14 +101,16 @@ impl Moves {
 
     fn index(&mut self) {
         let all = std::mem::take(&mut self.all);
-        (self.arrived, self.left) = Default::default();
+        (self.arrived, self.departed) = Default::default();
         all.into_iter().for_each(|found| self.add(found));
     }
 
     fn add(&mut self, found: Move) {
         self.arrived.entry(found.to.clone()).or_default().push(self.all.len());
-        let left = self.left.entry(found.from.clone()).or_default();
-        *left = found.time.max(*left);
+        self.departed
+            .entry(found.from.clone())
+            .or_default()
+            .push(self.all.len());
         self.all.push(found);
     }
 
@@ -123,16 +126,52 @@ impl Moves {
         Some((found.from.join(below), found.number))
     }
 
+    /// The renames of directories above `path`, which took it along.
+    fn departures<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Move> {
+        let above = path.ancestors().skip(1).take_while(|_| !self.all.is_empty());
+        let left = above.filter_map(|above| self.departed.get(above));
+        left.flatten().map(|at| &self.all[*at])
+    }
+
     /// When `path` last left with a directory above it, ns since the epoch.
     pub fn last_left(&self, path: &Path) -> Option<u64> {
-        if self.left.is_empty() {
-            return None;
+        self.departures(path).map(|found| found.time).max()
+    }
+
+    /// When what was at `path` at `time` left with a directory above it.
+    pub fn left_after(&self, path: &Path, time: u64) -> Option<u64> {
+        let times = self.departures(path).map(|found| found.time);
+        times.filter(|left| *left >= time).min()
+    }
+
+    /// Where what was at `path` at `time` may be by now, the earliest first.
+    pub fn after(&self, path: &Path, time: u64) -> Vec<PathBuf> {
+        let (mut found, mut known) = (Vec::new(), HashMap::from([(path.to_owned(), 0)]));
+        let mut todo = BTreeSet::from([(0, path.to_owned())]);
+        while let Some((bound, at)) = todo.pop_first() {
+            // Who came there earlier has all ways that who came later has.
+            if known[&at] < bound {
+                continue;
+            }
+            let gone = self.departures(&at);
+            for gone in gone.filter(|gone| gone.number >= bound && (bound > 0 || gone.time >= time)) {
+                let Ok(below) = at.strip_prefix(&gone.from) else {
+                    continue;
+                };
+                let (to, bound) = (gone.to.join(below), gone.number + 1);
+                if known.get(&to).is_none_or(|known| bound < *known) {
+                    known.insert(to.clone(), bound);
+                    todo.insert((bound, to));
+                }
+            }
+            found.push(at);
         }
-        path.ancestors()
-            .skip(1)
-            .filter_map(|above| self.left.get(above))
-            .max()
-            .copied()
+        found.split_off(1)
+    }
+
+    /// Differs when a move has been added meanwhile.
+    pub fn state(&self) -> (u64, usize) {
+        (self.next, self.all.len())
     }
 
     /// How many are known.
@@ -269,7 +308,7 @@ impl<D: Disk> Store<D> {
     fn write_down(&self, ways: &[Way<'_>], now: u64) -> io::Result<u64> {
         let _writing = self.move_log.writing.lock();
         if self.history.moves.read().len > MOVES_BYTES_MAX {
-            self.shorten()?;
+            self.shorten(MOVES_BYTES_MAX / 2)?;
         }
         let number = self.history.moves.read().next;
         let made = |(from, to): &Way<'_>| Move {
@@ -286,13 +325,20 @@ impl<D: Disk> Store<D> {
         Ok(number)
     }
 
-    /// Forgets the oldest moves.
-    fn shorten(&self) -> io::Result<()> {
+    /// Writes all moves that are known to a new file.
+    pub(super) fn rewrite_moves(&self) -> io::Result<()> {
+        let _writing = self.move_log.writing.lock();
+        self.shorten(u64::MAX)
+    }
+
+    /// Forgets the oldest moves, but as many as have so many bytes.
+    fn shorten(&self, bytes_max: u64) -> io::Result<()> {
         let (disk, home) = (self.disk(), &self.home);
-        let (bytes, count) = self.history.moves.read().newest(MOVES_BYTES_MAX / 2)?;
+        let (bytes, count) = self.history.moves.read().newest(bytes_max)?;
         let part = OsStr::new("moves.part");
         if_there(disk.unlink(home, part))?;
         let file = disk.create(home, part)?;
+        disk.give(&file, home);
         disk.write_at(&file, &bytes, 0)?;
         disk.sync_file(&file)?;
         disk.rename((home, part), (home, OsStr::new(FILE)))?;
@@ -308,7 +354,7 @@ impl<D: Disk> Store<D> {
     fn append(&self, bytes: &[u8], number: u64) -> io::Result<()> {
         let disk = self.disk();
         let len = self.history.moves.read().len;
-        let file = disk.open_or_create(&self.home, OsStr::new(FILE))?;
+        let file = open_own(disk, &self.home, OsStr::new(FILE))?;
         let written = disk
             .write_at(&file, bytes, len)
             .and_then(|()| disk.sync_file(&file))
@@ -375,6 +421,24 @@ mod tests {
             Vec::<String>::new(),
             "a directory is not below itself"
         );
+    }
+
+    #[test]
+    fn a_path_is_followed_on_through_all_moves_that_may_have_taken_its_file_along() {
+        let found = moves(&[(1, "a/b", "a/c"), (2, "a", "z"), (3, "z/c", "y"), (4, "a/b", "later")]);
+        let after = |path: &str, time| {
+            let paths = found.after(Path::new(path), time);
+            paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(after("a/b/x", 0), ["a/c/x", "z/b/x", "z/c/x", "y/x", "later/x"]);
+        assert_eq!(after("a/b/x", 3), ["later/x"]);
+        assert_eq!(after("a/b", 0), ["z/b"], "a directory is not below itself");
+        assert_eq!(found.left_after(Path::new("a/b/x"), 2), Some(2));
+        assert_eq!(found.left_after(Path::new("a/b/x"), 3), Some(4));
+        assert_eq!(found.left_after(Path::new("a/b/x"), 5), None);
+        let forth_and_back = moves(&[(1, "a", "b"), (2, "b", "a"), (3, "a", "b"), (4, "b", "a")]);
+        let after = forth_and_back.after(Path::new("a/x"), 0);
+        assert_eq!(after, [PathBuf::from("b/x")]);
     }
 
     #[test]

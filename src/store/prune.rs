@@ -1,14 +1,17 @@
-//! What goes of the histories by the rules. [`going`] and [`deleted_at`] decide it, of what lies on disk and a clock that is passed in; it is carried out
+//! What goes of the histories by the rules. [`going`] and [`gone_at`] decide it, of what lies on disk and a clock that is passed in; it is carried out
 //! for a file after each of its publishes, and for all files by a sweep ([`Store::prune_all`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
+
 use super::disk::{Disk, if_there};
 use super::files::{FileHistory, content_name, record_name};
 use super::history::{Key, Scan};
+use super::moves::Moves;
 use super::names::{advance, tombstone};
 use super::prefix;
 use super::record::{VersionRecord, decode_path};
@@ -94,35 +97,87 @@ fn stones_going(lies: &Lies<'_>, oldest: Option<u64>, retain: &Retain) -> Vec<u6
     going.filter(|stone| lies.next != stone + 1).collect()
 }
 
-/// When the file was deleted, and the number of the tombstone that says so.
-fn deleted_at(lies: &Lies<'_>) -> Option<(u64, u64)> {
-    let (newest, stone) = lies.records.last_key_value()?;
-    (stone.is_tombstone() && !lies.lacks_stone()).then_some((stone.time, *newest))
+/// When the file went away, and the number of the record that is the last of it: the tombstone, or that of what left with its directory then.
+fn gone_at(lies: &Lies<'_>, moves: &Moves, path: &Path) -> Option<(u64, u64)> {
+    let (number, newest) = lies.records.last_key_value()?;
+    let left = || moves.left_after(path, newest.time);
+    let time = match newest.is_tombstone() {
+        true => Some(newest.time),
+        false => left(),
+    };
+    time.filter(|_| !lies.lacks_stone()).map(|time| (time, *number))
 }
 
-/// Whether a file that was deleted then has been gone for as long as its history is kept.
-fn has_expired(deleted: u64, retain: &Retain, now: u64) -> bool {
-    is_older(deleted, retain.max_age.unwrap_or(DELETED_AGE_MAX), now)
+/// Whether a file that went away then has been gone for as long as its history is kept.
+fn has_expired(gone: u64, retain: &Retain, now: u64) -> bool {
+    is_older(gone, retain.max_age.unwrap_or(DELETED_AGE_MAX), now)
 }
 
 fn is_older(time: u64, age: std::time::Duration, now: u64) -> bool {
     u128::from(now.saturating_sub(time)) > age.as_nanos()
 }
 
-/// The history of a file that was deleted for longer than the rules keep it.
+/// The history of a file that has been gone for longer than the rules keep it.
 struct Expired {
     key: Key,
     path: PathBuf,
-    /// The number of the tombstone; `None`: its removal was cut short, and nothing else is left.
-    stone: Option<u64>,
+    /// Since when.
+    gone: u64,
+    /// The number of its last record; `None`: its removal was cut short, and nothing else is left.
+    newest: Option<u64>,
+}
+
+/// Which histories go on from which: their numbers must not come back for other versions.
+#[derive(Default)]
+struct Continued(HashMap<Key, Vec<Key>>);
+
+impl Continued {
+    fn add(&mut self, heir: &Key, from: &Path) {
+        self.0.entry(heir.clone()).or_default().push(Key::of(from));
+    }
+
+    /// Adds all that the `heirs` go on from, over however many names.
+    fn mark(&self, heirs: impl IntoIterator<Item = Key>, needed: &mut HashSet<Key>) {
+        let mut todo: Vec<Key> = heirs.into_iter().collect();
+        while let Some(heir) = todo.pop() {
+            let former = self.0.get(&heir).into_iter().flatten();
+            todo.extend(former.filter(|former| needed.insert((*former).clone())).cloned());
+        }
+    }
+}
+
+/// Paths from whose histories others were made to go on while a sweep looked at all of them.
+#[derive(Default)]
+pub(super) struct Followed {
+    sweeps: usize,
+    paths: HashSet<PathBuf>,
+}
+
+/// A sweep is under way.
+struct Following<'a>(&'a Mutex<Followed>);
+
+impl Following<'_> {
+    fn begin(followed: &Mutex<Followed>) -> Following<'_> {
+        followed.lock().sweeps += 1;
+        Following(followed)
+    }
+}
+
+impl Drop for Following<'_> {
+    fn drop(&mut self) {
+        let mut followed = self.0.lock();
+        followed.sweeps -= 1;
+        if followed.sweeps == 0 {
+            followed.paths.clear();
+        }
+    }
 }
 
 /// What a sweep has met so far.
 #[derive(Default)]
 struct Sweep {
     removed: usize,
-    /// Files that another's history goes on from: their numbers must not come back for other versions.
-    continued: HashSet<PathBuf>,
+    continued: Continued,
     expired: Vec<Expired>,
     /// A history could not be read; what it goes on from is not known.
     incomplete: bool,
@@ -140,6 +195,14 @@ impl<D: Disk> FileHistory<D> {
 }
 
 impl<D: Disk> Store<D> {
+    /// A history is about to be one that goes on from that of `path`.
+    pub(super) fn follows(&self, path: &Path) {
+        let mut followed = self.followed.lock();
+        if followed.sweeps > 0 {
+            followed.paths.insert(path.to_owned());
+        }
+    }
+
     /// Forgets what `retain` does not keep; [`Store::sweep`] removes it. Should that not come, the next who reads the directory forgets it again.
     pub(super) fn prune(&self, history: &mut FileHistory<D>, retain: &Retain, now: u64) {
         let Going { versions, stones } = going(&history.lies(), retain, now);
@@ -193,6 +256,7 @@ impl<D: Disk> Store<D> {
         if !self.has_retention() {
             return sweep.removed;
         }
+        let _following = Following::begin(&self.followed);
         let keys = self.history.keys().unwrap_or_else(|error| {
             log::warn!("cannot list .concord/history: {error}");
             Vec::new()
@@ -206,17 +270,36 @@ impl<D: Disk> Store<D> {
                 sweep.incomplete = true;
             }
         }
-        let expired = std::mem::take(&mut sweep.expired);
-        let gone = |history: &&Expired| !sweep.incomplete && !sweep.continued.contains(&history.path);
-        for history in expired.iter().filter(gone) {
-            match self.remove_history(history, now) {
-                Ok(removed) => sweep.removed += removed,
-                Err(error) => log::warn!("cannot remove the history of {}: {error}", history.path.display()),
-            }
+        if !sweep.incomplete {
+            self.remove_expired(&keys, &mut sweep, now);
         }
         // Others than the store use it too.
         self.keep_spare();
         sweep.removed
+    }
+
+    /// Removes what has expired, unless a history that stays goes on from it.
+    fn remove_expired(&self, keys: &[Key], sweep: &mut Sweep, now: u64) {
+        let mut expired = std::mem::take(&mut sweep.expired);
+        let going: HashSet<&Key> = expired.iter().map(|history| &history.key).collect();
+        let mut needed = HashSet::new();
+        let staying = keys.iter().filter(|key| !going.contains(key));
+        sweep.continued.mark(staying.cloned(), &mut needed);
+        // Heirs are gone later than what they go on from.
+        expired.sort_by_key(|history| std::cmp::Reverse(history.gone));
+        for history in &expired {
+            if needed.contains(&history.key) {
+                continue;
+            }
+            let removed = self.remove_history(history, now).unwrap_or_else(|error| {
+                log::warn!("cannot remove the history of {}: {error}", history.path.display());
+                None
+            });
+            match removed {
+                Some(removed) => sweep.removed += removed,
+                None => sweep.continued.mark([history.key.clone()], &mut needed),
+            }
+        }
     }
 
     fn prune_one(&self, key: &Key, now: u64, sweep: &mut Sweep) -> io::Result<()> {
@@ -226,9 +309,9 @@ impl<D: Disk> Store<D> {
         let scan = self.history.scan(&dir, key)?;
         let former = scan.records.values().filter_map(|record| record.came_from.as_ref());
         let former = former.filter(|from| from.continues);
-        sweep
-            .continued
-            .extend(former.filter_map(|from| decode_path(&from.path)));
+        for from in former.filter_map(|from| decode_path(&from.path)) {
+            sweep.continued.add(key, &from);
+        }
         if scan.unreadable {
             // What goes on from where is not known, and what to keep neither.
             return Err(io::Error::from_raw_os_error(libc::EIO));
@@ -241,7 +324,7 @@ impl<D: Disk> Store<D> {
         };
         let live = self.history.live(&path)?;
         let current = match &live {
-            Some((dir, name, stat)) => self.history.current_of(&scan, dir, name, stat)?,
+            Some((dir, name, stat)) => self.history.current_of(&scan.records, dir, name, stat)?,
             None => None,
         };
         let mut contents = BTreeMap::new();
@@ -261,16 +344,28 @@ impl<D: Disk> Store<D> {
             self.prune_taken(key, &path, &retain, now)?;
             sweep.removed += self.sweep();
         }
-        let stone = match deleted_at(&lies) {
-            Some((deleted, stone)) if has_expired(deleted, &retain, now) => Some(stone),
-            None if lies.next == 1 => None,
+        let (gone, newest) = match gone_at(&lies, &self.history.moves.read(), &path) {
+            Some((gone, newest)) if has_expired(gone, &retain, now) => (gone, Some(newest)),
+            None if lies.next == 1 => (0, None),
             _ => return Ok(()),
         };
-        if live.is_none() {
+        if live.is_none() && !self.is_elsewhere(&lies, &path)? {
             let key = key.clone();
-            sweep.expired.push(Expired { key, path, stone });
+            sweep.expired.push(Expired {
+                key,
+                path,
+                gone,
+                newest,
+            });
         }
         Ok(())
+    }
+
+    /// What has no content here may live under another name: its directory was renamed.
+    fn is_elsewhere(&self, lies: &Lies<'_>, path: &Path) -> io::Result<bool> {
+        let kept = lies.kept();
+        let known = |record: &VersionRecord| record.is_tombstone() || kept.contains(&record.version);
+        Ok(!lies.records.values().all(known) && self.history.lives_elsewhere(path, lies.records)?)
     }
 
     /// What a power failure can leave of a history that was removed.
@@ -306,23 +401,24 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Removes a history of which nothing is to be kept; its numbers begin anew. Should that be cut short, a part of it is left for the next sweep.
-    fn remove_history(&self, expired: &Expired, now: u64) -> io::Result<usize> {
-        let Expired { key, path, stone } = expired;
+    /// Removes a history of which nothing is to be kept, and returns how many files that were; its numbers begin anew. Should that be cut short, a part of it
+    /// is left for the next sweep. `None`: it stays.
+    fn remove_history(&self, expired: &Expired, now: u64) -> io::Result<Option<usize>> {
+        let Expired { key, path, newest, .. } = expired;
         let Some(((held, history), live)) = self.take_idle(key, path, now)? else {
-            return Ok(0);
+            return Ok(None);
         };
-        let kept = history.lies().kept();
-        // What has no content here may live under another name: its directory was renamed.
-        let known = |record: &VersionRecord| record.is_tombstone() || kept.contains(&record.version);
-        let same = deleted_at(&history.lies()).map(|(_, newest)| newest) == *stone;
-        if live || !same || !history.records.values().all(known) {
+        let gone = gone_at(&history.lies(), &self.history.moves.read(), path);
+        let same = gone.map(|(_, newest)| newest) == *newest;
+        // In this order: who changes the file that is elsewhere has said first what it was.
+        let stays = live || !same || self.is_elsewhere(&history.lies(), path)?;
+        if stays || self.followed.lock().paths.contains(path) {
             held.keep(history);
-            return Ok(0);
+            return Ok(None);
         }
         let disk = self.disk();
-        let stone = stone.map(record_name);
-        let last: Vec<_> = stone.into_iter().chain([OsString::from("path")]).collect();
+        let newest = newest.map(record_name);
+        let last: Vec<_> = newest.into_iter().chain([OsString::from("path")]).collect();
         let entries = disk.list(&history.dir)?.into_iter().map(|entry| entry.name);
         let first = entries.filter(|name| !last.contains(name));
         let mut removed = 0;
@@ -330,8 +426,8 @@ impl<D: Disk> Store<D> {
             removed += usize::from(if_there(disk.unlink(&history.dir, &name))?.is_some());
         }
         disk.remove_dir(&disk.open_dir(&self.history.files, key.fan())?, key.name())?;
-        log::debug!("the history of {}, deleted long ago, is removed", path.display());
-        Ok(removed)
+        log::debug!("the history of {}, gone long ago, is removed", path.display());
+        Ok(Some(removed))
     }
 }
 

@@ -42,7 +42,7 @@ impl RealDisk {
     }
 
     fn open_regular(dir: &OwnedFd, name: &OsStr, flags: OFlags) -> io::Result<File> {
-        let file = File::from(fs::openat(dir, name, flags | FILE_FLAGS, Mode::RUSR | Mode::WUSR)?);
+        let file = File::from(fs::openat(dir, name, flags | FILE_FLAGS, Mode::empty())?);
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
@@ -78,6 +78,27 @@ impl Disk for RealDisk {
             fs::fchmod(dir, Mode::RWXU)?;
         }
         Ok(())
+    }
+
+    fn give(&self, file: &File, dir: &Self::Dir) {
+        give(file, dir);
+    }
+
+    fn give_dir(&self, made: &Self::Dir, dir: &Self::Dir) {
+        give(made, dir);
+    }
+
+    fn is_given(&self, file: &File, dir: &Self::Dir) -> bool {
+        owner(file).map(|(user, _)| user) == owner(dir).map(|(user, _)| user)
+    }
+
+    fn owner_unlike_ours(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Option<u32>> {
+        let user = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_uid;
+        Ok((user != rustix::process::geteuid().as_raw()).then_some(user))
+    }
+
+    fn is_ours(&self, dir: &Self::Dir) -> bool {
+        owner(dir).is_some_and(|(user, _)| user == rustix::process::geteuid().as_raw())
     }
 
     fn list(&self, dir: &Self::Dir) -> io::Result<Vec<Entry>> {
@@ -130,10 +151,6 @@ impl Disk for RealDisk {
 
     fn open(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<File> {
         Self::open_regular(dir, name, OFlags::RDONLY)
-    }
-
-    fn open_or_create(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<File> {
-        Self::open_regular(dir, name, OFlags::RDWR | OFlags::CREATE)
     }
 
     fn open_writable(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<File> {
@@ -255,6 +272,28 @@ impl Disk for RealDisk {
 
     fn remove_dir(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<()> {
         Ok(fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+    }
+}
+
+/// User and group.
+fn owner(file: impl AsFd) -> Option<(u32, u32)> {
+    fs::fstat(file).ok().map(|stat| (stat.st_uid, stat.st_gid))
+}
+
+/// Only root can give anything away, and what is root's only.
+fn give(made: impl AsFd, dir: impl AsFd) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let Some((user, group)) = owner(&dir).filter(|(user, _)| *user != 0) else {
+        return;
+    };
+    if owner(&made).is_none_or(|(maker, _)| maker != 0) {
+        return;
+    }
+    let given = fs::fchown(made, Some(fs::Uid::from_raw(user)), Some(fs::Gid::from_raw(group)));
+    if let Err(error) = given {
+        log::debug!("cannot give what was made in .concord/ to its owner, user {user}: {error}");
     }
 }
 

@@ -169,7 +169,7 @@ impl<D: Disk> Store<D> {
             .find(|r| r.is_held_by(old) && free(&r.version));
         let live = self.history.live(path)?;
         let current = match &live {
-            Some((dir, name, stat)) => self.history.current_of(&scan, dir, name, stat)?,
+            Some((dir, name, stat)) => self.history.current_of(&scan.records, dir, name, stat)?,
             None => None,
         };
         let by_live = || {

@@ -111,6 +111,7 @@ impl<D: Disk> Store<D> {
 
     fn write_new_record(&self, json: &OsStr, bytes: &[u8]) -> io::Result<()> {
         let file = self.disk().create(&self.history.recovered, json)?;
+        self.disk().give(&file, &self.history.recovered);
         let written = self.disk().write_at(&file, bytes, 0);
         // What is here may be all that is left of somebody's work, and it is rare: its record is worth a sync. When
         // that fails the disk is failing, which may be why we are here: then better an unsynced record than none.
@@ -122,7 +123,7 @@ impl<D: Disk> Store<D> {
     fn write_into_spare(&self, json: &OsStr, bytes: &[u8]) -> io::Result<()> {
         let home = &self.history.recovered;
         self.take_spare(home, json)?;
-        let file = self.disk().open_or_create(home, json)?;
+        let file = self.disk().open_writable(home, json)?;
         self.disk().write_at(&file, bytes, 0)?;
         self.disk().set_len(&file, bytes.len() as u64)?;
         let _ = self.disk().sync_file(&file);

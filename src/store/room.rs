@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::disk::{Disk, if_there};
 use super::error::At;
+use super::owners::open_own;
 use super::{Retain, Stage, Store};
 use crate::rules::FILE_NAME;
 
@@ -184,7 +185,7 @@ impl<D: Disk> Store<D> {
             Some(_) => if_there(disk.rename((home, name), (home, part)))?,
             None => None,
         };
-        let file = disk.open_or_create(home, part)?;
+        let file = open_own(disk, home, part)?;
         let there = disk.stat(&file)?.size;
         let missing = SPARE_BYTES.saturating_sub(usize::try_from(there).unwrap_or(SPARE_BYTES));
         let filled = disk.write_at(&file, &vec![0; missing], there);

@@ -187,3 +187,78 @@ fn what_was_cut_short_is_cut_off_and_kept() {
         assert_eq!(entries[0].record.path.as_deref(), Some("f"));
     }
 }
+
+/// Appends lines in a stay that goes on.
+fn grow(store: &Store<SimDisk>, growth: &Growth<SimDisk>, bytes: &[u8]) {
+    let disk = store.disk();
+    let file = disk.open(&ROOT, OsStr::new("f")).unwrap();
+    let end = disk.stat(&file).unwrap().size;
+    disk.write_at(&file, bytes, end).unwrap();
+    let end = end + bytes.len() as u64;
+    store.note_growth(growth, end, end, false).unwrap();
+}
+
+fn begin(store: &Store<SimDisk>, now: u64) -> Growth<SimDisk> {
+    let file = store.disk().open(&ROOT, OsStr::new("f")).unwrap();
+    let (id, who) = (SessionId(now), Who::default());
+    store
+        .begin_append(id, &place(), &file, &who, (Durability::Full, now))
+        .unwrap()
+}
+
+#[test]
+fn a_version_is_as_long_as_when_its_record_was_read_although_lines_were_appended_since() {
+    let disk = start(Plan::Never);
+    let store = open(&disk).unwrap();
+    let (history, path) = (store.history(), Path::new("f"));
+    let length = |lineage: &_, version| {
+        let kept = history.open_in(lineage, version, false).unwrap();
+        kept.map(|kept| kept.bytes)
+    };
+    let growth = begin(&store, 10);
+    grow(&store, &growth, b"two\n");
+    let growing = history.lineage(path).unwrap();
+    grow(&store, &growth, b"three\n");
+    assert_eq!(length(&growing, 2), Some(8));
+    store.end_append(growth, &place(), &info(12)).unwrap();
+    let settled = history.lineage(path).unwrap();
+    let growth = begin(&store, 20);
+    grow(&store, &growth, b"four\n");
+    assert_eq!(length(&settled, 2), Some(14));
+    assert_eq!(history.open_version(path, 2).unwrap().bytes, 14);
+    store.end_append(growth, &place(), &info(22)).unwrap();
+}
+
+#[test]
+fn records_that_were_read_while_their_file_grew_are_read_again() {
+    let disk = start(Plan::Never);
+    let store = open(&disk).unwrap();
+    let (history, path) = (store.history(), Path::new("f"));
+    let growth = begin(&store, 10);
+    grow(&store, &growth, b"two\n");
+    let read = history.own_segment_once(path).unwrap();
+    assert!(history.belongs_together(path, &read).unwrap());
+    store.end_append(growth, &place(), &info(12)).unwrap();
+    assert!(!history.belongs_together(path, &read).unwrap());
+    let before = history.own_segment_once(path).unwrap();
+    assert!(history.belongs_together(path, &before).unwrap());
+}
+
+#[test]
+fn a_version_that_is_pruned_is_not_the_whole_of_the_file_that_begins_with_it() {
+    let disk = start(Plan::Never);
+    let store = open(&disk).unwrap();
+    for now in [10, 20] {
+        let growth = begin(&store, now);
+        grow(&store, &growth, b"more\n");
+        store.end_append(growth, &place(), &info(now + 2)).unwrap();
+    }
+    let (history, path) = (store.history(), Path::new("f"));
+    let key = Key::of(path);
+    let dir = history.open_key(&key).unwrap().unwrap();
+    assert_eq!(history.open_version(path, 2).unwrap().bytes, 9);
+    // Its record goes first: all else of it is in the file of version 3.
+    disk.unlink(&dir, OsStr::new("2.json")).unwrap();
+    let error = history.open_version(path, 2).err().unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+}

@@ -153,6 +153,161 @@ fn the_moves_that_are_written_down_do_not_grow_without_end() {
     assert!(count > 100 && count < steps, "{count}");
 }
 
+fn remove(store: &Store<SimDisk>, dir: u64, path: &str, now: u64) -> io::Result<()> {
+    let place = Place {
+        dir: &dir,
+        name: Path::new(path).file_name().unwrap(),
+        path: Path::new(path),
+    };
+    let removed = store.remove(&place, &Who::default(), &info(now));
+    removed.map(drop).map_err(|error| error.source)
+}
+
+fn move_directory(store: &Store<SimDisk>, from: &str, to: &str, now: u64) -> io::Result<()> {
+    let rename = || store.disk().rename((&ROOT, OsStr::new(from)), (&ROOT, OsStr::new(to)));
+    store.move_directories(&[(Path::new(from), Path::new(to))], now, rename)
+}
+
+/// Sweeps at a time when what happened up to `old` is too old to be kept.
+fn sweep(store: &Store<SimDisk>, old: u64) {
+    let age = Duration::from_nanos(1_000_000);
+    let retain = Retain {
+        keep: 20,
+        max_age: Some(age),
+        max_bytes: None,
+    };
+    store.set_retention(std::sync::Arc::new(move |_: &Path| Some(retain)));
+    store.prune_all(old + 1 + age.as_nanos() as u64, &|| true);
+}
+
+/// What lies below `.concord/history`.
+fn pieces(disk: &SimDisk) -> Vec<String> {
+    let below = disk.tree().into_keys();
+    below.filter(|path| path.starts_with("/.concord/history/")).collect()
+}
+
+#[test]
+fn a_history_whose_file_left_with_its_directory_goes_with_the_last_that_goes_on_from_it() {
+    type Steps = fn(&Store<SimDisk>, u64) -> io::Result<()>;
+    let ends: [(&str, Steps); 5] = [
+        ("removed as it came", |store, dir| remove(store, dir, "e/f", 40)),
+        ("changed, then removed", |store, dir| {
+            publish(store, dir, "e/f", b"and the third", 30)?;
+            remove(store, dir, "e/f", 40)
+        }),
+        ("moved on, changed at each place, then removed", |store, dir| {
+            publish(store, dir, "e/f", b"and the third", 25)?;
+            move_directory(store, "e", "g", 30)?;
+            publish(store, dir, "g/f", b"and the fourth", 35)?;
+            remove(store, dir, "g/f", 40)
+        }),
+        ("moved back, changed at each place, then removed", |store, dir| {
+            publish(store, dir, "e/f", b"and the third", 25)?;
+            move_directory(store, "e", "d", 30)?;
+            publish(store, dir, "d/f", b"and the fourth", 35)?;
+            remove(store, dir, "d/f", 40)
+        }),
+        ("followed by another file, both removed", |store, dir| {
+            let disk = store.disk();
+            disk.make_dir(&ROOT, OsStr::new("d"))?;
+            let new = disk.open_dir(&ROOT, OsStr::new("d"))?;
+            disk.create(&new, OsStr::new("f"))?;
+            publish(store, new, "d/f", b"another", 25)?;
+            remove(store, new, "d/f", 30)?;
+            remove(store, dir, "e/f", 40)
+        }),
+    ];
+    for (name, end) in ends {
+        let disk = start(Plan::Never);
+        let store = open(&disk).unwrap();
+        let dir = disk.open_dir(&ROOT, OsStr::new("d")).unwrap();
+        move_directory(&store, "d", "e", 20).unwrap();
+        end(&store, dir).unwrap();
+        // The removal is the last that happened, and counts for all that goes with it.
+        sweep(&store, 39);
+        assert_ne!(pieces(&disk), Vec::<String>::new(), "{name}");
+        sweep(&store, 40);
+        assert_eq!(pieces(&disk), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn a_history_whose_file_left_with_its_directory_stays_while_a_file_is_that_which_left() {
+    type Steps = fn(&Store<SimDisk>, u64) -> io::Result<()>;
+    let lives: [(&str, Steps, &str); 4] = [
+        ("as it came", |_, _| Ok(()), "e/f"),
+        ("moved on", |store, _| move_directory(store, "e", "g", 30), "g/f"),
+        (
+            "changed",
+            |store, dir| publish(store, dir, "e/f", b"and the third", 30).map(drop),
+            "e/f",
+        ),
+        (
+            "moved on, changed at each place",
+            |store, dir| {
+                publish(store, dir, "e/f", b"and the third", 25)?;
+                move_directory(store, "e", "g", 30)?;
+                publish(store, dir, "g/f", b"and the fourth", 35).map(drop)
+            },
+            "g/f",
+        ),
+    ];
+    for (name, life, path) in lives {
+        let disk = start(Plan::Never);
+        let store = open(&disk).unwrap();
+        let dir = disk.open_dir(&ROOT, OsStr::new("d")).unwrap();
+        move_directory(&store, "d", "e", 20).unwrap();
+        life(&store, dir).unwrap();
+        let live = disk.tree()[&format!("/{path}")].clone();
+        sweep(&store, 1000);
+        // What was replaced has been so for too long; but the file goes on counting.
+        assert_eq!(contents(&disk, &store, path), [live], "{name}");
+        let last = store.history().versions(Path::new(path)).unwrap()[0].record.version;
+        let next = publish(&store, dir, path, b"one more", 2_000_000).unwrap().version;
+        assert_eq!(next, last + 1, "{name}");
+        assert!(last >= 2, "{name}");
+        assert_eq!(contents(&disk, &store, path).len(), 2, "{name}");
+    }
+}
+
+#[test]
+fn a_sweep_of_histories_that_left_which_stops_anywhere_is_finished_by_the_next() {
+    let prepared = |plan| {
+        let disk = start(Plan::Never);
+        let store = open(&disk).unwrap();
+        let dir = disk.open_dir(&ROOT, OsStr::new("d")).unwrap();
+        move_directory(&store, "d", "e", 20).unwrap();
+        publish(&store, dir, "e/f", b"and the third", 25).unwrap();
+        move_directory(&store, "e", "d", 30).unwrap();
+        publish(&store, dir, "d/f", b"and the fourth", 35).unwrap();
+        remove(&store, dir, "d/f", 40).unwrap();
+        drop(store);
+        disk.fork(plan)
+    };
+    let disk = prepared(Plan::Never);
+    let store = open(&disk).unwrap();
+    let opened = disk.ops();
+    sweep(&store, 40);
+    let end = disk.ops();
+    drop(store);
+    let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    for at in opened..end {
+        for plan in [Plan::Once(at, libc::EIO), Plan::From(at, libc::EIO)] {
+            let disk = prepared(plan);
+            sweep(&open(&disk).unwrap(), 40);
+            disk.heal();
+            let crashed = disk.after_crash(|i| (i as u64 + at).is_multiple_of(2), &mut dice, Plan::Never);
+            for (disk, how) in [(disk, "the daemon"), (crashed, "the machine")] {
+                let store = open(&disk).unwrap();
+                sweep(&store, 40);
+                // What came back without its tombstone has one of that time now.
+                sweep(&store, 10_000_000);
+                assert_eq!(pieces(&disk), Vec::<String>::new(), "{plan:?}, {how}");
+            }
+        }
+    }
+}
+
 type Scenario = (&'static str, fn(&Store<SimDisk>) -> io::Result<()>, [&'static str; 2]);
 
 const SCENARIOS: [Scenario; 2] = [

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -18,6 +19,8 @@ use crate::cli::rooms::{MountOrder, Rooms};
 use crate::control::beacon::{self, Beacon};
 use crate::control::lossless::printable;
 use crate::control::{Peer, Service, Unmounting, server};
+use crate::store::RealDisk;
+use crate::store::disk::Disk;
 
 /// Relative to the store.
 const LOG: &str = "log";
@@ -226,18 +229,34 @@ fn this_process() -> Peer {
 /// Sends standard output and standard error, and with them panics and the logger, to `.concord/log`.
 fn log_to_store(root: &Arc<OwnedFd>) -> io::Result<()> {
     let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let store = rustix::fs::openat(root, STORE, dir, Mode::empty())?;
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = || rustix::fs::openat(&store, LOG, flags, Mode::from_raw_mode(0o600));
-    let mut log = open()?;
-    if rustix::fs::fstat(&log)?.st_size > LOG_BYTES_MAX {
-        rustix::fs::renameat(&store, LOG, &store, LOG_OLD)?;
-        log = open()?;
-    }
+    let store = Arc::new(rustix::fs::openat(root, STORE, dir, Mode::empty())?);
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |flags| rustix::fs::openat(&store, LOG, flags, Mode::from_raw_mode(0o600)).map(File::from);
+    let goes_on = |log: &File| -> io::Result<bool> {
+        Ok(rustix::fs::fstat(log)?.st_size <= LOG_BYTES_MAX && RealDisk.is_given(log, &store))
+    };
+    let found = match open(flags) {
+        Ok(log) if goes_on(&log)? => Some(log),
+        // A daemon of another user may have left it.
+        Ok(_) | Err(Errno::ACCESS) => {
+            rustix::fs::renameat(&store, LOG, &store, LOG_OLD)?;
+            None
+        }
+        Err(Errno::NOENT) => None,
+        Err(errno) => return Err(errno.into()),
+    };
+    let log = match found {
+        Some(log) => log,
+        None => {
+            let made = open(flags | OFlags::CREATE | OFlags::EXCL)?;
+            RealDisk.give(&made, &store);
+            made
+        }
+    };
     io::stdout().flush()?;
     rustix::stdio::dup2_stdout(&log)?;
     rustix::stdio::dup2_stderr(&log)?;
-    drop(File::from(log));
+    drop(log);
     Ok(())
 }
 
