@@ -244,3 +244,130 @@ fn w12_what_is_saved_under_a_lock_outlives_the_handle_that_only_emptied_the_file
         assert_eq!(project.recovered().len(), 0, "{script}");
     }
 }
+
+#[test]
+fn w12_who_has_the_file_open_only_to_lock_it_holds_up_nobody_when_it_has_let_go() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '20s'\n"), ("STATE.md", "v1")]);
+    let (mut a, mut b) = (Puppet::new(&project), Puppet::new(&project));
+    a.does("f = os.open('STATE.md', os.O_RDWR)");
+    for lets_go in [
+        "fcntl.flock(f, fcntl.LOCK_UN)",
+        "subprocess.run(['flock', '-u', str(f)], pass_fds=[f]).returncode",
+    ] {
+        assert_eq!(a.does("fcntl.flock(f, fcntl.LOCK_EX)"), "None");
+        b.starts("g = os.open('STATE.md', os.O_RDWR)");
+        assert!(["None", "0"].contains(&a.does(lets_go).as_str()));
+        assert_eq!(b.says(), "ok", "{lets_go}");
+        assert_eq!(b.does("os.pwrite(g, b'by b', 0)"), "4");
+        // It waits in flock(2) until it can go on with what is current.
+        a.starts("fcntl.flock(f, fcntl.LOCK_EX)");
+        assert_eq!(b.does("os.close(g)"), "None");
+        assert_eq!(a.says(), "None");
+        assert_eq!(a.does("fcntl.flock(f, fcntl.LOCK_UN)"), "None");
+    }
+    // What it writes without a lock is a change of what is current, when it is its turn.
+    b.does("g = os.open('STATE.md', os.O_RDWR)");
+    a.starts("os.pwrite(f, b'!', 0)");
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(b.does("os.write(g, b'... and a'), os.close(g)"), "(9, None)");
+    assert_eq!(a.says(), "1");
+    assert_eq!(a.does("os.close(f)"), "None");
+    assert_eq!(project.read("STATE.md"), "!.. and a");
+    let counts = &project.status()["counts"];
+    assert_eq!((&counts["busy"], &counts["stale"]), (&0.into(), &0.into()), "{counts}");
+}
+
+#[test]
+fn w12_a_shell_that_opens_its_lock_file_again_each_turn_lets_others_come_in_between() {
+    watchdog();
+    // As in the man page of flock(1), but for the loop: the descriptor is replaced each turn, and open all the time.
+    let script = "exec 9<>lock.json && flock 9 && printf '{\"count\": %d}' $(($(sed 's/[^0-9]//g' count.json) + 1)) > count.json && flock -u 9 && echo done && read turn";
+    let project = Project::with(&[("concord.toml", "wait = '20s'\n"), ("count.json", "{\"count\": 0}")]);
+    let mut shells: Vec<Running> = (0..3)
+        .map(|_| Running::start(project.sh(&format!("while {script}; do :; done"))))
+        .collect();
+    for _ in 0..3 {
+        for shell in &mut shells {
+            assert_eq!(shell.hear(), "done");
+            shell.say("again");
+        }
+    }
+    shells.iter_mut().for_each(|shell| assert_eq!(shell.hear(), "done"));
+    drop(shells);
+    assert_eq!(project.read("count.json"), "{\"count\": 12}");
+    assert_eq!(project.status()["counts"]["busy"], 0, "{}", project.status());
+}
+
+#[test]
+fn w12_what_was_read_under_the_lock_and_is_written_after_it_counts_exactly() {
+    watchdog();
+    for reads in [
+        "n = int(f.read())",
+        "n = int(os.pread(f.fileno(), 9, 0))",
+        "n = int(mmap.mmap(f.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)[:])",
+        "n = int(open('n.json').read())",
+        // Who measures means to write there.
+        "n = f.seek(0, 2)",
+    ] {
+        let project = Project::with(&[("concord.toml", "wait = '60s'\n"), ("n.json", "7")]);
+        let (mut a, mut b) = (Puppet::new(&project), Puppet::new(&project));
+        // What print() and write() have made is still in the program when it lets go.
+        let locks = format!("f = open('n.json', 'r+'); fcntl.flock(f, fcntl.LOCK_EX); {reads}");
+        assert_eq!(a.does(&locks), "ok", "{reads}");
+        b.starts(&locks);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let writes = "f.seek(0); f.write(str(n + 1)); fcntl.flock(f, fcntl.LOCK_UN)";
+        let appends = "f.write(str(n)); fcntl.flock(f, fcntl.LOCK_UN)";
+        let (writes, left) = match reads.contains("seek") {
+            true => (appends, "712"),
+            false => (writes, "9"),
+        };
+        assert_eq!(a.does(writes), "ok", "{reads}");
+        assert_eq!(a.does("f.close()"), "None");
+        assert_eq!(b.says(), "ok", "{reads}");
+        assert_eq!(b.does(writes), "ok");
+        assert_eq!(b.does("f.close()"), "None");
+        assert_eq!(project.read("n.json"), left, "{reads}");
+    }
+}
+
+#[test]
+fn w12_who_has_a_lock_and_waits_for_who_waits_for_another_of_its_locks_is_told_so() {
+    watchdog();
+    let project = Project::with(&[("concord.toml", "wait = '2s'\n"), ("a.md", ""), ("b.md", "")]);
+    let (mut first, mut second) = (Puppet::new(&project), Puppet::new(&project));
+    let opens = "a, b = os.open('a.md', os.O_RDWR), os.open('b.md', os.O_RDWR)";
+    let waiting = |kind: &str, count: usize| {
+        eventually("it waits", || {
+            let status = project.status();
+            let lines = status[kind].as_array().unwrap().iter();
+            lines
+                .map(|line| line["waiting"].as_array().unwrap().len())
+                .sum::<usize>()
+                == count
+        });
+    };
+    assert_eq!(first.does(opens), "ok");
+    for file in ["a", "b"] {
+        assert_eq!(
+            first.does(&format!(
+                "fcntl.flock({file}, fcntl.LOCK_EX), fcntl.flock({file}, fcntl.LOCK_UN)"
+            )),
+            "(None, None)"
+        );
+    }
+    assert_eq!(second.does(opens), "ok");
+    first.starts("fcntl.flock(a, fcntl.LOCK_EX)");
+    waiting("sessions", 1);
+    second.starts("fcntl.flock(a, fcntl.LOCK_EX)");
+    assert_eq!(first.says(), "None", "who waits for the lock gives way");
+    waiting("locks", 1);
+    // Nobody has this lock. But the second has the file open for writing, and waits for the other one.
+    assert_eq!(first.does("fcntl.flock(b, fcntl.LOCK_EX)"), "EBUSY");
+    assert_eq!(first.does("fcntl.flock(a, fcntl.LOCK_UN)"), "None");
+    assert_eq!(second.says(), "None");
+    assert_eq!(second.does("fcntl.flock(b, fcntl.LOCK_EX)"), "None", "it is free");
+    assert_eq!(second.does("os.close(b), os.close(a)"), "(None, None)");
+    assert_eq!(first.does("fcntl.flock(b, fcntl.LOCK_EX)"), "None");
+}

@@ -751,6 +751,39 @@ SESSIONS = [
         ["locks::w12_letting_go_publishes_before_anybody_else_has_the_lock"],
     ),
     (
+        "W12", "w12-who-has-only-locked-keeps-its-session", "src/mount/coordinated/flock.rs",
+        "                this.give_up_unused(&writer.session());",
+        "                let _ = writer;",
+        [
+            "lock_idioms::w12_who_has_the_file_open_only_to_lock_it_holds_up_nobody_when_it_has_let_go",
+            "lock_idioms::w12_a_shell_that_opens_its_lock_file_again_each_turn_lets_others_come_in_between",
+        ],
+    ),
+    (
+        "W12", "w12-who-has-read-gives-its-session-up-with-the-lock", "src/mount/coordinated/staged.rs",
+        "untouched && !self.looked_at",
+        "untouched",
+        ["lock_idioms::w12_what_was_read_under_the_lock_and_is_written_after_it_counts_exactly"],
+    ),
+    (
+        "W12", "w12-who-has-read-by-name-gives-its-session-up-with-the-lock", "src/mount/coordinated/session.rs",
+        "self.fill_after(store, |staged| staged.looked_at = true)",
+        "self.fill(store)",
+        ["lock_idioms::w12_what_was_read_under_the_lock_and_is_written_after_it_counts_exactly"],
+    ),
+    (
+        "W12", "w12-who-has-measured-the-file-gives-its-session-up-with-the-lock", "src/mount/getattr.rs",
+        "                writer.measured();",
+        "                let _ = writer;",
+        ["lock_idioms::w12_what_was_read_under_the_lock_and_is_written_after_it_counts_exactly"],
+    ),
+    (
+        "W12", "w12-a-lock-and-a-session-wait-for-each-other", "src/mount/coordinated/flock.rs",
+        "if that.is_with_who_waits(&again.session()) {",
+        "if false {",
+        ["lock_idioms::w12_who_has_a_lock_and_waits_for_who_waits_for_another_of_its_locks_is_told_so"],
+    ),
+    (
         "W12", "w12-letting-go-leaves-the-beginning-of-a-line", "src/mount/coordinated/flock.rs",
         "Holder::Appender(appender) => return self.publish_held(appender),",
         "Holder::Appender(_) => return Ok(()),",

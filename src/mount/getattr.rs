@@ -27,6 +27,10 @@ impl Fs {
     pub fn attributes(&self, caller: Caller, id: NodeId, handle: Option<u64>, reply: ReplyAttr) {
         let ends_at = handle.and_then(|number| match self.tree.handles.get(number) {
             Ok(Handle::Reader(reader)) => self.coordination.measured(&reader),
+            Ok(Handle::Writer(writer)) => {
+                writer.measured();
+                None
+            }
             _ => None,
         });
         if self.coordination.comes_to_wait(caller, id) {

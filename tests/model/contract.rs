@@ -152,6 +152,7 @@ impl World {
                     known.push(pid);
                 }
                 self.sessions[session].emptied = false;
+                self.sessions[session].opened += 1;
                 session
             }
             _ => match self.begin(by, name, how, how.create, "close") {
@@ -181,6 +182,7 @@ impl World {
     }
 
     fn put_reader(&mut self, by: usize, slot: usize, name: Name, how: How, opened: Inode) {
+        self.note_look(opened);
         let kind = Kind::Reader {
             name,
             opened,
@@ -269,8 +271,11 @@ impl World {
             Kind::Appender { .. } => None,
             Kind::Writer { session } => match self.sessions[session].stage {
                 Stage::Open => {
-                    self.sessions[session].emptied = false;
-                    Some(self.sessions[session].shadow)
+                    let it = &mut self.sessions[session];
+                    it.emptied = false;
+                    // Nobody is asked for nothing.
+                    it.looked_at |= count > 0;
+                    Some(it.shadow)
                 }
                 Stage::Done(content) => Some(content),
                 Stage::Lost => None,
@@ -461,8 +466,24 @@ impl World {
     }
 
     /// What a process, or somebody who is none of them, finds under each name.
-    pub fn look(&self, by: usize) -> Answer {
+    pub fn look(&mut self, by: usize) -> Answer {
+        for found in NAMES
+            .iter()
+            .filter_map(|name| self.visible(by, *name))
+            .collect::<Vec<_>>()
+        {
+            if self.user(by).may(self.files[found].rights, READ) {
+                self.note_look(found);
+            }
+        }
         self.seen(self.user(by), |name| self.visible(by, name))
+    }
+
+    /// Somebody opens, by its name, what may be staged.
+    fn note_look(&mut self, opened: Inode) {
+        for session in &mut self.sessions {
+            session.looked_at |= session.stage == Stage::Open && session.shadow == opened;
+        }
     }
 
     pub fn look_from_outside(&self) -> Answer {

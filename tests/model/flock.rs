@@ -93,6 +93,7 @@ impl World {
             if held.is_some() {
                 self.publish_saved(number, self.pid(by));
                 let published = self.publish_locked(number);
+                self.give_up_unused(number);
                 self.unlock(number);
                 return Expected::Is(published);
             }
@@ -344,6 +345,17 @@ impl World {
             self.end(session, false);
         }
         unchanged
+    }
+
+    /// Nor does who had it, and has opened the file for nothing else.
+    fn give_up_unused(&mut self, number: Did) {
+        let Kind::Writer { session } = self.descriptions[number].kind else {
+            return;
+        };
+        let it = &self.sessions[session];
+        if it.only_opened && !it.looked_at && !it.emptied && it.opened == 1 && it.how == "close" {
+            self.give_up(session);
+        }
     }
 
     /// Who does not get the lock holds nobody up.

@@ -72,7 +72,11 @@ impl World {
         if lost || self.goes_on_elsewhere(map) || data.len() < map.length {
             return Expected::Skip;
         }
-        Expected::Is(Answer::Bytes(data[..map.length].to_vec()))
+        let shown = data[..map.length].to_vec();
+        if let Some(session) = map.session {
+            self.sessions[session].looked_at = true;
+        }
+        Expected::Is(Answer::Bytes(shown))
     }
 
     pub fn poke(&mut self, by: usize, map: usize, at: usize, text: &[u8]) -> Expected {

@@ -134,6 +134,8 @@ impl World {
             changed: fresh,
             only_opened: true,
             emptied: how.truncate,
+            looked_at: false,
+            opened: 1,
             touched: false,
             unlinked: false,
             creates: base.is_none(),
@@ -190,6 +192,8 @@ impl World {
             changed: false,
             only_opened: true,
             emptied: false,
+            looked_at: false,
+            opened: 1,
             touched: false,
             unlinked: false,
             creates: false,
@@ -389,6 +393,7 @@ impl World {
         let it = &mut self.sessions[session];
         (it.base, it.shadow, it.changed, it.creates) = (Some(base), shadow, false, false);
         (it.appended, it.appended_to) = (Vec::new(), None);
+        it.looked_at = false;
     }
 
     /// Who writes by a handle that has emptied the file, and looked at nothing since, writes a whole file.

@@ -240,6 +240,27 @@ fn ours() -> Vec<(&'static str, bool, Vec<Op>)> {
             ],
         ),
         (
+            "who_has_only_locked_a_file_lets_others_write_when_it_lets_go",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Open(0, A, RW)),
+                Op(0, Flock(0, Exclusive)),
+                Op(1, Open(0, A, RW)),
+                Op(0, Flock(0, Un)),
+                Op(1, Write(0, 1)),
+                Op(0, Write(0, 2)),
+                Op(1, Close(0)),
+                Op(0, Flock(0, Exclusive)),
+                Op(0, Pread(0, 0, 9)),
+                Op(0, Flock(0, Un)),
+                Op(1, Open(0, A, RW)),
+                Op(0, Close(0)),
+                Op(1, Look),
+            ],
+        ),
+        (
             "the_beginning_of_a_line_is_seen_when_its_appender_lets_go_of_the_lock",
             false,
             vec![

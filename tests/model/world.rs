@@ -55,6 +55,10 @@ pub struct Session {
     pub only_opened: bool,
     /// Its open(2) emptied the file, and nobody has read from it since.
     pub emptied: bool,
+    /// Somebody has read what it holds.
+    pub looked_at: bool,
+    /// Handles that it ever had.
+    pub opened: usize,
     /// Its owner or mode was changed, and counts.
     pub touched: bool,
     pub unlinked: bool,

@@ -5,7 +5,7 @@
 //!
 //! What locks have to do with sessions:
 //! - Letting go publishes what the handle has written before anybody else gets the lock. The session is over then; with the next lock, or the next
-//!   write, the handle begins another one, on what is current by then ([`Coordination::resume`]).
+//!   write, the handle begins another one, on what is current by then ([`Coordination::go_on`]). Where it has done nothing but lock, it gives its session up.
 //! - A handle that does not get a lock holds nobody up: its session steps back. Otherwise it and who has the lock, and wants to write, would wait for
 //!   each other.
 
@@ -21,6 +21,7 @@ use super::handles::Writer;
 use super::locks::{Turn, Waiting, Whose};
 use super::reader::Reader;
 use super::session::{Life, Session};
+use super::shown::is_of_lineage;
 use super::staged::Staged;
 use super::{Answer, Appender, Coordination, Target, caller};
 use crate::mount::attr;
@@ -125,7 +126,11 @@ impl Coordination {
         let this = Arc::clone(self);
         self.tree.workers.run(move || {
             this.publish_saved(saved);
-            then(written.map_or(Ok(()), |holder| this.publish_locked(&holder)));
+            let published = written.as_ref().map_or(Ok(()), |holder| this.publish_locked(holder));
+            if let (None, Some(Holder::Writer(writer))) = (mode, &written) {
+                this.give_up_unused(&writer.session());
+            }
+            then(published);
         });
     }
 
@@ -337,8 +342,17 @@ impl Coordination {
             caller,
             (Need::Lock, nonblock),
             Box::new(move |resumed| match resumed {
-                // flock(2) waits as long as it takes.
-                Err(Errno::BUSY) if !this.is_closing() => this.go_on_locked(again, caller, owner, nonblock, answer),
+                Err(Errno::BUSY) if !this.is_closing() => {
+                    let that = Arc::clone(&this);
+                    this.tree.workers.run(move || {
+                        if that.is_with_who_waits(&again.session()) {
+                            that.unlock(owner);
+                            return answer(Err(Errno::BUSY));
+                        }
+                        // flock(2) waits as long as it takes.
+                        that.go_on_locked(again, caller, owner, nonblock, answer);
+                    });
+                }
                 Err(errno @ (Errno::INTR | Errno::WOULDBLOCK | Errno::DEADLK)) => {
                     this.unlock(owner);
                     answer(Err(errno));
@@ -347,6 +361,22 @@ impl Coordination {
                 _ => answer(Ok(())),
             }),
         );
+    }
+
+    /// Whether somebody who has a session of the file waits for another file's lock: for ours, perhaps, and we would wait for each other.
+    fn is_with_who_waits(&self, ours: &Session) -> bool {
+        let name = self.key_name(&ours.name());
+        let sessions = {
+            let files = self.files.lock();
+            files
+                .key_of(&name)
+                .map(|key| files.sessions(key).to_vec())
+                .unwrap_or_default()
+        };
+        let waiting = self.locks.lock().waiting_elsewhere(&Whose::Name(name));
+        // Strangers would all be taken for one.
+        let mut known = waiting.into_iter().filter(|caller| caller.tid != 0);
+        known.any(|caller| sessions.iter().any(|session| is_of_lineage(caller, session)))
     }
 
     /// The handle's session is over, but not the handle: begins another one, on the version that is current when the queue admits it. Waits on
@@ -489,17 +519,21 @@ impl Coordination {
         if session.creates() || holders.iter().any(same) {
             return false;
         }
-        if !self.give_up_unchanged(&session) && session.is_open() {
+        if !self.give_up_taken(&session, session.take_unchanged()) && session.is_open() {
             self.release(session.about.id, session.about.file);
         }
         true
     }
 
-    /// Ends a session that has nothing to publish; its handles go on with another one when they need it. `false`: it has.
-    fn give_up_unchanged(self: &Arc<Self>, session: &Arc<Session>) -> bool {
-        let Some(staged) = session.take_unchanged() else {
-            return false;
-        };
+    /// A handle has let go of its lock. If that is all it was for, others who want to write need not wait until it is closed. Not so where anything was read: many a
+    /// program writes after it has let go, from a buffer, what it has read before.
+    fn give_up_unused(self: &Arc<Self>, session: &Arc<Session>) {
+        self.give_up_taken(session, session.take_unused());
+    }
+
+    /// Ends a session that has nothing to publish, and was taken for that; its handles go on with another one when they need it. `false`: it was not taken.
+    pub(super) fn give_up_taken(self: &Arc<Self>, session: &Arc<Session>, taken: Option<Staged>) -> bool {
+        let Some(staged) = taken else { return false };
         session.set_resumable();
         self.finish_taken(Arc::clone(session), staged, Ending::Closed);
         true

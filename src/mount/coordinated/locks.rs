@@ -197,6 +197,14 @@ impl Locks {
         (granted, again)
     }
 
+    /// Who waits for the locks of all other files than this one.
+    pub fn waiting_elsewhere(&self, whose: &Whose) -> Vec<Caller> {
+        let here = self.keys.get(whose).map(|key| self.table.line(*key).1);
+        let is_here = |ticket: &Ticket| here.iter().flatten().any(|(other, _)| other == ticket);
+        let elsewhere = self.waiting.iter().filter(|(ticket, _)| !is_here(ticket));
+        elsewhere.map(|(_, waiting)| waiting.caller).collect()
+    }
+
     /// Whose lock the open file description has, and by which process; the name of the file may be gone.
     pub fn held(&self, owner: LockOwner) -> Option<(Option<Whose>, ProcId)> {
         let held = self.owners.get(&owner)?;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::close::Ending;
 use super::session::Session;
 use super::{Coordination, place};
 use crate::mount::attr;
@@ -30,7 +29,8 @@ impl Coordination {
             Ok(()) | Err(Errno::ACCESS) => {}
             Err(errno) => {
                 log::debug!("{session:?} could not start anew: {errno}");
-                self.give_up_untouched(session);
+                // It is of no use as it is.
+                self.give_up_taken(session, session.take_untouched());
             }
         }
     }
@@ -101,13 +101,5 @@ impl Coordination {
         };
         // A file that was given another name meanwhile has moved to an image, with its version.
         (now.st_dev, now.st_ino) != (base.st_dev, base.st_ino) && self.store.version_at(place).ok() != Some(based_on)
-    }
-
-    /// It is of no use as it is. Its handles begin another one when they need it.
-    fn give_up_untouched(self: &Arc<Self>, session: &Arc<Session>) {
-        if let Some(staged) = session.take_untouched() {
-            session.set_resumable();
-            self.finish_taken(Arc::clone(session), staged, Ending::Closed);
-        }
     }
 }

@@ -244,6 +244,11 @@ impl Session {
         self.take_if(|staged| !staged.changed && !staged.unlinked)
     }
 
+    /// The same, if it was opened only, and the queue knows it.
+    pub fn take_unused(&self) -> Option<Staged> {
+        self.take_if(|staged| staged.is_unused() && !self.is_late())
+    }
+
     /// The same, if nothing was written to it.
     pub fn take_untouched(&self) -> Option<Staged> {
         self.take_if(|staged| staged.only_opened && !staged.unlinked)
@@ -312,7 +317,7 @@ impl Session {
     /// As [`Session::fill`].
     pub fn show(&self, store: &RealStore) -> Result<Option<Arc<Pin>>, Errno> {
         loop {
-            let filled = self.fill(store);
+            let filled = self.fill_after(store, |staged| staged.looked_at = true);
             match &*self.stage.lock() {
                 Stage::Open(staged) => match filled {
                     Ok(()) if staged.filled => return Ok(Some(self.pin())),

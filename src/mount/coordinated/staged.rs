@@ -31,6 +31,8 @@ pub struct Staged {
     /// Its opener had it emptied (O_TRUNC), and nobody has looked since at what it holds: what is written is meant to be all there is. The version that it was
     /// emptied in place of.
     pub emptied: Option<Option<u64>>,
+    /// Somebody has looked at what it holds, and may write accordingly: by a handle of it, at its size too (SEEK_END), or by its name.
+    pub looked_at: bool,
     /// Its name was removed by its own lineage: there is nothing to publish to.
     pub unlinked: bool,
     /// Copying the base or a sync failed; such content is never published (fsyncgate).
@@ -77,6 +79,7 @@ impl Staged {
             filled: fresh,
             changed: fresh,
             only_opened: true,
+            looked_at: false,
             unlinked: false,
             failed: None,
             refused: None,
@@ -124,9 +127,16 @@ impl Staged {
         self.take_up();
     }
 
-    /// Somebody looks at what it holds, who may write accordingly.
+    /// Somebody looks at what it holds, by a handle.
     pub fn note_look(&mut self) {
+        self.looked_at = true;
         self.emptied = None;
+    }
+
+    /// Whether all that anybody has done with it is to open it: what is written by its handle, the only one that it ever had, does not depend on what it holds.
+    pub fn is_unused(&self) -> bool {
+        let untouched = self.only_opened && !self.changed && !self.unlinked;
+        untouched && !self.looked_at && self.emptied.is_none() && self.opened == 1
     }
 
     /// A change of it begins.
@@ -149,7 +159,7 @@ impl Staged {
     pub(super) fn start_from(&mut self, fresh: Fresh) -> Shadow<RealDisk> {
         (self.base, self.base_len) = (Some(Arc::new(fresh.version)), fresh.len);
         self.mark = Some(fresh.mark);
-        (self.filled, self.changed) = (false, false);
+        (self.filled, self.changed, self.looked_at) = (false, false, false);
         std::mem::replace(&mut self.shadow, fresh.shadow)
     }
 
