@@ -189,6 +189,7 @@ fn w8_what_is_written_to_a_file_that_was_removed_goes_with_it_also_after_a_renam
         "rm f.md; ( echo x >&9; mv f.md k.md; rm k.md; echo y >&9 ) 9>f.md",
         "( echo x >&9; mv f.md k.md; rm k.md; echo y >&9 ) 9<>f.md",
         "( echo x >&9; mv f.md k.md; echo y >&9; rm k.md; echo z >&9 ) 9<>f.md",
+        "( echo x >&9; mv f.md k.md; rm k.md; echo y >&9; echo n > k.md ) 9<>f.md",
     ]);
     let project = Project::with(&[("f.md", "v1\n")]);
     succeed(project.sh("( echo x >&9; mv f.md k.md; rm k.md; echo y >&9 ) 9<>f.md"));

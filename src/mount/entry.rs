@@ -258,10 +258,6 @@ impl Tree {
             let last_link = victim.stat.st_nlink <= 1 || attr::kind(victim.stat.st_mode) == fuser::FileType::Directory;
             self.nodes
                 .remove_name(id, name, Arc::new(Pin::new(victim.fd, Access::Path, None)), last_link);
-            if !last_link {
-                // The kernel has counted it down where it had the name, which may have been a session's node.
-                self.attributes_changed(id);
-            }
         }
     }
 }

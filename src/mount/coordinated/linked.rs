@@ -424,6 +424,10 @@ impl Coordination {
         let names = self.names_of(&base, Some(session.about.node));
         let other = names.into_iter().find(|name| name != removed);
         other.is_some_and(|other| {
+            // The kernel has counted the name down where it had it: on the session's node.
+            let identity = attr::identity(&base, false);
+            let inode = self.store.images().inode_of(base.st_ino);
+            self.live_changed(inode.map_or(identity, |(ino, _)| Identity { ino, ..identity }));
             session.set_name(other);
             true
         })

@@ -319,7 +319,8 @@ impl Coordination {
         let opener = self.opener_for(caller, key);
         let exclusive = flags.contains(OFlags::EXCL);
         // Who creates without O_EXCL is sent round to what its lineage has open, too.
-        let held = !self.files.lock().queue.is_idle(key) && !(exclusive && self.has_lost_name(key, &opener));
+        let in_use = !self.files.lock().queue.is_idle(key);
+        let held = in_use && !(exclusive && self.has_lost_name(key, &opener));
         if held || self.stat(&target.name).is_ok() {
             if exclusive {
                 return answer(Err(Errno::EXIST));
