@@ -317,9 +317,9 @@ impl World {
         } else if killed {
             self.set_aside(&ended);
             Stage::Lost
-        } else if ended.how == "late" && !self.names.contains_key(&ended.name) {
-            Stage::Done(ended.base.unwrap_or(ended.shadow))
-        } else if ended.only_opened && self.is_overtaken(&ended) {
+        } else if ended.how == "late" && !self.names.contains_key(&ended.name)
+            || ended.only_opened && self.is_overtaken(&ended)
+        {
             Stage::Done(ended.base.unwrap_or(ended.shadow))
         } else {
             self.take_along(&ended);
