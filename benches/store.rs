@@ -48,6 +48,7 @@ impl Project {
         };
         let info = PublishInfo {
             how: How::Close,
+            in_place: false,
             durability,
             retain: Retain::of(&Policy::default()),
             now: session,

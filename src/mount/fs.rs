@@ -1,6 +1,7 @@
 //! Decode, call, reply: what fuser wants of a filesystem. Every decision is made elsewhere.
 
 use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +26,7 @@ use super::notices;
 use super::route::{self, Coming, reply_uncached};
 use super::setattr::Changes;
 use super::tree::{Anchor, Caller, Tree};
-use super::xattr::Answer;
+use super::xattr::{self, Answer};
 use crate::os::proc;
 
 /// The filesystem as fuser sees it.
@@ -333,7 +334,7 @@ impl fuser::Filesystem for Fs {
             Opened::Unknown => return reply.error(reply_errno(Errno::STALE)),
             Opened::Ordinary => {}
         }
-        let register = |fd: std::os::fd::BorrowedFd<'_>| reply.open_backing(fd);
+        let register = |fd: BorrowedFd<'_>| reply.open_backing(fd);
         let opened = self
             .tree
             .open(caller(request), node(ino), open_flags(flags.0), &register)
@@ -364,7 +365,7 @@ impl fuser::Filesystem for Fs {
             let creation = Creation { mode, umask };
             return self.create_coordinated(caller(request), target, creation, open_flags(flags), reply);
         }
-        let register = |fd: std::os::fd::BorrowedFd<'_>| reply.open_backing(fd);
+        let register = |fd: BorrowedFd<'_>| reply.open_backing(fd);
         let created = self
             .tree
             .create(
@@ -588,9 +589,8 @@ impl fuser::Filesystem for Fs {
             return reply.error(reply_errno(Errno::STALE));
         }
         let ready = self.coordination.refuse_lost(caller(request), node(ino));
-        let touched = ready.and_then(|()| self.coordination.touch(node(ino)));
-        let set = touched.and_then(|()| self.tree.set_xattr(caller(request), node(ino), name, value, flags));
-        reply_empty(set, reply);
+        let set = |file: BorrowedFd<'_>| xattr::set(caller(request), file, name, value, flags);
+        reply_empty(self.change_attributes(node(ino), ready, set), reply);
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -620,8 +620,8 @@ impl fuser::Filesystem for Fs {
             return reply.error(reply_errno(Errno::STALE));
         }
         let ready = self.coordination.refuse_lost(caller(request), node(ino));
-        let touched = ready.and_then(|()| self.coordination.touch(node(ino)));
-        reply_empty(touched.and_then(|()| self.tree.remove_xattr(node(ino), name)), reply);
+        let remove = |file: BorrowedFd<'_>| xattr::remove(file, name);
+        reply_empty(self.change_attributes(node(ino), ready, remove), reply);
     }
 
     fn ioctl(

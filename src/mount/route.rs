@@ -339,6 +339,18 @@ impl Fs {
         self.tree.make(caller, parent, name, new, umask)
     }
 
+    /// setxattr(2), removexattr(2): `change` makes the change to each file that it concerns.
+    pub fn change_attributes(
+        &self,
+        node: NodeId,
+        ready: Result<()>,
+        change: impl Fn(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let anchor = ready.and_then(|()| self.tree.anchor_to_change(node))?;
+        self.coordination.touch(node, &change)?;
+        change(anchor.as_fd())
+    }
+
     /// chmod(2), chown(2), truncate(2), utimensat(2) and their f… forms.
     pub fn set_attributes(
         &self,
@@ -389,14 +401,9 @@ impl Fs {
                 }
             }
             _ if self.coordination.stat_of_session(caller, node).is_some() => self.tree.workers.run(move || {
-                let set = || tree.set_attributes(caller, node, handle, &changes);
-                answer(match coordination.unchanged_base(node) {
-                    Some(base) => changes
-                        .set_metadata(base.as_fd())
-                        .and_then(|()| coordination.follow_times(&base).and_then(|()| set()))
-                        .map(|stat| coordination.stat_of_session(caller, node).unwrap_or(stat)),
-                    None => coordination.touch(node).and_then(|()| set()),
-                });
+                let touched = coordination.touch(node, |current| changes.set_metadata(current));
+                let set = touched.and_then(|()| tree.set_attributes(caller, node, handle, &changes));
+                answer(set.map(|stat| coordination.stat_of_session(caller, node).unwrap_or(stat)));
             }),
             _ if self.coordination.is_astray(caller, node) => answer(Err(Errno::STALE)),
             _ if let Err(errno) = self.coordination.refuse_lost(caller, node) => answer(Err(errno)),
@@ -411,6 +418,10 @@ impl Fs {
                         set => set.and_then(|()| tree.stat(node)),
                     });
                 });
+            }
+            _ if let Some(appender) = self.coordination.appended_by_descriptor(caller, node) => {
+                let set = move || coordination.change_appended(caller, &appender, |file| changes.set_metadata(file));
+                self.tree.workers.run(move || answer(set()));
             }
             _ => {
                 let image = self.tree.is_image(node);

@@ -1,7 +1,7 @@
 //! Extended attributes, and with them ACLs.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::XattrFlags;
 use rustix::io::{Errno, Result};
@@ -50,30 +50,35 @@ impl Tree {
         data(size, |buffer| rustix::fs::listxattr(&path, buffer))
     }
 
-    /// setxattr(2). An ACL is set as the caller, because it may cost the file its set-group-id bit.
-    pub fn set_xattr(&self, caller: Caller, id: NodeId, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
-        self.refuse_private_node(id)?;
-        let anchor = self.anchor(id)?;
-        let path = proc_path(anchor.as_fd());
-        let _caller = (name == "system.posix_acl_access" && caller.uid != 0)
-            .then(|| Assumed::user_with_groups(caller.uid, caller.gid, caller.tid));
-        rustix::fs::setxattr(path, name, value, XattrFlags::from_bits_retain(flags as u32))
-    }
-
-    /// removexattr(2).
-    pub fn remove_xattr(&self, id: NodeId, name: &OsStr) -> Result<()> {
-        self.refuse_private_node(id)?;
-        let anchor = self.anchor(id)?;
-        rustix::fs::removexattr(proc_path(anchor.as_fd()), name)
-    }
-
-    fn refuse_private_node(&self, id: NodeId) -> Result<()> {
-        if self.identity(id)?.private {
-            Err(Errno::ROFS)
-        } else {
-            Ok(())
+    /// What setxattr(2) or removexattr(2) of a node is about.
+    ///
+    /// # Errors
+    /// EROFS for the store's.
+    pub fn anchor_to_change(&self, id: NodeId) -> Result<Anchor> {
+        match self.identity(id)?.private {
+            true => Err(Errno::ROFS),
+            false => self.anchor(id),
         }
     }
+}
+
+/// setxattr(2). An ACL is set as the caller, because it may cost the file its set-group-id bit.
+///
+/// # Errors
+/// Those of setxattr(2).
+pub fn set(caller: Caller, file: BorrowedFd<'_>, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+    let _caller = (name == "system.posix_acl_access" && caller.uid != 0)
+        .then(|| Assumed::user_with_groups(caller.uid, caller.gid, caller.tid));
+    let flags = XattrFlags::from_bits_retain(flags as u32);
+    rustix::fs::setxattr(proc_path(file), name, value, flags)
+}
+
+/// removexattr(2).
+///
+/// # Errors
+/// Those of removexattr(2).
+pub fn remove(file: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    rustix::fs::removexattr(proc_path(file), name)
 }
 
 fn data(size: u32, read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Answer> {

@@ -140,6 +140,8 @@ impl Retain {
 pub struct PublishInfo {
     /// For the record.
     pub how: How,
+    /// The content goes into the inode that the name leads to, as where the file has other names.
+    pub in_place: bool,
     /// What is awaited (contract F2).
     pub durability: Durability,
     /// What stays of the history.

@@ -116,7 +116,7 @@ impl<D: Disk> Store<D> {
         published: &mut bool,
     ) -> Result<Published, At> {
         self.move_to_key(shadow, place).map_err(at(Stage::Look))?;
-        let (mut races, mut forbidden) = (0, false);
+        let (mut races, mut forbidden) = (0, info.in_place);
         loop {
             let live = self.stat_place(place).map_err(at(Stage::Look))?;
             let in_place = live.filter(|live| forbidden || live.nlink > 1);

@@ -182,6 +182,21 @@ impl<D: Disk> Store<D> {
         self.enter(shadow, now)
     }
 
+    /// An empty shadow, with the metadata of `file`, which are its own.
+    ///
+    /// # Errors
+    /// ENOSPC, EDQUOT, EIO, EPERM; nothing is left behind.
+    pub fn dressed_as(&self, mut shadow: Shadow<D>, file: &D::File) -> io::Result<Shadow<D>> {
+        match self.disk().copy_meta(file, &shadow.file, shadow.who.uid == 0) {
+            Ok(()) => {
+                shadow.meta_touched = true;
+                Ok(shadow)
+            }
+            // What cannot be removed now, the next start removes.
+            Err(error) => self.drop_unwritten(shadow).and(Err(error)),
+        }
+    }
+
     /// Writes the journal's line. A session whose line could not be written does not start, unless for want of room: that must not keep anybody from
     /// emptying a file, and after a crash there would only be less known about what was staged.
     fn enter(&self, shadow: Shadow<D>, now: u64) -> io::Result<Shadow<D>> {

@@ -31,6 +31,7 @@ pub(super) fn info(now: u64) -> PublishInfo {
 fn awaiting(durability: Durability, now: u64) -> PublishInfo {
     PublishInfo {
         how: How::Close,
+        in_place: false,
         durability,
         retain: Retain {
             keep: 20,

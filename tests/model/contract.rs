@@ -120,10 +120,12 @@ impl World {
         if how.exclusive && !self.lines[&home].holders.is_empty() {
             let mut sessions = self.lines[&home].holders.iter().filter_map(|(_, session)| *session);
             let promised = sessions.any(|session| self.sessions[session].creates && !self.sessions[session].unlinked);
-            // Otherwise the file was removed, and its writer has it open still: nothing is said about that.
-            return if promised { errno("EEXIST") } else { SKIP };
+            if promised || self.nearest(by, home).is_none() {
+                // Otherwise the file was removed, and its writer has it open still: nothing is said about that but to his lineage.
+                return if promised { errno("EEXIST") } else { SKIP };
+            }
         }
-        match self.admit(by, name, !how.truncate, how.nonblock) {
+        match self.admit(by, name, !how.truncate && !how.exclusive, how.nonblock) {
             Admission::Stranger => SKIP,
             Admission::Refused(why) => errno(why),
             Admission::Wait => self.wait(by, name, Pending::Open { slot, name, how }),

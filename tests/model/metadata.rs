@@ -125,7 +125,10 @@ impl World {
             None => {
                 // All but the times of a late one is the version's still.
                 session.touched |= session.how != "late";
-                self.note_change(own);
+                // What was emptied by open(2) is no more than that still.
+                if !session.changed {
+                    self.note_change(own);
+                }
                 vec![inode]
             }
         }

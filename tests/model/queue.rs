@@ -107,7 +107,11 @@ impl World {
         let promised = self
             .nearest(process, name)
             .map(|own| &self.sessions[own])
-            .filter(|own| own.creates);
+            .filter(|own| own.creates && !own.unlinked);
+        // What its lineage has made of the file's mode, beside it, is the file's.
+        let own = self.nearest(process, name).map(|own| &self.sessions[own]);
+        let own = own.filter(|own| how.truncate && own.touched && !own.unlinked);
+        let dressed_as = own.map(|own| self.files[own.shadow].rights);
         let new = promised.map_or(self.user(process).makes(0o644), |own| self.files[own.shadow].rights);
         let promised = promised.is_some();
         if base.is_none() && !creates && !promised {
@@ -118,7 +122,7 @@ impl World {
             Some(file) => (if fresh { Vec::new() } else { file.data.clone() }, file.rights),
             None => (Vec::new(), new),
         };
-        let shadow = self.add_file(data, rights, true);
+        let shadow = self.add_file(data, dressed_as.unwrap_or(rights), true);
         if let Some(base) = base.filter(|_| !fresh) {
             self.keep_times(base, shadow);
         }
@@ -136,7 +140,7 @@ impl World {
             emptied: how.truncate,
             looked_at: false,
             opened: 1,
-            touched: false,
+            touched: dressed_as.is_some(),
             unlinked: false,
             creates: base.is_none(),
             how: why,
@@ -195,7 +199,8 @@ impl World {
             looked_at: false,
             opened: 1,
             touched: false,
-            unlinked: false,
+            // What is written to a file that was removed goes with it.
+            unlinked: !self.names.contains_key(&before.name),
             creates: false,
             how: "late",
             known: std::iter::once(before.owner).chain(before.heirs.clone()).collect(),
@@ -312,7 +317,9 @@ impl World {
         } else if killed {
             self.set_aside(&ended);
             Stage::Lost
-        } else if ended.only_opened && self.is_overtaken(&ended) {
+        } else if ended.how == "late" && !self.names.contains_key(&ended.name)
+            || ended.only_opened && self.is_overtaken(&ended)
+        {
             Stage::Done(ended.base.unwrap_or(ended.shadow))
         } else {
             self.take_along(&ended);
@@ -391,7 +398,8 @@ impl World {
         let shadow = self.add_file(self.files[base].data.clone(), self.files[base].rights, true);
         self.keep_times(base, shadow);
         let it = &mut self.sessions[session];
-        (it.base, it.shadow, it.changed, it.creates) = (Some(base), shadow, false, false);
+        (it.base, it.shadow, it.changed) = (Some(base), shadow, false);
+        (it.creates, it.touched) = (false, false);
         (it.appended, it.appended_to) = (Vec::new(), None);
         it.looked_at = false;
     }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::append_grow::Placed;
 use super::append_log::Log;
 use super::permission::{Right, Rights};
-use super::{Coordination, Target, nanos_now};
+use super::{Coordination, Target, caller, nanos_now};
 use crate::content::lines::{self, LINE_BYTES_MAX};
 use crate::mount::errno::from_io;
 use crate::mount::handles::Ordinary;
@@ -113,6 +113,13 @@ impl Appender {
             sync: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
             held: Mutex::new(Held::new(log, vec![process.tgid], whole)),
         }
+    }
+
+    /// Whether a caller or one of its ancestors opened it.
+    pub(super) fn is_of_lineage(&self, caller: Caller) -> bool {
+        let opener = caller::opener(caller);
+        let mut lineage = std::iter::once(&opener.proc).chain(&opener.ancestors);
+        lineage.any(|process| self.who.pid == process.tgid)
     }
 
     /// Whether it is open, as far as one can tell.

@@ -1,6 +1,7 @@
 //! How long the file of a handle that appends is: fstat(2), ftruncate(2), fallocate(2).
 
 use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, Stat};
@@ -12,7 +13,8 @@ use super::append_log::{Live, Log};
 use super::begin::Beginning;
 use super::creator::first_of;
 use super::files::{Granted, InHand};
-use super::{Answer, Coordination, Target, caller};
+use super::{Answer, Coordination, Target};
+use crate::mount::attr;
 use crate::mount::nodes::{Name, NodeId, ROOT};
 use crate::mount::tree::Caller;
 use crate::os::creds;
@@ -142,10 +144,8 @@ impl Coordination {
     pub fn stat_of_appender(&self, caller: Caller, node: NodeId) -> Option<Stat> {
         let appenders = self.appenders_elsewhere(node);
         let first = appenders.first()?;
-        if !self.tree.is_teller(caller.tid) {
-            let opener = caller::opener(caller);
-            let mut lineage = std::iter::once(&opener.proc).chain(&opener.ancestors);
-            lineage.find(|process| first.who.pid == process.tgid)?;
+        if !self.tree.is_teller(caller.tid) && !first.is_of_lineage(caller) {
+            return None;
         }
         // Each of them holds the node's inode, and so would a reader.
         if Arc::strong_count(&first.file.pin) > appenders.len() {
@@ -156,6 +156,41 @@ impl Coordination {
         // To the kernel the node's.
         stat.st_nlink = self.tree.nodes.links(node, stat.st_nlink);
         Some(stat)
+    }
+
+    /// What a change of owner, mode or times is made to, where who appends asks for it by a descriptor of a node whose file was replaced: the file that its lines go to.
+    pub fn appended_by_descriptor(&self, caller: Caller, node: NodeId) -> Option<Arc<Appender>> {
+        let appenders = self.appenders_elsewhere(node);
+        let own = appenders.into_iter().find(|appender| appender.is_of_lineage(caller))?;
+        (!self.walks_again(caller)).then_some(own)
+    }
+
+    /// chmod(2), chown(2) or utimensat(2) of the file that a handle appends to. Only for worker threads.
+    ///
+    /// # Errors
+    /// Those of fstat(2), and of `change`.
+    pub fn change_appended(
+        &self,
+        caller: Caller,
+        appender: &Appender,
+        change: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+    ) -> Result<Stat, Errno> {
+        let file = match self.appended(appender) {
+            Appended::Named(_, Some(file)) | Appended::Departed(file) => file,
+            Appended::Named(name, None) => Arc::new(self.live_of(&name)?),
+            Appended::Gone => return rustix::fs::fstat(appender.file.pin.fd()),
+        };
+        // The kernel has asked the owner of what was opened.
+        let opened = rustix::fs::fstat(appender.file.pin.fd())?;
+        if caller.uid != 0 && opened.st_uid != rustix::fs::fstat(&file)?.st_uid {
+            return Err(Errno::PERM);
+        }
+        change(file.as_fd())?;
+        self.follow_times(&file)?;
+        if let Some(node) = self.tree.nodes.find(attr::identity(&rustix::fs::fstat(&file)?, false)) {
+            self.tree.attributes_changed(node);
+        }
+        rustix::fs::fstat(&file)
     }
 
     /// Whether a node stands for a version that was replaced, and somebody appends by it to what has its name now.

@@ -36,6 +36,8 @@ pub(super) struct Beginning {
     pub creates: Option<Creation>,
     /// What a file that is not there is to be like, instead: owner, group, mode, ACL and extended attributes.
     pub like: Option<Arc<File>>,
+    /// Owner, group, mode, ACL and attributes are this file's: its lineage has changed them beside it, and nobody else has seen that yet.
+    pub dressed_as: Option<Arc<File>>,
     /// The node was made for this caller; another may only be had while nobody has it open.
     pub own_node: bool,
     /// What the kernel has checked the caller's permissions on, and what has to be checked if it turns out to be another inode.
@@ -76,7 +78,11 @@ impl Coordination {
         } = beginning;
         let who = self.descriptions.of(process, caller.uid);
         let base = self.base(target, &beginning)?;
-        let (shadow, pin) = self.pinned(self.shadow(target, &beginning, &base, &who)?)?;
+        let mut shadow = self.shadow(target, &beginning, &base, &who)?;
+        if let Some(file) = &beginning.dressed_as {
+            shadow = self.store.dressed_as(shadow, file).map_err(|error| from_io(&error))?;
+        }
+        let (shadow, pin) = self.pinned(shadow)?;
         // Who opens the node at the same time finds this session known, or has the node open already.
         let _opening = beginning.node.map(|node| self.tree.opening(node));
         let identity = attr::identity(&rustix::fs::fstat(pin.fd())?, false);
@@ -296,6 +302,8 @@ impl Coordination {
         (staged.mark, staged.base_len) = (Some(mark), base_len);
         // Whose handle this is was told of its close already.
         staged.unclosed = 0;
+        // What is written to a file that was removed goes with it, as anywhere.
+        staged.unlinked = matches!(self.stat(&name), Err(Errno::NOENT));
         let session = Arc::new(Session::new(about, name, pin, staged));
         session.inherit(ended.heirs());
         self.files.lock().add_session(Arc::clone(&session));
@@ -304,9 +312,12 @@ impl Coordination {
 
     /// The name that a version has now: it may have been renamed since it was published. `None`: it was replaced or removed.
     fn name_of(&self, version: &File) -> Option<Name> {
-        let identity = attr::identity(&rustix::fs::fstat(version).ok()?, false);
-        let target = self.target_of(self.tree.nodes.find(identity)?)?;
-        Some(target.name)
+        let stat = rustix::fs::fstat(version).ok()?;
+        let name = self.names_of(&stat, None).into_iter().next()?;
+        match self.target(name.parent, &name.name) {
+            Some(_) => Some(self.canonical(&name)),
+            None => Some(name),
+        }
     }
 
     /// A second descriptor of a shadow, which holds its inode. EMFILE: then there is no session, and the shadow goes.

@@ -18,6 +18,7 @@ use crate::mount::tree::Caller;
 use crate::os::proc::{self, Closing};
 use crate::rules::Durability;
 use crate::session::ProcId;
+use crate::store::PublishInfo;
 use crate::store::record::{How, RecoveredKind};
 
 /// Why a session ends.
@@ -273,6 +274,11 @@ impl Coordination {
                 return Outcome::Lost(errno);
             }
         };
+        let is_ordinary = self.target(name.parent, &name.name).is_none();
+        if (session.is_late() || is_ordinary) && matches!(self.stat(&name), Err(Errno::NOENT)) {
+            // The queue did not see to it that it stays.
+            return self.drop_staged(session, staged);
+        }
         let started_from = (staged.base.as_deref(), staged.shadow.based_on);
         if staged.only_opened && self.is_overtaken(started_from, &name, &place(&dir, &name, &path)) {
             return self.drop_staged(session, staged);
@@ -290,9 +296,13 @@ impl Coordination {
             );
             return Outcome::Lost(errno);
         }
-        let info = publish_info(session.about.how, &session.about.policy);
+        let info = PublishInfo {
+            // The kernel keeps which inode it leads to.
+            in_place: is_ordinary,
+            ..publish_info(session.about.how, &session.about.policy)
+        };
         let based_on = staged.shadow.based_on;
-        let in_place = self.is_shared(&name);
+        let in_place = is_ordinary || self.is_shared(&name);
         if in_place && let Err(error) = self.store.ensure_image(&place(&dir, &name, &path)) {
             // The publish will come to the same end and say so.
             log::debug!("no image of {}: {error}", path.display());

@@ -239,6 +239,7 @@ pub(super) fn first_of(
         truncate: false,
         creates,
         like: None,
+        dressed_as: None,
         own_node: true,
         seen: None,
         wanted: rustix::fs::Access::WRITE_OK,

@@ -452,6 +452,7 @@ impl Coordination {
             truncate: false,
             creates: None,
             like: None,
+            dressed_as: None,
             own_node: true,
             seen: old
                 .left()

@@ -256,7 +256,7 @@ impl Coordination {
         let Some(node) = self.tree.nodes.find(identity) else {
             return;
         };
-        if self.is_mixed(node) {
+        if self.has_ordinary_name(node) {
             let pin = self.tree.nodes.open_pin(node);
             if pin.is_some_and(|pin| pin.is_frozen()) {
                 self.tree.nodes.forget_open_pin(node);
@@ -355,7 +355,21 @@ impl Coordination {
         }
     }
 
-    /// The name of a session was removed by its own lineage: where the file has another name that is known, it is published to that.
+    /// The names that are known to lead to a version, those that the rules coordinate first.
+    pub(super) fn names_of(&self, version: &Stat, node: Option<NodeId>) -> Vec<Name> {
+        let identity = attr::identity(version, false);
+        let inode = self.store.images().inode_of(version.st_ino);
+        let behind_image = inode.map(|(ino, _)| Identity { ino, ..identity });
+        let known = [Some(identity), behind_image].into_iter().flatten();
+        let nodes = known.filter_map(|identity| self.tree.nodes.find(identity)).chain(node);
+        let infos = nodes.filter_map(|node| self.tree.nodes.info(node));
+        let leads_there = |name: &Name| self.stat(name).is_ok_and(|stat| stat.st_ino == version.st_ino);
+        let mut names: Vec<Name> = infos.flat_map(|info| info.names).filter(leads_there).collect();
+        names.sort_by_key(|name| self.target(name.parent, &name.name).is_none());
+        names
+    }
+
+    /// The name of a session was removed, or given to another file, by its own lineage: where its file has another name that is known, it is published to that.
     pub(super) fn goes_on_elsewhere(&self, session: &super::session::Session, removed: &Name) -> bool {
         if session.name() != *removed {
             return true;
@@ -364,14 +378,13 @@ impl Coordination {
         let Some(base) = base.and_then(|base| rustix::fs::fstat(&base).ok()) else {
             return false;
         };
-        let known = self.tree.nodes.find(attr::identity(&base, false));
-        let nodes = known.into_iter().chain([session.about.node]);
-        let names = nodes
-            .filter_map(|node| self.tree.nodes.info(node))
-            .flat_map(|info| info.names);
-        let leads_there = |name: &Name| self.stat(name).is_ok_and(|stat| stat.st_ino == base.st_ino);
-        let other = names.filter(|name| name != removed).find(leads_there);
+        let names = self.names_of(&base, Some(session.about.node));
+        let other = names.into_iter().find(|name| name != removed);
         other.is_some_and(|other| {
+            // The kernel has counted the name down where it had it: on the session's node.
+            let identity = attr::identity(&base, false);
+            let inode = self.store.images().inode_of(base.st_ino);
+            self.live_changed(inode.map_or(identity, |(ino, _)| Identity { ino, ..identity }));
             session.set_name(other);
             true
         })

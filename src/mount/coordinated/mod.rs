@@ -289,6 +289,7 @@ fn nanos_now() -> u64 {
 fn publish_info(how: How, policy: &Policy) -> PublishInfo {
     PublishInfo {
         how,
+        in_place: false,
         durability: policy.durability,
         retain: Retain::of(policy),
         now: nanos_now(),

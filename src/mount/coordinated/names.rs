@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
+use super::close::Ending;
 use super::locks::Whose;
 use super::rounds::Errand;
 use super::session::Session;
@@ -117,31 +118,38 @@ impl Coordination {
     }
 
     /// Gives the file one name more that a coordinated name leads to now. The kernel has found a node by it a moment ago, which may stand for somebody's shadow by
-    /// now, or for a version that was replaced. Only for worker threads.
-    fn link_now(&self, caller: Caller, node: NodeId, new: &Name) -> Result<Entry, Errno> {
+    /// now, also the caller's, or for a version that was replaced. Only for worker threads.
+    fn link_now(self: &Arc<Self>, caller: Caller, node: NodeId, new: &Name) -> Result<Entry, Errno> {
         let Some(Target { name, .. }) = self.target_of(node) else {
             return self.tree.link(node, new.parent, &new.name);
         };
+        let session = self.files.lock().session_on(node).cloned();
+        if let Some(session) = session.filter(|session| is_of_lineage(caller, session)) {
+            if session.is_unlinked() {
+                return Err(Errno::NOENT);
+            }
+            if session.creates() {
+                // There is no version that could have another name yet.
+                self.end_now(&session, Ending::Closed)?;
+            }
+        }
         let _turn = self.turns.take(&[&name, &self.key_name(&name), new]);
         self.will_be_linked(node);
-        match self.stands_for(caller, node, &name) {
+        match self.stands_for(node, &name) {
             true => self.tree.link(node, new.parent, &new.name),
             false => self.tree.link_by_name(&name, new),
         }
     }
 
-    /// Whether a node is what a caller means by one of its names: what the coordinated one leads to, or an ordinary one, or the caller's own shadow.
-    fn stands_for(&self, caller: Caller, node: NodeId, name: &Name) -> bool {
+    /// Whether a node is what one of its names leads to, the coordinated one or an ordinary one.
+    fn stands_for(&self, node: NodeId, name: &Name) -> bool {
         let Some(info) = self.tree.nodes.info(node) else {
             return true;
         };
         let leads_there = |stat: Result<rustix::fs::Stat, Errno>| {
             stat.is_ok_and(|stat| attr::identity(&stat, false) == info.identity)
         };
-        let session = self.files.lock().session_on(node).cloned();
-        leads_there(self.stat(name))
-            || session.is_some_and(|session| is_of_lineage(caller, &session))
-            || info.names.iter().any(|other| leads_there(self.stat_backing(other)))
+        leads_there(self.stat(name)) || info.names.iter().any(|other| leads_there(self.stat_backing(other)))
     }
 
     /// Whether a name is taken by a file that exists only as a session's shadow, so that nothing else can be made there (EEXIST).

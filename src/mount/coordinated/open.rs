@@ -176,6 +176,8 @@ impl Coordination {
         // What its lineage is creating, the caller sees: its own open finds nothing else there either.
         let own_node = reroute.is_some();
         let creates = reroute.and_then(|reroute| reroute.creates).or_else(promised);
+        let own = self.nearest_of(key, &opener).filter(|_| truncate);
+        let dressed_as = own.and_then(|own| own.touched());
         let intent = if truncate { Intent::Truncate } else { Intent::Modify };
         let claim = Claim {
             file: key,
@@ -194,6 +196,7 @@ impl Coordination {
             truncate,
             creates,
             like: None,
+            dressed_as,
             own_node,
             seen,
             wanted: permission::wanted(flags),
@@ -296,6 +299,12 @@ impl Coordination {
         }
     }
 
+    /// Whether a lineage has a file open whose name was removed, or given to another file, and nobody is creating a new one.
+    fn has_lost_name(&self, key: FileKey, opener: &Opener) -> bool {
+        let is_created = self.files.lock().sessions(key).iter().any(|session| session.creates());
+        !is_created && self.nearest_of(key, opener).is_some_and(|own| own.shown().is_none())
+    }
+
     /// open(2) with O_CREAT of a name that the caller found free: begins a session whose file appears at its close (W9).
     pub fn create(
         self: &Arc<Self>,
@@ -308,9 +317,12 @@ impl Coordination {
         let in_hand = InHand::take(&self.files, &self.key_name(&target.name));
         let key = in_hand.key();
         let opener = self.opener_for(caller, key);
-        let held = !self.files.lock().queue.is_idle(key);
+        let exclusive = flags.contains(OFlags::EXCL);
+        // Who creates without O_EXCL is sent round to what its lineage has open, too.
+        let in_use = !self.files.lock().queue.is_idle(key);
+        let held = in_use && !(exclusive && self.has_lost_name(key, &opener));
         if held || self.stat(&target.name).is_ok() {
-            if flags.contains(OFlags::EXCL) {
+            if exclusive {
                 return answer(Err(Errno::EXIST));
             }
             if held && flags.contains(OFlags::NONBLOCK) && self.nearest_of(key, &opener).is_none() {
@@ -335,11 +347,15 @@ impl Coordination {
             &target,
             claim,
             Box::new(move |granted| {
-                answer(granted.and_then(|granted| {
+                let taken = granted.map_err(|errno| match errno {
+                    // By somebody else, since it was looked at.
+                    Errno::WOULDBLOCK if exclusive => Errno::EXIST,
+                    errno => errno,
+                });
+                answer(taken.and_then(|granted| {
                     let (Granted::New(id) | Granted::Join(id)) = granted;
                     if this.stat(&created.name).is_ok() {
                         // Another creator came and went since it was looked at.
-                        let exclusive = flags.contains(OFlags::EXCL);
                         if !exclusive {
                             let mut files = this.files.lock();
                             files.send_round(caller.tid, key, Finds::Own(None), Some(creation));
@@ -358,6 +374,7 @@ impl Coordination {
                         truncate: true,
                         creates,
                         like: None,
+                        dressed_as: None,
                         own_node: true,
                         seen: None,
                         wanted: permission::wanted(flags),

@@ -100,14 +100,15 @@ impl Coordination {
 
     /// Whether names that the rules coordinate and others lead to a node, as far as it knows them: then it belongs to the latter.
     pub(super) fn is_mixed(&self, node: NodeId) -> bool {
-        let Some(info) = self.tree.nodes.info(node) else {
-            return false;
-        };
-        info.names.len() > 1
-            && info
-                .names
-                .iter()
-                .any(|name| self.target(name.parent, &name.name).is_none())
+        let names = self.tree.nodes.info(node).map_or(0, |info| info.names.len());
+        names > 1 && self.has_ordinary_name(node)
+    }
+
+    /// Whether one of the names of a node is not coordinated.
+    pub(super) fn has_ordinary_name(&self, node: NodeId) -> bool {
+        let info = self.tree.nodes.info(node);
+        let is_ordinary = |name: &Name| self.target(name.parent, &name.name).is_none();
+        info.is_some_and(|info| info.names.iter().any(is_ordinary))
     }
 
     /// A coordinated name is about to lead elsewhere, and its file stays, or comes, where an ordinary name leads to: who has just found it may be about to open it.

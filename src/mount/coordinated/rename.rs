@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use rustix::fs::RenameFlags;
+use rustix::fs::{RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::append_log::lock_both;
@@ -83,6 +83,9 @@ impl Coordination {
         };
         let process = opener.proc;
         let work = move |this: &Arc<Coordination>| {
+            if this.moves_nothing(&moving) {
+                return this.carry_out_rename(caller, process, &moving);
+            }
             let exchanged = own_target
                 .as_ref()
                 .filter(|_| moving.flags.contains(RenameFlags::EXCHANGE));
@@ -98,7 +101,7 @@ impl Coordination {
                     own.iter().for_each(|own| own.set_name(moving.old.clone()));
                     exchanged.into_iter().for_each(|own| own.set_name(moving.new.clone()));
                 }
-                (Ok(()), Some(replaced)) if exchanged.is_none() && moving.old != moving.new => {
+                (Ok(()), Some(replaced)) if exchanged.is_none() && !this.goes_on_elsewhere(replaced, &moving.new) => {
                     // One that is over has published already.
                     let _ = this.lose_name(replaced);
                 }
@@ -110,6 +113,13 @@ impl Coordination {
             renamed
         };
         self.with_all(caller, opener, errand, work, answer);
+    }
+
+    /// Whether both names lead to one file, which rename(2) leaves as it is: a session on it goes on under them.
+    fn moves_nothing(&self, moving: &Move) -> bool {
+        let (old, new) = (self.stat_backing(&moving.old), self.stat_backing(&moving.new));
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        old.is_ok_and(|old| new.is_ok_and(|new| identity(old) == identity(new)))
     }
 
     fn carry_out_rename(&self, caller: Caller, process: ProcId, moving: &Move) -> Result<(), Errno> {

@@ -144,7 +144,7 @@ impl Session {
         }
     }
 
-    /// Whether there was no file when it began, nor is one now.
+    /// Whether there was no file when it began, nor is one now, and its shadow is to become one.
     pub fn creates(&self) -> bool {
         self.creates.load(Ordering::Acquire)
     }
@@ -199,8 +199,14 @@ impl Session {
     pub fn lose_name(&self) -> Result<(), Errno> {
         self.staged(|staged| {
             staged.unlinked = true;
+            self.creates.store(false, Ordering::Release);
             Ok(())
         })
+    }
+
+    /// Whether it has lost its name.
+    pub fn is_unlinked(&self) -> bool {
+        matches!(&*self.stage.lock(), Stage::Open(staged) if staged.unlinked)
     }
 
     /// The queue does not know it, and nobody waits for it: the continuation of a session that has ended.
@@ -506,6 +512,29 @@ impl Session {
     /// As [`Session::fill`].
     pub fn fill_to_change(&self, store: &RealStore) -> Result<(), Errno> {
         self.fill_after(store, Staged::take_up)
+    }
+
+    /// Owner, mode, times or attributes of the shadow are about to change: they are its own from now on, and there is something to publish.
+    ///
+    /// # Errors
+    /// As [`Session::fill`].
+    pub fn touch(&self, store: &RealStore) -> Result<(), Errno> {
+        self.fill_after(store, Staged::take_up_metadata)?;
+        self.change(|staged| {
+            staged.shadow.meta_touched = true;
+            staged.changed = true;
+            Ok(())
+        })
+    }
+
+    /// The shadow, if its owner, mode or attributes were changed: they are the file's, for its lineage.
+    pub fn touched(&self) -> Option<Arc<std::fs::File>> {
+        match &*self.stage.lock() {
+            Stage::Open(staged) if staged.shadow.meta_touched && !staged.unlinked => {
+                Some(Arc::clone(&staged.shadow.file))
+            }
+            _ => None,
+        }
     }
 
     /// The same for who is about to write by a handle.

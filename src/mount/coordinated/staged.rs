@@ -144,6 +144,13 @@ impl Staged {
         self.only_opened = false;
     }
 
+    /// The same for a change of owner, mode, times or attributes, which says nothing about the content: one that was emptied by open(2) is no more than that still.
+    pub(super) fn take_up_metadata(&mut self) {
+        if !self.changed {
+            self.take_up();
+        }
+    }
+
     /// The same for a write through a handle of it: who has emptied it writes a whole file, whatever was published since (W3).
     pub(super) fn take_up_whole(&mut self) {
         self.take_up();

@@ -1,5 +1,6 @@
 //! truncate(2) by path, and changes of metadata by name, beside sessions (W8, W11).
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::Stat;
@@ -77,6 +78,7 @@ impl Coordination {
                         truncate: len == 0,
                         creates,
                         like: None,
+                        dressed_as: None,
                         own_node,
                         seen,
                         wanted: rustix::fs::Access::WRITE_OK,
@@ -101,20 +103,20 @@ impl Coordination {
         set.and(ended).and(stat)
     }
 
-    /// Owner, mode, times or attributes of a session's node are about to change: the shadow's are its own from now on, and there is
-    /// something to publish. Nothing happens to a session that is ending: its metadata is settled.
-    pub fn touch(&self, node: NodeId) -> Result<(), Errno> {
+    /// Owner, mode, times or attributes of a node are about to change. Where a session that has changed nothing is on it, `change` makes the change to the current
+    /// version too. Any other session's shadow has its own from now on, and there is something to publish. Nothing happens to a session that is ending: its metadata
+    /// is settled.
+    ///
+    /// # Errors
+    /// As [`Session::fill`], and those of `change`.
+    pub fn touch(&self, node: NodeId, change: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>) -> Result<(), Errno> {
         let Some(session) = self.files.lock().session_on(node).cloned() else {
             return Ok(());
         };
-        let touched = session.fill_to_change(&self.store).and_then(|()| {
-            session.change(|staged| {
-                staged.shadow.meta_touched = true;
-                staged.note_change();
-                Ok(())
-            })
-        });
-        match touched {
+        if let Some(base) = self.unchanged_base(&session) {
+            return change(base.as_fd()).and_then(|()| self.follow_times(&base));
+        }
+        match session.touch(&self.store) {
             Err(Errno::BUSY | Errno::STALE) => Ok(()),
             result => result,
         }
@@ -147,8 +149,7 @@ impl Coordination {
 
     /// The current version's file, when a session has it open and changed nothing yet. A change of its metadata is made to both, as without a
     /// session, and is nothing to publish: touch(1) makes no version.
-    pub fn unchanged_base(&self, node: NodeId) -> Option<Arc<std::fs::File>> {
-        let session = self.files.lock().session_on(node).cloned()?;
+    fn unchanged_base(&self, session: &Session) -> Option<Arc<std::fs::File>> {
         let unchanged = |staged: &mut Staged| Ok(staged.base.clone().filter(|_| !staged.changed && !staged.unlinked));
         let base = session.staged(unchanged).ok().flatten()?;
         let (held, current) = (rustix::fs::fstat(&base).ok()?, self.stat(&session.name()).ok()?);
