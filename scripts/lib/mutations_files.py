@@ -496,7 +496,7 @@ FILES = [
         ["names::w11_attributes_changed_during_and_outside_a_session_stay"],
     ),
     (
-        "W11", "w11-a-chmod-by-descriptor-is-lost", "src/mount/coordinated/truncate.rs",
+        "W11", "w11-a-chmod-by-descriptor-is-lost", "src/mount/coordinated/session.rs",
         "staged.shadow.meta_touched = true;",
         "staged.shadow.meta_touched = false;",
         ["names::w11_what_a_session_changes_by_descriptor_wins"],
@@ -699,7 +699,7 @@ FILES = [
     ),
     (
         "H3", "h3-a-damaged-version-is-shown", "src/cli/wiring.rs",
-        "History::open_intact(self, file, version)??;",
+        "History::open_intact(self, file, version).map_err(|error| self.explain(error))??;",
         "History::open_version(self, file, version)?;",
         ["history::h3_a_damaged_version_is_neither_shown_nor_compared_nor_restored"],
     ),
