@@ -326,7 +326,7 @@ fn a_publish_is_told_of_after_the_process_that_tells_was_killed() {
             support::kill(child, rustix::process::Signal::KILL);
         }
     }
-    drop(watcher);
+    drop((watcher, writer));
     project.unmount();
 }
 

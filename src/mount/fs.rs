@@ -25,7 +25,7 @@ use super::nodes::{Name, NodeId};
 use super::notices;
 use super::route::{self, Coming, reply_uncached};
 use super::setattr::Changes;
-use super::tree::{Anchor, Caller, Tree};
+use super::tree::{Caller, Tree};
 use super::xattr::{self, Answer};
 use crate::os::proc;
 
@@ -93,14 +93,6 @@ impl Fs {
         } else {
             FopenFlags::FOPEN_NOFLUSH
         })
-    }
-
-    /// Whose extended attributes a node has. Its name may lead to another version since it was looked up.
-    fn xattrs_of(&self, id: NodeId) -> Result<Anchor> {
-        match self.tree.anchor(id) {
-            Err(Errno::STALE) => self.coordination.anchor_of_name(id),
-            anchor => anchor,
-        }
     }
 
     /// Runs `work` on a worker thread and replies from there.
@@ -600,7 +592,7 @@ impl fuser::Filesystem for Fs {
             Err(Errno::STALE)
         } else {
             self.xattrs_of(node(ino))
-                .and_then(|anchor| Tree::get_xattr(&anchor, name, size))
+                .and_then(|anchor| xattr::get(&anchor, name, size))
         };
         reply_xattr(found, reply);
     }
@@ -609,10 +601,8 @@ impl fuser::Filesystem for Fs {
         if self.coordination.is_astray(caller(request), node(ino)) {
             return reply.error(reply_errno(Errno::STALE));
         }
-        let list = self
-            .xattrs_of(node(ino))
-            .and_then(|anchor| Tree::list_xattr(&anchor, size));
-        reply_xattr(list, reply);
+        let anchor = self.xattrs_of(node(ino));
+        reply_xattr(anchor.and_then(|anchor| xattr::list(&anchor, size)), reply);
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

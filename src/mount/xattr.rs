@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::XattrFlags;
 use rustix::io::{Errno, Result};
 
+use super::fs::Fs;
 use super::nodes::NodeId;
 use super::pin::proc_path;
 use super::tree::{Anchor, Caller, Tree};
@@ -23,33 +24,17 @@ pub enum Answer {
     Data(Vec<u8>),
 }
 
+impl Fs {
+    /// Whose extended attributes a node has. Its name may lead to another version since it was looked up.
+    pub(super) fn xattrs_of(&self, id: NodeId) -> Result<Anchor> {
+        match self.tree.anchor(id) {
+            Err(Errno::STALE) => self.coordination.anchor_of_name(id),
+            anchor => anchor,
+        }
+    }
+}
+
 impl Tree {
-    /// getxattr(2); with `size` 0 the length only.
-    pub fn get_xattr(anchor: &Anchor, name: &OsStr, size: u32) -> Result<Answer> {
-        // With each O_TRUNC the kernel asks for `security.capability`.
-        if size == 0 {
-            match rustix::fs::fgetxattr_query(anchor.as_fd(), name) {
-                // By O_PATH.
-                Err(Errno::BADF) => {}
-                length => return length.map(|length| Answer::Length(length as u32)),
-            }
-        }
-        let path = proc_path(anchor.as_fd());
-        if size == 0 {
-            return rustix::fs::getxattr_query(path, name).map(|length| Answer::Length(length as u32));
-        }
-        data(size, |buffer| rustix::fs::getxattr(&path, name, buffer))
-    }
-
-    /// listxattr(2); with `size` 0 the length only.
-    pub fn list_xattr(anchor: &Anchor, size: u32) -> Result<Answer> {
-        let path = proc_path(anchor.as_fd());
-        if size == 0 {
-            return rustix::fs::listxattr_query(path).map(|length| Answer::Length(length as u32));
-        }
-        data(size, |buffer| rustix::fs::listxattr(&path, buffer))
-    }
-
     /// What setxattr(2) or removexattr(2) of a node is about.
     ///
     /// # Errors
@@ -60,6 +45,38 @@ impl Tree {
             false => self.anchor(id),
         }
     }
+}
+
+/// getxattr(2); with `size` 0 the length only.
+///
+/// # Errors
+/// Those of getxattr(2).
+pub fn get(anchor: &Anchor, name: &OsStr, size: u32) -> Result<Answer> {
+    // With each O_TRUNC the kernel asks for `security.capability`.
+    if size == 0 {
+        match rustix::fs::fgetxattr_query(anchor.as_fd(), name) {
+            // By O_PATH.
+            Err(Errno::BADF) => {}
+            length => return length.map(|length| Answer::Length(length as u32)),
+        }
+    }
+    let path = proc_path(anchor.as_fd());
+    if size == 0 {
+        return rustix::fs::getxattr_query(path, name).map(|length| Answer::Length(length as u32));
+    }
+    data(size, |buffer| rustix::fs::getxattr(&path, name, buffer))
+}
+
+/// listxattr(2); with `size` 0 the length only.
+///
+/// # Errors
+/// Those of listxattr(2).
+pub fn list(anchor: &Anchor, size: u32) -> Result<Answer> {
+    let path = proc_path(anchor.as_fd());
+    if size == 0 {
+        return rustix::fs::listxattr_query(path).map(|length| Answer::Length(length as u32));
+    }
+    data(size, |buffer| rustix::fs::listxattr(&path, buffer))
 }
 
 /// setxattr(2). An ACL is set as the caller, because it may cost the file its set-group-id bit.
