@@ -168,7 +168,13 @@ fn shown(
         if !coordination.is_passing(id) {
             stat.st_nlink = tree.nodes.links(id, stat.st_nlink);
         }
+        // A session that is just being published in place has no shadow any more, and its node does not stand for the file yet, which has a name: the kernel would not link it.
+        let is_between = stat.st_nlink == 0 && !tree.nodes.is_detached(id) && coordination.target_of(id).is_some();
+        if is_between {
+            stat.st_nlink = 1;
+        }
         let uncertain = growing(coordination, id, &mut stat)
+            || is_between
             || coordination.is_passing(id)
             || coordination.has_unsettled_readers(id)
             || coordination.has_appenders_elsewhere(id)

@@ -122,7 +122,7 @@ pub struct Coordination {
     tables: tables::Tables,
     /// Of the mount's files, as others see them.
     device: OnceLock<Device>,
-    wakeup: wait::Wakeup,
+    wakeup: Arc<wait::Wakeup>,
     epoch: Instant,
     /// No session begins any more: the mount is going away.
     closing: AtomicBool,
@@ -170,7 +170,7 @@ impl Coordination {
             incidents: Incidents::default(),
             tables: tables::Tables::default(),
             device: OnceLock::new(),
-            wakeup: wait::Wakeup::default(),
+            wakeup: Arc::default(),
             epoch: Instant::now(),
             closing: AtomicBool::new(false),
             config_changed,

@@ -299,8 +299,10 @@ pub fn start(coordination: &Arc<Coordination>) -> std::io::Result<()> {
         .spawn(move || {
             let mut asked = Instant::now();
             while let Some(coordination) = watched.upgrade() {
-                let sleep = coordination.watch(&mut asked);
-                coordination.wakeup.sleep(sleep);
+                let (sleep, wakeup) = (coordination.watch(&mut asked), Arc::clone(&coordination.wakeup));
+                // Whoever ends it meanwhile has the store's lock back.
+                drop(coordination);
+                wakeup.sleep(sleep);
             }
         })?;
     Ok(())
