@@ -591,7 +591,7 @@ impl fuser::Filesystem for Fs {
         } else if self.coordination.is_astray(caller(request), node(ino)) {
             Err(Errno::STALE)
         } else {
-            self.xattrs_of(node(ino))
+            self.xattr_of(node(ino), name)
                 .and_then(|anchor| xattr::get(&anchor, name, size))
         };
         reply_xattr(found, reply);
@@ -601,7 +601,7 @@ impl fuser::Filesystem for Fs {
         if self.coordination.is_astray(caller(request), node(ino)) {
             return reply.error(reply_errno(Errno::STALE));
         }
-        let anchor = self.xattrs_of(node(ino));
+        let anchor = self.tree.anchor(node(ino));
         reply_xattr(anchor.and_then(|anchor| xattr::list(&anchor, size)), reply);
     }
 

@@ -15,6 +15,9 @@ use crate::os::creds::Assumed;
 /// The largest value and the largest list, xattr(7).
 const XATTR_SIZE_MAX: usize = 64 * 1024;
 
+const ACL: &str = "system.posix_acl_access";
+const CAPABILITY: &str = "security.capability";
+
 /// What the kernel asked for: how long it is, or the thing itself.
 #[derive(Debug)]
 pub enum Answer {
@@ -25,10 +28,11 @@ pub enum Answer {
 }
 
 impl Fs {
-    /// Whose extended attributes a node has. Its name may lead to another version since it was looked up.
-    pub(super) fn xattrs_of(&self, id: NodeId) -> Result<Anchor> {
+    /// Whose extended attribute `name` a node has. Its own name may lead to another version since it was looked up: what the kernel itself asks for in an open(2), and everybody
+    /// may know, is that one's.
+    pub(super) fn xattr_of(&self, id: NodeId, name: &OsStr) -> Result<Anchor> {
         match self.tree.anchor(id) {
-            Err(Errno::STALE) => self.coordination.anchor_of_name(id),
+            Err(Errno::STALE) if name == ACL || name == CAPABILITY => self.coordination.anchor_of_name(id),
             anchor => anchor,
         }
     }
@@ -84,8 +88,8 @@ pub fn list(anchor: &Anchor, size: u32) -> Result<Answer> {
 /// # Errors
 /// Those of setxattr(2).
 pub fn set(caller: Caller, file: BorrowedFd<'_>, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
-    let _caller = (name == "system.posix_acl_access" && caller.uid != 0)
-        .then(|| Assumed::user_with_groups(caller.uid, caller.gid, caller.tid));
+    let _caller =
+        (name == ACL && caller.uid != 0).then(|| Assumed::user_with_groups(caller.uid, caller.gid, caller.tid));
     let flags = XattrFlags::from_bits_retain(flags as u32);
     rustix::fs::setxattr(proc_path(file), name, value, flags)
 }
