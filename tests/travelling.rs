@@ -221,34 +221,9 @@ os._exit(0)";
     assert_eq!(project.status()["counts"]["late"], 0);
 }
 
-#[test]
-fn w5_a_descriptor_that_another_process_took_is_published_when_it_closes() {
-    let project = project();
-    let (mut holder, mut thief) = (Puppet::new(&project), Puppet::new(&project));
-    holder.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
-    holder.does("os.write(fd, b'holder ')");
-    let number: u32 = holder.does("fd").parse().unwrap();
-    let pid = holder.0.pid();
-    thief.does("call = ctypes.CDLL(None, use_errno=True).syscall");
-    let taken = thief.does(&format!("call(438, os.pidfd_open({pid}), {number}, 0)"));
-    if taken == "-1" {
-        eprintln!("no pidfd_getfd(2) here: not tested");
-        return;
-    }
-    assert_eq!(holder.does("os.close(fd)"), "None");
-    assert_eq!(
-        thief.does(&format!("os.write({taken}, b'thief'), os.close({taken})")),
-        "(5, None)"
-    );
-    assert_eq!(project.read("STATE.md"), "holder thief");
-    assert!(project.recovered().is_empty());
-}
-
-/// It has closed one copy of it before: so it is known to have been given one.
-#[test]
-fn w5_who_was_given_a_descriptor_and_closed_a_copy_of_it_goes_on_with_the_session() {
-    let project = project();
-    let (mut holder, mut thief) = (Puppet::new(&project), Puppet::new(&project));
+/// Who has STATE.md open for writing as `fd` and has written `holder `, and another process that took a copy of the descriptor, its own `fd`.
+fn holder_and_thief(project: &Project) -> Option<(Puppet, Puppet)> {
+    let (mut holder, mut thief) = (Puppet::new(project), Puppet::new(project));
     holder.does("fd = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)");
     holder.does("os.write(fd, b'holder ')");
     let number: u32 = holder.does("fd").parse().unwrap();
@@ -257,8 +232,30 @@ fn w5_who_was_given_a_descriptor_and_closed_a_copy_of_it_goes_on_with_the_sessio
     thief.does(&format!("fd = call(438, os.pidfd_open({pid}), {number}, 0)"));
     if thief.does("fd") == "-1" {
         eprintln!("no pidfd_getfd(2) here: not tested");
-        return;
+        return None;
     }
+    Some((holder, thief))
+}
+
+#[test]
+fn w5_a_descriptor_that_another_process_took_is_published_when_it_closes() {
+    let project = project();
+    let Some((mut holder, mut thief)) = holder_and_thief(&project) else {
+        return;
+    };
+    assert_eq!(holder.does("os.close(fd)"), "None");
+    assert_eq!(thief.does("os.write(fd, b'thief'), os.close(fd)"), "(5, None)");
+    assert_eq!(project.read("STATE.md"), "holder thief");
+    assert!(project.recovered().is_empty());
+}
+
+/// It has closed one copy of it before: so it is known to have been given one.
+#[test]
+fn w5_who_was_given_a_descriptor_and_closed_a_copy_of_it_goes_on_with_the_session() {
+    let project = project();
+    let Some((mut holder, mut thief)) = holder_and_thief(&project) else {
+        return;
+    };
     assert_eq!(thief.does("os.close(os.dup(fd))"), "None");
     assert_eq!(holder.does("os.close(fd)"), "None");
     assert_eq!(project.read("STATE.md"), "version one\n", "not before the last close");

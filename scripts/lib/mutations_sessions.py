@@ -432,8 +432,8 @@ SESSIONS = [
     ),
     (
         "W4", "w4-who-has-threads-is-taken-for-blocked", "src/mount/coordinated/caller.rs",
-        ".filter(|process| process.is_known() && proc::is_single_threaded(process.tgid))",
-        ".filter(|process| process.is_known())",
+        "lineage.retain(|process| proc::is_single_threaded(process.tgid));",
+        "lineage.retain(|process| proc::is_single_threaded(process.tgid) || true);",
         [
             "waiting::w4_threads_that_save_two_files_at_once_are_no_deadlock",
             "waiting::w4_a_program_with_threads_goes_on_while_its_child_waits",

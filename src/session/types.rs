@@ -55,7 +55,7 @@ pub struct Opener {
 
 impl Opener {
     /// The process and its ancestors, nearest first; unknown ones left out, since they are related to nobody.
-    pub(super) fn lineage(&self) -> Vec<ProcId> {
+    pub fn lineage(&self) -> Vec<ProcId> {
         std::iter::once(&self.proc)
             .chain(&self.ancestors)
             .filter(|p| p.is_known())

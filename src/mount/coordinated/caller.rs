@@ -62,11 +62,9 @@ pub fn opener(caller: Caller) -> Opener {
 
 /// Those of an opener's lineage that stand still while it waits: with one thread only. What cannot be seen does not.
 pub fn halted(opener: &Opener) -> Vec<ProcId> {
-    let lineage = std::iter::once(&opener.proc).chain(&opener.ancestors);
+    let mut lineage = opener.lineage();
+    lineage.retain(|process| proc::is_single_threaded(process.tgid));
     lineage
-        .filter(|process| process.is_known() && proc::is_single_threaded(process.tgid))
-        .copied()
-        .collect()
 }
 
 /// What history says about processes, remembered by process.

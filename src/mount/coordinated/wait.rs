@@ -286,8 +286,7 @@ impl Coordination {
                 .find(|session| session.is_held_by(process) && is(session))
                 .cloned()
         };
-        let lineage = std::iter::once(&opener.proc).chain(&opener.ancestors);
-        lineage.filter(|process| process.is_known()).find_map(newest_of)
+        opener.lineage().iter().find_map(newest_of)
     }
 }
 
