@@ -34,12 +34,6 @@ FILES = [
         ["departed::w8_who_opens_a_file_that_is_just_leaving_for_an_ordinary_name_gets_what_the_coordinated_one_leads_to"],
     ),
     (
-        "W8", "w8-a-name-of-several-that-is-unlinked-is-forgotten-at-once", "src/mount/coordinated/names.rs",
-        "self.will_depart(name);",
-        "",
-        ["departed::w8_who_opens_a_file_that_is_just_leaving_for_an_ordinary_name_gets_what_the_coordinated_one_leads_to"],
-    ),
-    (
         "O1", "o1-what-has-just-left-is-not-opened-by-its-ordinary-name", "src/mount/coordinated/opened.rs",
         "Some(Finds::Own(None)) => CameBy::Ordinary,",
         "Some(Finds::Own(None)) => CameBy::Unknown,",
@@ -420,12 +414,6 @@ FILES = [
         ["names::w9_owner_mode_and_default_acl_of_a_new_file_are_as_anywhere"],
     ),
     (
-        "W9", "w9-who-waits-for-a-creator-may-not-create", "src/mount/coordinated/open.rs",
-        "let creates = reroute.and_then(|reroute| reroute.creates).or_else(promised);",
-        "let creates = promised();",
-        ["names::w9_a_killed_creators_file_never_appears_and_a_waiting_creator_goes_on"],
-    ),
-    (
         "W9", "w9-who-waits-for-another-users-file-is-asked-for-its-permissions-before-it-is-there", "src/mount/coordinated/lookup.rs",
         "match waiting.filter(|_| !is_of_lineage(caller, &session)) {",
         "match waiting.filter(|_| caller.tid == 1) {",
@@ -565,26 +553,26 @@ FILES = [
         "H1", "h1-keep-is-ignored", "src/store/prune.rs",
         "let goes = count >= retain.keep || too_old",
         "let goes = count >= retain.keep.max(1000) || too_old",
-        ["history::h1_the_newest_versions_are_kept_as_many_as_the_rule_says"],
+        ["retention::h1_the_newest_versions_are_kept_as_many_as_the_rule_says"],
     ),
     (
         "H1", "h1-max-age-is-ignored", "src/store/prune.rs",
         "|| too_old ||",
         "|| (too_old && count > 1000) ||",
-        ["history::h1_versions_older_than_the_rule_allows_go_at_the_next_publish"],
+        ["retention::h1_versions_older_than_the_rule_allows_go_at_the_next_publish"],
     ),
     (
         "H1", "h1-max-bytes-is-ignored", "src/store/prune.rs",
         "retain.max_bytes.is_some_and(|max| bytes > max)",
         "retain.max_bytes.is_some_and(|max| bytes > max << 10)",
-        ["history::h1_versions_are_kept_within_the_bytes_that_the_rule_allows"],
+        ["retention::h1_versions_are_kept_within_the_bytes_that_the_rule_allows"],
     ),
     (
         "H1", "h1-only-saves-prune", "src/store/prune.rs",
         "if lacks_stone || lies.has_remains(left) ||",
         "if lacks_stone &&",
         [
-            "history::h1_a_change_of_the_rules_and_a_recovery_prune_all_files",
+            "retention::h1_a_change_of_the_rules_and_a_recovery_prune_all_files",
             "small_disks::f3_lowering_what_is_kept_frees_a_disk_that_the_history_filled",
             "small_disks::f3_recovering_frees_a_full_disk_by_rules_that_keep_less",
         ],
@@ -593,25 +581,37 @@ FILES = [
         "H1", "h1-histories-of-deleted-files-stay", "src/store/prune.rs",
         "if live.is_none() && !self",
         "if live.is_none() && now == 0 && !self",
-        ["history::h1_the_histories_of_deleted_files_go_when_they_are_as_old_as_the_rule_allows"],
+        ["retention::h1_the_histories_of_deleted_files_go_when_they_are_as_old_as_the_rule_allows"],
+    ),
+    (
+        "H1", "h1-histories-of-temporary-files-stay", "src/store/prune.rs",
+        "newest.moved_to.is_some() && newest.version == 2",
+        "newest.moved_to.is_some() && newest.version == 0",
+        ["lib::store::tests_moves::the_history_of_a_temporary_file_goes_soon_after_it_became_a_version_of_another"],
+    ),
+    (
+        "H1", "h1-what-a-file-was-before-it-was-renamed-goes-soon", "src/store/prune.rs",
+        "newest.moved_to.is_some() && newest.version == 2",
+        "newest.moved_to.is_some()",
+        ["lib::store::tests_moves::the_history_of_a_temporary_file_goes_soon_after_it_became_a_version_of_another"],
     ),
     (
         "H3", "h3-a-former-names-numbers-come-back", "src/store/prune.rs",
         "sweep.continued.mark(staying.cloned(), &mut needed);",
         "drop(staying);",
-        ["history::h3_a_file_keeps_the_versions_of_its_former_name_although_that_was_left_long_ago"],
+        ["retention::h3_a_file_keeps_the_versions_of_its_former_name_although_that_was_left_long_ago"],
     ),
     (
         "H1", "h1-histories-that-left-with-a-directory-stay", "src/store/prune.rs",
         "false => left(),",
         "false => left().filter(|_| false),",
-        ["history::h1_the_histories_of_files_whose_directory_was_renamed_before_they_were_deleted_go_too"],
+        ["retention::h1_the_histories_of_files_whose_directory_was_renamed_before_they_were_deleted_go_too"],
     ),
     (
         "H3", "h3-a-history-goes-although-its-file-is-elsewhere", "src/store/prune.rs",
         "Ok(!lies.records.values().all(known) && self",
         "Ok(lies.records.is_empty() && !lies.records.values().all(known) && self",
-        ["history::h1_the_histories_of_files_whose_directory_was_renamed_before_they_were_deleted_go_too"],
+        ["retention::h1_the_histories_of_files_whose_directory_was_renamed_before_they_were_deleted_go_too"],
     ),
     (
         "H4", "h4-what-root-makes-in-a-users-store-stays-roots", "src/store/real.rs",
@@ -901,19 +901,19 @@ FILES = [
             let copy = self.disk().create(&history.dir, &name)?;
             self.disk().copy_content(&old, &copy)?;
             self.disk().unlink(from.0, from.1)?;""",
-        ["history::h4_a_kept_version_has_the_mode_and_the_owner_that_it_had"],
+        ["store_access::h4_a_kept_version_has_the_mode_and_the_owner_that_it_had"],
     ),
     (
         "H4", "h4-a-store-open-to-all-stays-so", "src/store/real.rs",
         "if mode.intersects(Mode::RWXG | Mode::RWXO) {",
         "if mode.is_empty() {",
-        ["history::h4_a_store_that_was_open_to_others_is_closed_by_the_next_mount"],
+        ["store_access::h4_a_store_that_was_open_to_others_is_closed_by_the_next_mount"],
     ),
     (
         "H4", "h4-everybody-finds-the-store", "src/mount/tree.rs",
         "caller.uid == 0 || caller.uid == self.owner",
         "caller.uid == 0 || caller.uid >= self.owner",
-        ["ordinary::o1_the_store_is_hidden_and_read_only", "history::h4_another_user_reads_nothing_through_history"],
+        ["ordinary::o1_the_store_is_hidden_and_read_only", "store_access::h4_another_user_reads_nothing_through_history"],
     ),
     (
         "F1", "f1-what-was-staged-is-deleted-at-the-next-start", "src/store/recover.rs",
@@ -1065,7 +1065,7 @@ FILES = [
         "F5", "f5-trees-that-overlap-are-mounted", "src/cli/mount/overlap.rs",
         "if one_filesystem && mount.backing.starts_with(backing) {",
         "if one_filesystem && mount.backing == backing {",
-        ["unmount::f5_a_mount_that_would_share_files_with_another_is_refused_and_nothing_is_changed"],
+        ["mounting::f5_a_mount_that_would_share_files_with_another_is_refused_and_nothing_is_changed"],
     ),
     (
         "F5", "f5-others-working-directories-are-left", "src/cli/holders.rs",
@@ -1127,7 +1127,7 @@ FILES = [
         "O1", "o1-what-the-rules-name-is-renamed-out-of-the-store", "src/mount/coordinated/rename.rs",
         "if let Some(errno) = private.into_iter().find_map(Result::err) {",
         "if let Some(errno) = private.into_iter().take(0).find_map(Result::err) {",
-        ["history::every_way_to_write_to_the_store_through_the_mount_is_refused_with_erofs"],
+        ["store_access::every_way_to_write_to_the_store_through_the_mount_is_refused_with_erofs"],
     ),
     (
         "O1", "o1-directories-that-a-rule-names-are-asked-for-at-each-walk", "src/mount/route.rs",

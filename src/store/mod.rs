@@ -90,6 +90,8 @@ pub const OPEN_HISTORIES_MAX: usize = 256;
 pub const RECOVERED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// How long the history of a deleted file is kept where no `max_age` says otherwise: else programs that give each file a new name would fill the disk.
 pub const DELETED_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long the history of a name is kept whose only version became one of another name: savers give each temporary file a new name.
+pub const PASSED_ON_AGE_MAX: Duration = Duration::from_secs(60 * 60);
 /// A journal longer than this is emptied as soon as no session is open.
 pub const JOURNAL_COMPACT_BYTES: u64 = 64 * 1024;
 /// The most of a journal that recovery reads.

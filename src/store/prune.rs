@@ -15,7 +15,7 @@ use super::moves::Moves;
 use super::names::{advance, tombstone};
 use super::prefix;
 use super::record::{VersionRecord, decode_path};
-use super::{DELETED_AGE_MAX, Retain, Store};
+use super::{DELETED_AGE_MAX, PASSED_ON_AGE_MAX, Retain, Store};
 
 /// A file's history, as far as it decides what goes.
 pub(super) struct Lies<'a> {
@@ -53,6 +53,12 @@ impl Lies<'_> {
             |r: &&VersionRecord| !r.is_tombstone() && self.current != Some(r.version) && !kept.contains(&r.version);
         let mut remains = self.records.values().filter(nowhere);
         remains.any(|r| r.version + 1 != self.next && left.is_none_or(|left| r.time > left))
+    }
+
+    /// The name had one version, which became one of another coordinated name, as a saver's temporary file does.
+    fn has_passed_on(&self) -> bool {
+        let newest = self.records.values().next_back();
+        newest.is_some_and(|newest| newest.moved_to.is_some() && newest.version == 2)
     }
 
     /// The newest number is that of a content, and no file is there: its removal is not written down.
@@ -109,8 +115,14 @@ fn gone_at(lies: &Lies<'_>, moves: &Moves, path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Whether a file that went away then has been gone for as long as its history is kept.
-fn has_expired(gone: u64, retain: &Retain, now: u64) -> bool {
-    is_older(gone, retain.max_age.unwrap_or(DELETED_AGE_MAX), now)
+fn has_expired(lies: &Lies<'_>, gone: u64, retain: &Retain, now: u64) -> bool {
+    let age = retain.max_age.unwrap_or(DELETED_AGE_MAX);
+    let age = if lies.has_passed_on() {
+        age.min(PASSED_ON_AGE_MAX)
+    } else {
+        age
+    };
+    is_older(gone, age, now)
 }
 
 fn is_older(time: u64, age: std::time::Duration, now: u64) -> bool {
@@ -246,7 +258,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Applies the rules in force ([`Store::set_retention`]) to all histories, and removes those of files that were deleted longer ago than
-    /// `max_age`, or [`DELETED_AGE_MAX`] where there is none. What is being changed just now is left out: its publish prunes it. Before
+    /// `max_age`, or [`DELETED_AGE_MAX`] where there is none, and of temporary files [`PASSED_ON_AGE_MAX`] after they became versions of others. What is being changed just now is left out: its publish prunes it. Before
     /// each history `go_on` is asked, and may wait. Returns how many files were removed; what fails is logged and costs space only.
     pub fn prune_all(&self, now: u64, go_on: &dyn Fn() -> bool) -> usize {
         let mut sweep = Sweep {
@@ -345,7 +357,7 @@ impl<D: Disk> Store<D> {
             sweep.removed += self.sweep();
         }
         let (gone, newest) = match gone_at(&lies, &self.history.moves.read(), &path) {
-            Some((gone, newest)) if has_expired(gone, &retain, now) => (gone, Some(newest)),
+            Some((gone, newest)) if has_expired(&lies, gone, &retain, now) => (gone, Some(newest)),
             None if lies.next == 1 => (0, None),
             _ => return Ok(()),
         };

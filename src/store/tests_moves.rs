@@ -180,6 +180,68 @@ fn sweep(store: &Store<SimDisk>, old: u64) {
     store.prune_all(old + 1 + age.as_nanos() as u64, &|| true);
 }
 
+#[test]
+fn the_history_of_a_temporary_file_goes_soon_after_it_became_a_version_of_another() {
+    type Steps = fn(&Store<SimDisk>) -> io::Result<()>;
+    fn rename(store: &Store<SimDisk>, to: &'static str, now: u64) -> io::Result<()> {
+        let place = |name: &'static str| Place {
+            dir: &ROOT,
+            name: OsStr::new(name),
+            path: Path::new(name),
+        };
+        let options = ReplaceOptions {
+            src_coordinated: true,
+            no_replace: false,
+        };
+        let (from, to) = (place("temp"), place(to));
+        let renamed = store.replace(&from, &to, options, &Who::default(), None, &info(now));
+        renamed.map(drop).map_err(|error| error.source)
+    }
+    // What is done with `temp`, and whether its history goes soon after.
+    let ends: [(&str, Steps, bool); 5] = [
+        ("over a file", |store| rename(store, "f", 20), true),
+        (
+            "to a free name, which goes on from it",
+            |store| rename(store, "free", 20),
+            false,
+        ),
+        (
+            "changed once more, then over a file",
+            |store| {
+                publish(store, ROOT, "temp", b"changed", 15)?;
+                rename(store, "f", 20)
+            },
+            false,
+        ),
+        ("removed", |store| remove(store, ROOT, "temp", 20), false),
+        (
+            "over a file, and another came",
+            |store| {
+                rename(store, "f", 20)?;
+                let file = store.disk().create(&ROOT, OsStr::new("temp"))?;
+                store.disk().write_at(&file, b"another", 0)
+            },
+            false,
+        ),
+    ];
+    for (name, end, goes) in ends {
+        let disk = SimDisk::new();
+        for file in ["f", "temp"] {
+            let written = disk.create(&ROOT, OsStr::new(file)).unwrap();
+            disk.write_at(&written, file.as_bytes(), 0).unwrap();
+        }
+        let store = open(&disk).unwrap();
+        end(&store).unwrap();
+        store.set_retention(std::sync::Arc::new(|_: &Path| Some(info(0).retain)));
+        let is_there = || store.history().versions(Path::new("temp")).unwrap().len() > 1;
+        let age = PASSED_ON_AGE_MAX.as_nanos() as u64;
+        for (late, there) in [(age, true), (age + 1, !goes)] {
+            store.prune_all(20 + late, &|| true);
+            assert_eq!(is_there(), there, "{name}, after {late} ns");
+        }
+    }
+}
+
 /// What lies below `.concord/history`.
 fn pieces(disk: &SimDisk) -> Vec<String> {
     let below = disk.tree().into_keys();
