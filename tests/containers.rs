@@ -305,6 +305,22 @@ fn w9_who_would_create_a_name_that_a_saver_has_waits_for_it_though_it_is_not_kno
 }
 
 #[test]
+fn w9_who_waits_for_a_killed_creator_creates_the_file_though_it_is_not_known() {
+    if not_root() {
+        return;
+    }
+    let contained = Contained::with(&[("concord.toml", "wait = '60s'\n")], true);
+    let project = &contained.project;
+    let (mut creator, mut other) = (Puppet::new(project), Puppet::new(project));
+    assert_eq!(creator.does("f = open('NEW.md', 'w')"), "ok");
+    other.starts("put('NEW.md', 'other')");
+    contained.await_waiters(1);
+    creator.0.signal(rustix::process::Signal::KILL);
+    assert_eq!(other.says(), "None");
+    eventually("what it wrote is there", || project.read("NEW.md") == "other");
+}
+
+#[test]
 fn w12_locks_exclude_across_pid_namespaces() {
     if not_root() {
         return;

@@ -548,6 +548,8 @@ fn f3_a_mount_without_room_for_daemon_json_is_found_and_writes_it_when_there_is_
 
     fill_up();
     mount();
+    // It tries once a second, and goes on when that failed.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
     assert!(!beacon.exists());
     std::fs::remove_file(small.at("small/filler")).unwrap();
     eventually("daemon.json is written", || beacon.exists());

@@ -75,6 +75,25 @@ fn o1_w11_what_three_users_may_do_to_a_file_is_what_the_backing_filesystem_lets_
     assert!(found.lines().count() > 4000);
 }
 
+/// The kernel asks what he may do with the file (fs.protected_hardlinks), and would take it for one that has a name.
+#[test]
+fn w8_who_does_not_own_a_file_that_was_removed_makes_no_name_of_it() {
+    if not_root() {
+        return;
+    }
+    let project = Project::with(&[("f.md", "old")]);
+    set(&project, "f.md", (0, 0, 0o666));
+    set(&project, "", (0, 0, 0o777));
+    let mut b = user(&project, B);
+    assert_eq!(b.does("fd = os.open('f.md', os.O_RDWR)"), "ok");
+    assert_eq!(b.does("os.unlink('f.md')"), "None");
+    for new in ["None", "put('f.md', 'new')"] {
+        assert_eq!(b.does(new), "None");
+        let link = "raw('linkat', -100, f'/proc/self/fd/{fd}'.encode(), -100, b'o.txt', 0x400)";
+        assert_eq!(b.does(link), "ENOENT");
+    }
+}
+
 #[test]
 fn w11_a_file_that_a_group_shares_stays_its_owners_whoever_saves_it() {
     if not_root() {

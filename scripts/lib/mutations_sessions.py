@@ -1100,7 +1100,7 @@ SESSIONS = [
         "W8", "w8-what-was-removed-is-linked", "src/mount/coordinated/names.rs",
         "            if session.is_unlinked() {",
         "            if false && session.is_unlinked() {",
-        ["lineage::w8_a_holder_links_the_version_that_the_name_leads_to"],
+        ["users::w8_who_does_not_own_a_file_that_was_removed_makes_no_name_of_it"],
     ),
     (
         "W8", "w8-a-file-that-lost-a-name-to-another-loses-what-is-written", "src/mount/coordinated/rename.rs",
