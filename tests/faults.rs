@@ -128,6 +128,28 @@ fn f1_what_a_session_had_staged_when_the_daemon_died_is_kept_with_a_record() {
     assert_eq!(project.read("STATE.md"), "v1\n");
 }
 
+/// As after a restart of the machine: nothing is mounted, and nobody has called `concord recover`.
+#[test]
+fn f1_a_mount_says_what_it_recovered_to_who_mounts_and_in_the_log() {
+    watchdog();
+    let mut project = Project::with(&[("STATE.md", "v1\n")]);
+    let mut holder = Running::start(
+        project.python("f=open('STATE.md','w'); f.write('staged\\n'); f.flush(); print('open',flush=True); input()"),
+    );
+    assert_eq!(holder.hear(), "open");
+    project.kill_daemon();
+    rustix::mount::unmount(project.root(), UnmountFlags::DETACH).unwrap();
+    let mut mount = concord(&["mount"]);
+    mount.arg(project.root());
+    let mounted = run(mount);
+    let (said, complained) = (text(&mounted.stdout), text(&mounted.stderr));
+    assert!(mounted.status.success() && complained.is_empty(), "{complained}");
+    assert!(said.contains("recovered after a crash: 1; `concord status"), "{said}");
+    assert!(project.read(".concord/log").contains("recovered STATE.md: its session"));
+    assert_eq!(project.status()["recovered"].as_array().unwrap().len(), 1);
+    project.unmount();
+}
+
 /// A small filesystem that goes away with its test.
 struct Small(PathBuf);
 

@@ -204,9 +204,10 @@ fn w6_what_is_published_without_a_walk_is_found_by_kept_entries() {
             "(6, 'second, and longer\\n')",
         ),
     ] {
+        // While somebody has the file open the kernel is given no entry to keep.
+        let mut other = looker(&project, &["STATE.md"]);
         let mut keeper = Puppet::new(&project);
         keeper.does("f = open('STATE.md')");
-        let mut other = looker(&project, &["STATE.md"]);
         let mut restore = concord(&["restore"]);
         restore.arg(format!("{}@{version}", project.path("STATE.md").display()));
         let restored = run(restore);

@@ -129,6 +129,9 @@ pub struct MountOrder {
 
 /// A running mount. It holds the store's lock until it is dropped.
 pub trait Daemon: Send + Sync {
+    /// What it found of a crash, and set right, before it mounted: a line each.
+    fn found(&self) -> &[String];
+
     /// Its face for the control socket.
     fn service(&self) -> Arc<dyn Service>;
 

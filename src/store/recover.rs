@@ -41,6 +41,15 @@ pub struct RecoveryItem {
     pub reason: String,
 }
 
+impl std::fmt::Display for RecoveryItem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(path) = &self.path {
+            write!(f, "{path}: ")?;
+        }
+        write!(f, "{} (.concord/{})", self.reason, self.at)
+    }
+}
+
 /// What recovery found and did. Empty after an orderly stop.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RecoveryReport {

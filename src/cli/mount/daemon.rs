@@ -41,12 +41,12 @@ pub enum Stay {
     Background,
 }
 
-/// Makes this process a daemon's, mounts, calls `ready`, and returns when nothing is mounted any more.
+/// Makes this process a daemon's, mounts, calls `ready` with how much was recovered after a crash, and returns when nothing is mounted any more.
 pub fn run(
     order: MountOrder,
     stay: Stay,
     rooms: &dyn Rooms,
-    ready: impl FnOnce() -> io::Result<()>,
+    ready: impl FnOnce(usize) -> io::Result<()>,
 ) -> anyhow::Result<()> {
     // Before anything is mounted: from here on a signal is an order to unmount, and not an end in the middle.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("taking the signals")?;
@@ -80,7 +80,7 @@ fn live(
     stay: Stay,
     rooms: &dyn Rooms,
     attend: impl FnOnce(Arc<dyn Service>) -> anyhow::Result<()>,
-    ready: impl FnOnce() -> io::Result<()>,
+    ready: impl FnOnce(usize) -> io::Result<()>,
 ) -> anyhow::Result<()> {
     let root = order.root.clone();
     let mountpoint = order.mountpoint.clone();
@@ -90,9 +90,11 @@ fn live(
         if stay == Stay::Background {
             log_to_store(&root).context("opening the log, .concord/log")?;
         }
+        let found = daemon.found();
+        found.iter().for_each(|found| log::warn!("recovered {found}"));
         attend(service.clone())?;
         // Nobody who waits for the mount may be left with one that he does not know of.
-        ready().context("whoever started the daemon has gone")?;
+        ready(found.len()).context("whoever started the daemon has gone")?;
         Ok((server, later))
     });
     let (server, later) = match started {
@@ -314,6 +316,9 @@ mod tests {
     struct FakeDaemon(Arc<Fake>);
 
     impl Daemon for FakeDaemon {
+        fn found(&self) -> &[String] {
+            &[]
+        }
         fn service(&self) -> Arc<dyn Service> {
             self.0.clone()
         }
@@ -383,7 +388,7 @@ mod tests {
         let fake = Arc::new(Fake::default());
         let path = dir.path().to_path_buf();
         let mut asked = None;
-        run(order, Stay::Foreground, &FakeMount(fake.clone()), || {
+        run(order, Stay::Foreground, &FakeMount(fake.clone()), |_| {
             let client = Client::connect(&path).unwrap();
             assert_eq!(client.status().unwrap(), status());
             asked = Some(std::thread::spawn(move || client.unmount(Unmounting::Force).unwrap()));
@@ -399,7 +404,7 @@ mod tests {
     fn a_mount_that_nobody_waits_for_any_more_is_taken_back() {
         let (dir, order) = project();
         let fake = Arc::new(Fake::default());
-        let gone = || Err(io::ErrorKind::BrokenPipe.into());
+        let gone = |_| Err(io::ErrorKind::BrokenPipe.into());
         let error = live(order, Stay::Foreground, &FakeMount(fake.clone()), |_| Ok(()), gone).unwrap_err();
         assert!(error.to_string().contains("has gone"));
         assert_eq!(*fake.gone.lock(), Some(true));

@@ -55,23 +55,29 @@ pub fn run(mount: &Mount, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<An
     if mount.foreground {
         let order = order(mount)?;
         let dir = order.mountpoint.clone();
-        daemon::run(order, daemon::Stay::Foreground, rooms, || {
-            said(out, &dir, proc::own_pid().unwrap_or_default())
+        daemon::run(order, daemon::Stay::Foreground, rooms, |recovered| {
+            said(out, &dir, (proc::own_pid().unwrap_or_default(), recovered))
         })?;
         return Ok(Answer::Yes);
     }
     // Checked here too, so that what is plainly wrong is said without a daemon.
     let dir = order(mount)?.mountpoint;
-    let pid = spawn::daemon(arguments(mount)?)?;
-    said(out, &dir, pid)?;
+    said(out, &dir, spawn::daemon(arguments(mount)?)?)?;
     Ok(Answer::Yes)
 }
 
-fn said(out: &mut Out, dir: &Path, pid: u32) -> io::Result<()> {
+fn said(out: &mut Out, dir: &Path, (pid, recovered): (u32, usize)) -> io::Result<()> {
     if out.json {
-        out.document(&json!({ "mounted": JsonPath::from(dir), "pid": pid }))?;
+        out.document(&json!({ "mounted": JsonPath::from(dir), "pid": pid, "recovered": recovered }))?;
     } else {
-        writeln!(out, "{}: mounted, pid {pid}", printable(dir))?;
+        let dir = printable(dir);
+        writeln!(out, "{dir}: mounted, pid {pid}")?;
+        if recovered > 0 {
+            writeln!(
+                out,
+                "recovered after a crash: {recovered}; `concord status {dir}` lists what was kept"
+            )?;
+        }
     }
     out.flush()
 }

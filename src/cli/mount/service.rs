@@ -29,7 +29,7 @@ use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
 use crate::os::namespaces::Elsewhere;
 use crate::os::proc;
 use crate::session::LockMode;
-use crate::store::{RealDisk, Store};
+use crate::store::{RealDisk, RecoveryItem, Store};
 
 /// How often an unmount looks whether the sessions have ended.
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
@@ -51,6 +51,7 @@ const REST_TIME_MAX: Duration = Duration::from_secs(60);
 /// A mounted project.
 pub struct MountedProject {
     shared: Arc<Shared>,
+    found: Vec<String>,
 }
 
 struct Shared {
@@ -80,9 +81,6 @@ impl MountedProject {
             log::warn!(
                 "/proc shows another pid namespace than the daemon's: every process is unknown to it; mount one of its own"
             );
-        }
-        for item in &report.items {
-            log::warn!("recovered {}: {}", item.at, item.reason);
         }
         if store.is_short() {
             // What the rules let go makes room for the mount itself; else it goes behind its back.
@@ -155,11 +153,16 @@ impl MountedProject {
                 serving.ended.notify_all();
             })
             .context("starting the thread that serves the mount")?;
-        Ok(MountedProject { shared })
+        let found = report.items.iter().map(RecoveryItem::to_string).collect();
+        Ok(MountedProject { shared, found })
     }
 }
 
 impl Daemon for MountedProject {
+    fn found(&self) -> &[String] {
+        &self.found
+    }
+
     fn service(&self) -> Arc<dyn Service> {
         Arc::clone(&self.shared) as Arc<dyn Service>
     }

@@ -1,4 +1,4 @@
-//! Starting the daemon and hearing from it: one line on its standard output, `ok` or the reason why not, as JSON.
+//! Starting the daemon and hearing from it: one line on its standard output, `ok` and how much it recovered, or the reason why not, as JSON.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,15 +13,15 @@ use crate::cli::output::Answer;
 
 /// A longer report is cut.
 const REPORT_BYTES_MAX: u64 = 64 * 1024;
-const OK: &str = "ok";
+const OK: &str = "ok ";
 
-/// Starts the daemon and waits until its mount is usable; its process id.
-pub fn daemon(arguments: Vec<OsString>) -> anyhow::Result<u32> {
+/// Starts the daemon and waits until its mount is usable; its process id, and how much it recovered after a crash.
+pub fn daemon(arguments: Vec<OsString>) -> anyhow::Result<(u32, usize)> {
     let program = std::env::current_exe().context("finding this program to start it again")?;
     start(Command::new(program).args(arguments))
 }
 
-fn start(command: &mut Command) -> anyhow::Result<u32> {
+fn start(command: &mut Command) -> anyhow::Result<(u32, usize)> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -31,8 +31,11 @@ fn start(command: &mut Command) -> anyhow::Result<u32> {
     let mut line = Vec::new();
     BufReader::new(stdout.take(REPORT_BYTES_MAX)).read_until(b'\n', &mut line)?;
     let line = String::from_utf8_lossy(&line);
-    match line.trim_end() {
-        OK => Ok(child.id()),
+    let line = line.trim_end();
+    if let Some(Ok(recovered)) = line.strip_prefix(OK).map(str::parse) {
+        return Ok((child.id(), recovered));
+    }
+    match line {
         "" => {
             let status = child.wait()?;
             match status.signal() {
@@ -53,15 +56,18 @@ fn start(command: &mut Command) -> anyhow::Result<u32> {
     }
 }
 
+/// Called with how much was recovered after a crash.
+pub type Ready<'a> = dyn FnMut(usize) -> io::Result<()> + 'a;
+
 /// Is the daemon: runs `serve`, which calls what it is given once the mount is usable, and reports.
-pub fn report(serve: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> anyhow::Result<()>) -> anyhow::Result<Answer> {
+pub fn report(serve: impl FnOnce(&mut Ready<'_>) -> anyhow::Result<()>) -> anyhow::Result<Answer> {
     // A session of its own: the terminal's Ctrl-C and hang-up are not meant for the daemon.
     rustix::process::setsid().context("setsid")?;
     // And it must not keep anybody's directory, least of all one under its own mount, busy.
     std::env::set_current_dir("/").context("leaving the working directory")?;
     // The report goes to a copy, because the lifecycle sends standard output to the log.
     let mut to = Some(File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?));
-    let served = serve(&mut || to.take().map_or(Ok(()), |mut to| writeln!(to, "{OK}")));
+    let served = serve(&mut |recovered| to.take().map_or(Ok(()), |mut to| writeln!(to, "{OK}{recovered}")));
     match (served, to) {
         (Ok(()), _) => Ok(Answer::Yes),
         // The one who started it says why, as its own error.
@@ -77,14 +83,14 @@ pub fn report(serve: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> anyhow::
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> anyhow::Result<u32> {
+    fn shell(script: &str) -> anyhow::Result<(u32, usize)> {
         start(Command::new("sh").args(["-c", script]))
     }
 
     #[test]
     fn ok_means_usable_while_the_daemon_goes_on() {
-        let pid = shell("echo ok; exec >&-; sleep 0.1").unwrap();
-        assert!(pid > 0);
+        let (pid, recovered) = shell("echo ok 3; exec >&-; sleep 0.1").unwrap();
+        assert!(pid > 0 && recovered == 3);
     }
 
     #[test]
