@@ -6,7 +6,7 @@ SESSIONS = [
         "Some(_) => (self.disk().exchange(from, to), io::ErrorKind::NotFound),",
         """Some(_) => (
                 self.disk()
-                    .open_or_create(place.dir, place.name)
+                    .open_writable(place.dir, place.name)
                     .and_then(|live| self.disk().copy_content(&shadow.file, &live)),
                 io::ErrorKind::NotFound,
             ),""",
