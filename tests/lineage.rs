@@ -225,3 +225,38 @@ fn w11_who_appends_changes_the_mode_of_the_file_that_its_lines_go_to() {
         )]);
     }
 }
+
+#[test]
+fn w3_who_has_created_a_file_or_looked_where_it_ends_goes_on_from_what_a_child_has_saved() {
+    for flags in [
+        "O_CREAT",
+        "O_CREAT | os.O_EXCL",
+        "O_CREAT | os.O_APPEND",
+        "O_CREAT | os.O_TRUNC",
+    ] {
+        for access in ["O_RDWR", "O_WRONLY"] {
+            if (access, flags) == ("O_WRONLY", "O_CREAT | os.O_APPEND") {
+                // It makes no session.
+                continue;
+            }
+            for goes_on in [
+                "os.lseek(fd, 0, 2); os.write(fd, b'+more')",
+                "os.ftruncate(fd, 3)",
+                "pass",
+            ] {
+                if flags.contains("TRUNC") && !goes_on.contains("lseek") {
+                    // It means to write a whole file.
+                    continue;
+                }
+                same(&[&format!(
+                    "python3 - <<'P'\nimport os\nfd = os.open('new.md', os.{access} | os.{flags}, 0o644)\n\
+                    os.system('printf hello > new.md')\n{goes_on}\nos.close(fd)\nP\ncat new.md"
+                )]);
+            }
+        }
+    }
+    same(&[
+        "( flock 9; printf hello > new.md; printf Z >&9 ) 9<> new.md; cat new.md",
+        "( printf hello > new.md; printf Z >&9 ) 9<> new.md; cat new.md",
+    ]);
+}

@@ -94,6 +94,12 @@ fn f5_the_scripts_do_not_wait_for_a_stopped_daemon_and_by_force_the_project_is_r
         let refused = script(name, &arguments);
         assert_eq!(refused.status.code(), Some(1), "{name}: {}", all(&refused));
     }
+    // Nor without a binary, by umount(8).
+    let mut without = Command::new(format!("{SCRIPTS}unmount-all.sh"));
+    without.args(["--under", root]).env("CONCORD", "/nowhere/concord");
+    let since = std::time::Instant::now();
+    assert_eq!(run(without).status.code(), Some(1));
+    assert!(since.elapsed() < std::time::Duration::from_secs(40));
     let recovered = script("recover.sh", &["--force", "--no-mount", root]);
     assert!(recovered.status.success(), "{}", all(&recovered));
     assert!(all(&recovered).contains("recovered: 0"), "{}", all(&recovered));

@@ -117,6 +117,8 @@ fn o1_a_users_own_mount_does_what_his_plain_directory_does() {
     };
     let expected = home.says(&format!("mkdir plain; cp -p project/STATE.md plain; cd plain; {WORK}"));
     home.says("\"$concord\" mount project");
+    let status = home.says("\"$concord\" status project");
+    assert!(status.contains("passthrough no"), "before any file is opened: {status}");
     let found = home.says(&format!("cd project; {WORK}"));
     assert_eq!(found.replace("d.tar 644 ", ""), expected.replace("d.tar 644 ", ""));
     let status = home.says("\"$concord\" status project");

@@ -166,12 +166,14 @@ detach() {
 
 # unmount_gently DIR: waits for open sessions. 0 when nothing is mounted there any more.
 unmount_gently() {
-    is_mounted "$1" || return 0
-    if [ "$(mount_state "$1")" = dead ]; then
+    local state
+    state=$(mount_state "$1")
+    if [ "$state" = dead ]; then
         detach "$1"
     elif [ -x "$CONCORD" ]; then
         limit 60 "$CONCORD" unmount "$1"
-    else
+    # umount(8) would wait for a daemon that does not answer.
+    elif [ "$state" = alive ]; then
         limit 60 umount -- "$1" || limit 60 fusermount3 -u -- "$1"
     fi
     ! is_mounted "$1"

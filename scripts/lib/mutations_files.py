@@ -584,6 +584,12 @@ FILES = [
         ["retention::h1_the_histories_of_deleted_files_go_when_they_are_as_old_as_the_rule_allows"],
     ),
     (
+        "O2", "o2-a-fresh-mount-by-a-user-claims-passthrough", "src/mount/fs.rs",
+        "contains(InitFlags::FUSE_PASSTHROUGH) && creds::is_admin();",
+        "contains(InitFlags::FUSE_PASSTHROUGH);",
+        ["unprivileged::o1_a_users_own_mount_does_what_his_plain_directory_does"],
+    ),
+    (
         "H1", "h1-histories-of-temporary-files-stay", "src/store/prune.rs",
         "newest.moved_to.is_some() && newest.version == 2",
         "newest.moved_to.is_some() && newest.version == 0",

@@ -1067,6 +1067,20 @@ SESSIONS = [
         ["lineage::w8_w9_the_name_that_a_lineage_has_removed_is_free_for_its_exclusive_creation"],
     ),
     (
+        "W3", "w3-who-creates-a-file-has-emptied-it", "src/mount/coordinated/open.rs",
+        "truncate: flags.contains(OFlags::TRUNC),",
+        "truncate: true,",
+        ["lineage::w3_who_has_created_a_file_or_looked_where_it_ends_goes_on_from_what_a_child_has_saved"],
+    ),
+    (
+        "W3", "w3-who-has-looked-where-a-file-ends-has-not-looked-at-it", "src/mount/coordinated/handles.rs",
+        """    pub fn measured(&self) {
+        self.looked_at();""",
+        """    pub fn measured(&self) {
+        let _ = self.session();""",
+        ["lineage::w3_who_has_created_a_file_or_looked_where_it_ends_goes_on_from_what_a_child_has_saved"],
+    ),
+    (
         "W9", "w9-who-creates-a-removed-name-is-not-alone", "src/mount/coordinated/open.rs",
         "!is_created && self.nearest_of(key, opener)",
         "(!is_created || true) && self.nearest_of(key, opener)",

@@ -27,7 +27,7 @@ use super::route::{self, Coming, reply_uncached};
 use super::setattr::Changes;
 use super::tree::{Caller, Tree};
 use super::xattr::{self, Answer};
-use crate::os::proc;
+use crate::os::{creds, proc};
 
 /// The filesystem as fuser sees it.
 #[derive(Debug)]
@@ -157,7 +157,9 @@ impl fuser::Filesystem for Fs {
         }
         let depth = if self.stacked { 2 } else { 1 };
         let stacking = config.set_max_stack_depth(depth).is_ok();
-        let passthrough = stacking && config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH);
+        // Without the capability the kernel offers it, and refuses each inode.
+        let offered = config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH) && creds::is_admin();
+        let passthrough = stacking && offered;
         self.tree.passthrough.store(passthrough, Ordering::Relaxed);
         if config.set_max_write(WRITE_BYTES_MAX).is_err() || config.set_max_background(BACKGROUND_MAX).is_err() {
             log::warn!("the kernel keeps its own limits for writes and background requests");

@@ -34,6 +34,12 @@ struct CapData {
     inheritable: u32,
 }
 
+/// Whether this thread has CAP_SYS_ADMIN, capabilities(7): without it nothing is mounted directly, and the kernel takes no descriptor for passthrough.
+pub fn is_admin() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
 fn capabilities() -> io::Result<[CapData; 2]> {
     let mut header = CapHeader {
         version: CAPABILITY_VERSION_3,

@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::Resource;
-use rustix::thread::CapabilitySet;
 
 use super::{Finding, State};
+use crate::os::creds;
 
 /// Below this a busy project runs out of them.
 const DESCRIPTORS_MIN: u64 = 4096;
@@ -37,7 +37,7 @@ struct Offer {
 
 /// Everything about the machine.
 pub fn look() -> Vec<Finding> {
-    let admin = rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+    let admin = creds::is_admin();
     let offer = if admin {
         offer().map_err(|error| error.to_string())
     } else {

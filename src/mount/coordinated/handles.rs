@@ -238,10 +238,7 @@ impl Writer {
 
     /// lseek(2) to the end of what the session sees: its caller may write there.
     pub fn measured(&self) {
-        let _ = self.session().staged(|staged| {
-            staged.looked_at = true;
-            Ok(())
-        });
+        self.looked_at();
     }
 
     /// pread(2) of what the session sees. `for_mapping`: the kernel reads a page, which it keeps, and may have changed later.

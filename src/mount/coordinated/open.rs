@@ -371,7 +371,7 @@ impl Coordination {
                         caller,
                         process,
                         how,
-                        truncate: true,
+                        truncate: flags.contains(OFlags::TRUNC),
                         creates,
                         like: None,
                         dressed_as: None,
