@@ -40,6 +40,23 @@ impl Small {
         Some(small)
     }
 
+    /// An ext4 of few inodes, whose numbers come back at once when they are gone.
+    fn with_few_inodes() -> Option<Small> {
+        let small = Small::on("small")?;
+        rustix::mount::unmount(small.at("small"), rustix::mount::UnmountFlags::DETACH).unwrap();
+        let image = small.at("image");
+        File::create(&image).unwrap().set_len(8 << 20).unwrap();
+        for (program, arguments) in [("mkfs.ext4", &["-q", "-N", "128"][..]), ("mount", &["-o", "loop"])] {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(&image);
+            if program == "mount" {
+                command.arg(small.at("small"));
+            }
+            support::succeed(command);
+        }
+        Some(small)
+    }
+
     fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -556,4 +573,46 @@ fn f3_a_mount_without_room_for_daemon_json_is_found_and_writes_it_when_there_is_
     about(&["status"], &backing);
     about(&["unmount"], &project.root());
     assert!(!beacon.exists());
+}
+
+/// The kernel still knows the file that was to be there, by a descriptor of somebody's; its inode's number is another file's by then.
+#[test]
+fn w6_a_file_with_the_inode_number_of_what_was_never_published_is_itself() {
+    watchdog();
+    let Some(small) = Small::with_few_inodes() else { return };
+    let project = mounted(&small, "small");
+    let recovered = small.at("small/.concord/recovered");
+    let mut creator = Puppet::new(&project);
+    assert_eq!(creator.does("f = open('never.md', 'w')"), "ok");
+    assert_eq!(creator.does("f.write('never published'), f.flush()"), "(15, None)");
+    let witness = "child = subprocess.Popen(['python3', '-c', \"import os; fd = os.open('never.md', os.O_PATH); print('open', flush=True); input()\"], stdin=-1, stdout=-1)";
+    assert_eq!(creator.does(witness), "ok");
+    assert_eq!(creator.does("child.stdout.readline()"), "b'open\\n'");
+    let child: u32 = creator.does("child.pid").parse().unwrap();
+    creator.0.signal(rustix::process::Signal::KILL);
+    eventually("what it wrote is kept", || {
+        std::fs::read_dir(&recovered).is_ok_and(|kept| kept.count() == 2)
+    });
+    for kept in std::fs::read_dir(&recovered).unwrap() {
+        std::fs::remove_file(kept.unwrap().path()).unwrap();
+    }
+    // No other number is free.
+    for number in 0.. {
+        if File::create(small.at("small").join(format!("filler{number}"))).is_err() {
+            break;
+        }
+    }
+    for number in 0..50 {
+        let _ = std::fs::remove_file(small.at("small").join(format!("filler{number}")));
+    }
+    let mut other = Puppet::new(&project);
+    for number in 0..4 {
+        let name = format!("{number}.md");
+        for text in ["first", "second"] {
+            assert_eq!(other.does(&format!("put('{name}', '{text} {number}')")), "None");
+            assert_eq!(project.read(&name), format!("{text} {number}"));
+        }
+        assert!(!project.path("never.md").exists(), "{name}");
+    }
+    support::kill(child, rustix::process::Signal::KILL);
 }

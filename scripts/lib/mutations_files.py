@@ -590,6 +590,12 @@ FILES = [
         ["unprivileged::o1_a_users_own_mount_does_what_his_plain_directory_does"],
     ),
     (
+        "W6", "w6-what-was-never-published-keeps-its-inode-number", "src/mount/coordinated/close.rs",
+        "Err(_) => self.tree.nodes.supersede(node, None),",
+        "Err(_) => {}",
+        ["small_disks::w6_a_file_with_the_inode_number_of_what_was_never_published_is_itself"],
+    ),
+    (
         "H1", "h1-histories-of-temporary-files-stay", "src/store/prune.rs",
         "newest.moved_to.is_some() && newest.version == 2",
         "newest.moved_to.is_some() && newest.version == 0",

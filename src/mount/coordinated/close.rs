@@ -435,18 +435,23 @@ impl Coordination {
         true
     }
 
-    /// The session's shadow is gone: its node stands for the current version again, if there is one.
+    /// The session's shadow is gone: its node stands for the current version again. Where there is none it stands for nothing: the shadow's inode number may come back
+    /// for another file.
     fn rebind_to_current(&self, session: &Session) {
         if self.leave_node(session, false) {
             return;
         }
-        if let Ok(stat) = self.stat(&session.name()) {
-            let identity = attr::identity(&stat, false);
-            if self.tree.nodes.identity(session.about.node) != Some(identity) {
-                let pin = session.leaves_handles().then(|| self.current_pin(&session.name()).ok());
-                let pin = pin.flatten().inspect(|pin| session.leave_behind(pin));
-                self.tree.given_back(session.about.node, identity, pin.as_ref());
+        let node = session.about.node;
+        match self.stat(&session.name()) {
+            Ok(stat) => {
+                let identity = attr::identity(&stat, false);
+                if self.tree.nodes.identity(node) != Some(identity) {
+                    let pin = session.leaves_handles().then(|| self.current_pin(&session.name()).ok());
+                    let pin = pin.flatten().inspect(|pin| session.leave_behind(pin));
+                    self.tree.given_back(node, identity, pin.as_ref());
+                }
             }
+            Err(_) => self.tree.nodes.supersede(node, None),
         }
     }
 }

@@ -83,16 +83,14 @@ impl Coordination {
         let log = self.logs.of(name);
         let mut log = log.lock();
         self.settle_growth(&mut log);
-        let done = self
-            .store
-            .remove(&place(&dir, name, &path), &who, &info)
-            .map_err(|error| self.failed(&error))?;
-        self.note_unkept(&path, &done, "removed");
+        let done = self.store.remove(&place(&dir, name, &path), &who, &info);
+        let told = self.carried_out(done)?;
+        told.iter().for_each(|done| self.note_unkept(&path, done, "removed"));
         self.removed(&mut log);
         self.tree.superseded(victim, name);
         self.locks.lock().removed(&Whose::Name(name.clone()));
         self.published(&path);
-        Ok(())
+        told.map(drop)
     }
 
     /// link(2) of a node onto a coordinated name.
@@ -179,6 +177,15 @@ impl Coordination {
 
     pub(super) fn located(&self, name: &Name) -> Result<(Arc<OwnedFd>, PathBuf), Errno> {
         Ok((self.directory(name.parent)?, self.path_of(name)?))
+    }
+
+    /// A change of names: its errno at once where nothing was changed, else what its caller is told when all the rest knows of it.
+    pub(super) fn carried_out<T>(&self, done: Result<T, PublishError>) -> Result<Result<T, Errno>, Errno> {
+        match done {
+            Ok(done) => Ok(Ok(done)),
+            Err(error) if error.published => Ok(Err(self.failed(&error))),
+            Err(error) => Err(self.failed(&error)),
+        }
     }
 
     pub(super) fn failed(&self, error: &PublishError) -> Errno {

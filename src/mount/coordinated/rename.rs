@@ -84,7 +84,7 @@ impl Coordination {
         let process = opener.proc;
         let work = move |this: &Arc<Coordination>| {
             if this.moves_nothing(&moving) {
-                return this.carry_out_rename(caller, process, &moving);
+                return this.carry_out_rename(caller, process, &moving)?;
             }
             let exchanged = own_target
                 .as_ref()
@@ -101,7 +101,7 @@ impl Coordination {
                     own.iter().for_each(|own| own.set_name(moving.old.clone()));
                     exchanged.into_iter().for_each(|own| own.set_name(moving.new.clone()));
                 }
-                (Ok(()), Some(replaced)) if exchanged.is_none() && !this.goes_on_elsewhere(replaced, &moving.new) => {
+                (Ok(_), Some(replaced)) if exchanged.is_none() && !this.goes_on_elsewhere(replaced, &moving.new) => {
                     // One that is over has published already.
                     let _ = this.lose_name(replaced);
                 }
@@ -110,7 +110,7 @@ impl Coordination {
             if renamed.is_ok() {
                 own.iter().chain(exchanged).for_each(|own| this.hand_over(own));
             }
-            renamed
+            renamed?
         };
         self.with_all(caller, opener, errand, work, answer);
     }
@@ -122,7 +122,8 @@ impl Coordination {
         old.is_ok_and(|old| new.is_ok_and(|new| identity(old) == identity(new)))
     }
 
-    fn carry_out_rename(&self, caller: Caller, process: ProcId, moving: &Move) -> Result<(), Errno> {
+    /// As [`Coordination::carried_out`].
+    fn carry_out_rename(&self, caller: Caller, process: ProcId, moving: &Move) -> Result<Result<(), Errno>, Errno> {
         let (old, new) = (&moving.old, &moving.new);
         let _turn = self.turns.take(&[old, new, &self.key_name(old), &self.key_name(new)]);
         let moved = self.stat(old)?;
@@ -158,7 +159,7 @@ impl Coordination {
             for (name, before) in before {
                 before.iter().for_each(|before| self.name_changed(name, before));
             }
-            return Ok(());
+            return Ok(Ok(()));
         }
         let images = (self.image_at(old), self.image_at(new));
         let (old_dir, old_path) = self.located(old)?;
@@ -174,12 +175,13 @@ impl Coordination {
         let mut locked = lock_both(&from_log, &to_log);
         self.settle_growth(&mut locked.0);
         self.settle_growth(&mut locked.1);
+        let mut told = Ok(());
         if moving.flags.contains(RenameFlags::EXCHANGE) {
             let policy = target.or(source).map(|found| found.policy.clone()).unwrap_or_default();
             let info = publish_info(How::Exchange, &policy);
-            self.store
-                .exchange((&from, source.is_some()), (&to, target.is_some()), &who, &info)
-                .map_err(|error| self.failed(&error))?;
+            let sides = ((&from, source.is_some()), (&to, target.is_some()));
+            let done = self.store.exchange(sides.0, sides.1, &who, &info);
+            told = self.carried_out(done)?.map(drop);
         } else if let Some(target) = target {
             let options = ReplaceOptions {
                 src_coordinated: source.is_some(),
@@ -199,16 +201,16 @@ impl Coordination {
             if done.as_ref().is_err_and(|error| !error.published) {
                 kept.into_iter().for_each(|id| self.tree.nodes.keep_aside(id, false));
             }
-            done.map_err(|error| self.failed(&error))?;
+            told = self.carried_out(done)?.map(drop);
         } else if let Some(source) = source {
             let info = publish_info(How::Unlink, &source.policy);
             let to = (&new_dir, &*new.name);
             let no_replace = moving.flags.contains(RenameFlags::NOREPLACE);
-            let done = self
-                .store
-                .move_away(&from, to, no_replace, &who, &info)
-                .map_err(|error| self.failed(&error))?;
-            self.note_unkept(&old_path, &done, "renamed");
+            let done = self.store.move_away(&from, to, no_replace, &who, &info);
+            let done = self.carried_out(done)?;
+            done.iter()
+                .for_each(|done| self.note_unkept(&old_path, done, "renamed"));
+            told = done.map(drop);
         }
         if moving.flags.contains(RenameFlags::EXCHANGE) {
             self.replaced(&mut locked.0);
@@ -243,6 +245,6 @@ impl Coordination {
             self.locks.lock().renamed(&from, to);
         }
         [&old_path, &new_path].into_iter().for_each(|path| self.published(path));
-        Ok(())
+        Ok(told)
     }
 }
