@@ -505,3 +505,20 @@ fn r6_what_is_no_regular_file_is_not_compared_and_hangs_nobody() {
         }
     }
 }
+
+#[test]
+fn f5_what_is_planted_in_the_place_of_the_log_keeps_nobody_waiting() {
+    watchdog();
+    for plant in ["mkfifo log", "mkdir log", "ln -s ../outside log", "ln ../outside log"] {
+        let mut project = Project::unmounted(&[("a.md", "v1\n"), ("outside", "outside\n")]);
+        project.mount();
+        project.unmount();
+        let mut planted = project.sh(&format!("cd .concord && rm log && {plant}"));
+        planted.current_dir(project.root());
+        succeed(planted);
+        project.mount();
+        assert!(project.read(".concord/log").contains("mounted over"), "{plant}");
+        assert_eq!(project.read("outside"), "outside\n", "{plant}");
+        project.unmount();
+    }
+}

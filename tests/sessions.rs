@@ -80,3 +80,15 @@ fn w1_an_appender_that_waited_writes_after_what_it_waited_for() {
     assert_eq!(project.read("STATE.md"), "one\ntwo\nthree\n");
     assert_eq!(project.history("STATE.md").len(), 3);
 }
+
+#[test]
+fn r4_the_times_that_a_program_sets_before_it_closes_stay() {
+    watchdog();
+    let project = Project::with(&[("old.md", "old"), ("from.txt", "new")]);
+    for name in ["old.md", "new.md"] {
+        let copied = succeed(project.sh(&format!(
+            "touch -d @1000000000 from.txt; cp -p from.txt {name}; stat -c '%X %Y' {name}"
+        )));
+        assert_eq!(copied, "1000000000 1000000000\n", "{name}");
+    }
+}

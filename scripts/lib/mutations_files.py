@@ -596,6 +596,18 @@ FILES = [
         ["small_disks::w6_a_file_with_the_inode_number_of_what_was_never_published_is_itself"],
     ),
     (
+        "R4", "r4-hashing-a-file-is-an-access", "src/mount/coordinated/begin.rs",
+        "OFlags::TMPFILE | OFlags::RDWR | OFlags::NOATIME | OFlags::CLOEXEC",
+        "OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC",
+        ["sessions::r4_the_times_that_a_program_sets_before_it_closes_stay"],
+    ),
+    (
+        "F5", "f5-a-fifo-is-taken-for-the-log", "src/cli/mount/daemon.rs",
+        "OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC",
+        "OFlags::NOFOLLOW | OFlags::CLOEXEC",
+        ["bad_input::f5_what_is_planted_in_the_place_of_the_log_keeps_nobody_waiting"],
+    ),
+    (
         "H1", "h1-histories-of-temporary-files-stay", "src/store/prune.rs",
         "newest.moved_to.is_some() && newest.version == 2",
         "newest.moved_to.is_some() && newest.version == 0",

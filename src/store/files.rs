@@ -17,6 +17,18 @@ use super::prefix;
 use super::record::{Identity, VersionRecord, decode_path, seal};
 use super::{HASH_BYTES_MAX, OPEN_HISTORIES_MAX, Place, Store};
 
+/// An eighth of the descriptors that the process may have, [`OPEN_HISTORIES_MAX`] at most.
+fn open_histories_max() -> usize {
+    static MAX: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *MAX.get_or_init(|| {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let share = limit.map_or(OPEN_HISTORIES_MAX, |limit| {
+            usize::try_from(limit / 8).unwrap_or(OPEN_HISTORIES_MAX)
+        });
+        share.clamp(1, OPEN_HISTORIES_MAX)
+    })
+}
+
 /// Records whose writing to the disk begins after the answer.
 const UNSTARTED_MAX: usize = 16;
 
@@ -108,7 +120,7 @@ impl<D: Disk> Files<D> {
             }
             None => drop(map.remove(key)),
         }
-        if map.len() > OPEN_HISTORIES_MAX {
+        if map.len() > open_histories_max() {
             let used = |slot: &Slot<D>| match slot {
                 Slot::Idle(_, at) => Some(*at),
                 Slot::Busy => None,

@@ -133,7 +133,7 @@ impl Disk for RealDisk {
     }
 
     fn create_unnamed(&self, dir: &Self::Dir) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::NOATIME | OFlags::CLOEXEC;
         Ok(File::from(fs::openat(dir, ".", flags, Mode::RUSR | Mode::WUSR)?))
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crossbeam_channel::{RecvTimeoutError, Sender};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -232,15 +232,18 @@ fn this_process() -> Peer {
 fn log_to_store(root: &Arc<OwnedFd>) -> io::Result<()> {
     let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let store = Arc::new(rustix::fs::openat(root, STORE, dir, Mode::empty())?);
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // A FIFO in its place must not keep anybody waiting.
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let open = |flags| rustix::fs::openat(&store, LOG, flags, Mode::from_raw_mode(0o600)).map(File::from);
     let goes_on = |log: &File| -> io::Result<bool> {
-        Ok(rustix::fs::fstat(log)?.st_size <= LOG_BYTES_MAX && RealDisk.is_given(log, &store))
+        let stat = rustix::fs::fstat(log)?;
+        let is_log = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1;
+        Ok(is_log && stat.st_size <= LOG_BYTES_MAX && RealDisk.is_given(log, &store))
     };
     let found = match open(flags) {
         Ok(log) if goes_on(&log)? => Some(log),
-        // A daemon of another user may have left it.
-        Ok(_) | Err(Errno::ACCESS) => {
+        // A daemon of another user may have left it, or somebody has put something else there.
+        Ok(_) | Err(Errno::ACCESS | Errno::NXIO | Errno::ISDIR | Errno::LOOP) => {
             rustix::fs::renameat(&store, LOG, &store, LOG_OLD)?;
             None
         }

@@ -244,7 +244,8 @@ impl Coordination {
     /// what any creation there gives (open(2), O_TMPFILE).
     fn make_unnamed(&self, caller: Caller, dir: &OwnedFd, creation: Creation) -> Result<OwnedFd, Errno> {
         let _caller = caller.assume(creation.mode, creation.umask)?;
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        // Reading it for its hash is no access.
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::NOATIME | OFlags::CLOEXEC;
         rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(creation.mode & 0o7777))
     }
 
