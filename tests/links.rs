@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
 use support::puppet::Puppet;
+use support::twin::Twin;
 use support::{Project, Running, concord, run, succeed, text, watchdog};
 
 /// A project whose `a.md` and `b.md` are one file; more names in `more`.
@@ -552,4 +553,22 @@ fn w11_a_file_in_a_directory_that_cannot_be_written_is_published_all_the_same() 
     by_user("\"$1\" unmount project");
     assert_eq!(project.read("d/a.md"), "two\nthree\n");
     nothing_is_pending(&project);
+}
+
+#[test]
+fn w11_programs_find_and_open_a_file_with_an_ordinary_name_as_one_and_the_same() {
+    let twin = Twin::with(&[("notes.md", "hi\n")]);
+    twin.same(
+        "ln notes.md notes.md.bak; cp notes.md a.txt; cat notes.md.bak; cp notes.md b.txt; install -m 600 notes.md c.txt; echo more >> notes.md; cp notes.md d.txt; mkdir copy; cp -a notes.md notes.md.bak copy
+        python3 - <<'P'
+import os
+for name in ['notes.md', 'notes.md.bak']:
+    for again in range(2):
+        fd = os.open(name, os.O_RDONLY)
+        one, other = os.stat(name), os.fstat(fd)
+        print(name, one.st_ino == other.st_ino, other.st_nlink)
+        os.close(fd)
+P
+        ",
+    );
 }

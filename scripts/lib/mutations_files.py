@@ -608,6 +608,12 @@ FILES = [
         ["bad_input::f5_what_is_planted_in_the_place_of_the_log_keeps_nobody_waiting"],
     ),
     (
+        "W11", "w11-who-reads-a-file-with-an-ordinary-name-sees-another-inode", "src/mount/coordinated/opened.rs",
+        "true => files.send_round_to_read(caller.tid, key),",
+        "true => files.send_round(caller.tid, key, Finds::Own(None), None),",
+        ["links::w11_programs_find_and_open_a_file_with_an_ordinary_name_as_one_and_the_same"],
+    ),
+    (
         "H1", "h1-histories-of-temporary-files-stay", "src/store/prune.rs",
         "newest.moved_to.is_some() && newest.version == 2",
         "newest.moved_to.is_some() && newest.version == 0",

@@ -37,7 +37,11 @@ impl Fs {
             let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
             let admitted = move |admitted: Result<()>| {
                 let found = admitted.and_then(|()| shown(&tree, &coordination, caller, (id, true)));
-                answer(id, found.and_then(|found| found.ok_or(Errno::STALE)), reply);
+                answer(
+                    number(&tree, &coordination, id),
+                    found.and_then(|found| found.ok_or(Errno::STALE)),
+                    reply,
+                );
             };
             return self.coordination.wait_there(caller, id, Box::new(admitted));
         }
@@ -48,19 +52,26 @@ impl Fs {
         }
         let ends = move |(ttl, stat)| at_least(ends_at, ttl, stat);
         match found.map(|found| found.map(ends)) {
-            Ok(Some((ttl, mut stat))) if self.may_be_linked(caller, id, &stat) => self.tree.workers.run(move || {
-                // link(2) asks what the caller may do with the file. It is refused without asking us if that has no name, but is about the file that has it now.
-                if syscall::is_link(caller.tid) {
-                    stat.st_nlink = 1;
-                }
-                answer(id, Ok((ttl, stat)), reply);
-            }),
-            Ok(Some(found)) => answer(id, Ok(found), reply),
+            Ok(Some((ttl, mut stat))) if self.may_be_linked(caller, id, &stat) => {
+                let shown = number(&self.tree, &self.coordination, id);
+                self.tree.workers.run(move || {
+                    // link(2) asks what the caller may do with the file. It is refused without asking us if that has no name, but is about the file that has it now.
+                    if syscall::is_link(caller.tid) {
+                        stat.st_nlink = 1;
+                    }
+                    answer(shown, Ok((ttl, stat)), reply);
+                });
+            }
+            Ok(Some(found)) => answer(number(&self.tree, &self.coordination, id), Ok(found), reply),
             Ok(None) => {
                 let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
                 self.tree.workers.run(move || {
                     let found = shown_or_sent_round(&tree, &coordination, caller, id);
-                    answer(id, found.and_then(|found| found.map(ends).ok_or(Errno::STALE)), reply);
+                    answer(
+                        number(&tree, &coordination, id),
+                        found.and_then(|found| found.map(ends).ok_or(Errno::STALE)),
+                        reply,
+                    );
                 });
             }
             Err(error) => reply.error(reply_errno(error)),
@@ -131,6 +142,14 @@ fn answer(id: NodeId, found: Result<(Duration, Stat)>, reply: ReplyAttr) {
     match found {
         Ok((ttl, stat)) => reply.attr(&ttl, &attr::attributes(id, &stat)),
         Err(error) => reply.error(reply_errno(error)),
+    }
+}
+
+/// What st_ino is of a node. Those that are staged on are told apart by it, whoever has them open (`coordinated/tables.rs`).
+fn number(tree: &Tree, coordination: &Coordination, id: NodeId) -> NodeId {
+    match tree.nodes.number(id) {
+        other if other != id && !coordination.is_shadow(id) => other,
+        _ => id,
     }
 }
 

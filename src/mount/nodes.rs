@@ -38,6 +38,7 @@ impl NodeTable {
             synthetic_next: SYNTHETIC_FIRST,
             survivors: VecDeque::new(),
             formers: HashMap::new(),
+            shown_as: HashMap::new(),
             numbers: VecDeque::new(),
         };
         inner
@@ -76,6 +77,21 @@ impl NodeTable {
         let id = inner.create(name, identity, kind, true);
         inner.detach(id);
         id
+    }
+
+    /// The same for who only means to read: to stat(2) it is the node that lookups find for the inode. Programs compare what they found with what they have opened.
+    pub fn fresh_to_read(&self, name: Name, identity: Identity, kind: fuser::FileType) -> NodeId {
+        let id = self.fresh(name, identity, kind);
+        let mut inner = self.inner.write();
+        if let Some(found) = inner.find(identity) {
+            inner.shown_as.insert(id, found);
+        }
+        id
+    }
+
+    /// The number by which stat(2) shows a node on which nobody stages anything.
+    pub fn number(&self, id: NodeId) -> NodeId {
+        self.inner.read().shown_as.get(&id).copied().unwrap_or(id)
     }
 
     /// The kernel is told of a node once more. `false`: the node is gone, the kernel had forgotten it.
@@ -178,7 +194,9 @@ impl NodeTable {
 
     /// The link count of a node, of whose inode `counted` were counted. By it the kernel knows when to tell watchers that a file is gone (IN_DELETE_SELF).
     pub fn links(&self, id: NodeId, counted: u64) -> u64 {
-        match self.inner.read().nodes.get(&id) {
+        let inner = self.inner.read();
+        let id = inner.shown_as.get(&id).unwrap_or(&id);
+        match inner.nodes.get(id) {
             // What it shows is in the history only, and perhaps not even there. But the file is there.
             Some(node) if node.former => 1,
             Some(node) if node.detached => 0,

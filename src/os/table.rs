@@ -21,13 +21,15 @@ pub type Device = (u32, u32);
 pub struct File {
     /// Its filesystem; `None` where that is not known.
     pub device: Option<Device>,
-    /// Its inode number.
+    /// Its inode number …
     pub ino: u64,
+    /// … or the one that it had before, and is remembered by until it is asked about.
+    pub before: u64,
 }
 
 impl File {
     fn is(&self, other: File) -> bool {
-        self.ino == other.ino && (self.device.is_none() || self.device == other.device)
+        [self.ino, self.before].contains(&other.ino) && (self.device.is_none() || self.device == other.device)
     }
 }
 
@@ -81,6 +83,7 @@ impl Table {
         Some(File {
             device: Some((stat.stx_dev_major, stat.stx_dev_minor)),
             ino: stat.stx_ino,
+            before: stat.stx_ino,
         })
     }
 
@@ -136,6 +139,7 @@ mod tests {
         File {
             device: Some(device),
             ino: stat.ino(),
+            before: stat.ino(),
         }
     }
 

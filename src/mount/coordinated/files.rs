@@ -89,6 +89,8 @@ pub struct Reroute {
     pub finds: Finds,
     /// It had O_CREAT: there may be nothing there when its turn comes.
     pub creates: Option<Creation>,
+    /// It was going to read, and nothing else.
+    pub reads: bool,
     since: Instant,
 }
 
@@ -309,6 +311,7 @@ impl Files {
             file,
             finds,
             creates,
+            reads: false,
             since,
         };
         if tid == 0 {
@@ -317,6 +320,14 @@ impl Files {
             self.strangers.push(reroute);
         } else {
             self.reroutes.insert(Way::Thread(tid), reroute);
+        }
+    }
+
+    /// The same, to a node of its own, for who only means to read.
+    pub fn send_round_to_read(&mut self, tid: u32, file: FileKey) {
+        self.send_round(tid, file, Finds::Own(None), None);
+        if let Some(reroute) = self.reroutes.get_mut(&Way::Thread(tid)) {
+            reroute.reads = true;
         }
     }
 
@@ -390,6 +401,7 @@ impl Files {
             file,
             finds: Finds::Own(Some(node)),
             creates,
+            reads: false,
             since: Instant::now(),
         };
         self.reroutes.insert(Way::Node(node), reroute);

@@ -105,11 +105,12 @@ impl Coordination {
         let id = match node.filter(|id| self.tree.nodes.look_up_again(*id)) {
             Some(id) => id,
             None => {
-                let id = self.tree.nodes.fresh(
-                    target.name.clone(),
-                    attr::identity(&stat, false),
-                    attr::kind(stat.st_mode),
-                );
+                let (identity, kind) = (attr::identity(&stat, false), attr::kind(stat.st_mode));
+                let reads = self.files.lock().reroute(caller.tid, key).is_some_and(|way| way.reads);
+                let id = match reads {
+                    true => self.tree.nodes.fresh_to_read(target.name.clone(), identity, kind),
+                    false => self.tree.nodes.fresh(target.name.clone(), identity, kind),
+                };
                 if stranger {
                     self.files.lock().stranger_finds(key, id);
                     return Ok(Some(Entry {

@@ -94,7 +94,11 @@ impl Coordination {
         }
         drop(files);
         self.arrived(caller, key, node);
-        self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
+        let mut files = self.files.lock();
+        match reads {
+            true => files.send_round_to_read(caller.tid, key),
+            false => files.send_round(caller.tid, key, Finds::Own(None), None),
+        }
         Opened::Unknown
     }
 

@@ -186,6 +186,7 @@ impl Coordination {
         table::File {
             device: self.device.get().copied(),
             ino: node.0,
+            before: self.tree.nodes.number(node).0,
         }
     }
 

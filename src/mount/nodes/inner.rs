@@ -31,6 +31,8 @@ pub(super) struct Inner {
     /// Nodes that a name has led to before another version of the same file was written in place, oldest first. To whoever watches or has open such a node, it is
     /// that file still.
     pub formers: HashMap<Name, VecDeque<NodeId>>,
+    /// Nodes that stat(2) shows by another one's number.
+    pub shown_as: HashMap<NodeId, NodeId>,
     /// Those that keep their numbers, the one that was written longest ago first.
     pub numbers: VecDeque<NodeId>,
 }
@@ -208,6 +210,7 @@ impl Inner {
             self.keep_number(id, false, dirs);
             self.unbind(id);
             self.is_former_no_more(id);
+            self.shown_as.remove(&id);
             let Some(mut node) = self.nodes.remove(&id) else {
                 continue;
             };
