@@ -217,6 +217,15 @@ fn w6_what_is_published_without_a_walk_is_found_by_kept_entries() {
         assert_eq!(keeper.does("os.fstat(f.fileno()).st_size, f.read()"), kept);
         assert_eq!(keeper.does("f.close()"), "None");
     }
+    // Nobody has it open, and so nobody had the kernel ask for its attributes again.
+    for (version, shown) in [(2, "19"), (1, "6")] {
+        let mut other = looker(&project, &["STATE.md"]);
+        let mut restore = concord(&["restore"]);
+        restore.arg(format!("{}@{version}", project.path("STATE.md").display()));
+        let restored = run(restore);
+        assert!(restored.status.success(), "{}", text(&restored.stderr));
+        assert_eq!(other.does("os.stat('STATE.md').st_size"), shown);
+    }
 }
 
 #[test]

@@ -510,9 +510,17 @@ fn w3_a_joined_session_is_published_when_its_last_handle_is_closed() {
 #[test]
 fn w2_an_open_by_path_descriptor_waits_too() {
     watchdog();
+    for keeps in ["pass", "kept = open('STATE.md')"] {
+        an_open_by_path_descriptor_waits(keeps);
+    }
+}
+
+/// `keeps`: what the descriptor's process does besides, before anybody writes.
+fn an_open_by_path_descriptor_waits(keeps: &str) {
     let project = Project::with(&[("concord.toml", "wait = '30s'\n"), ("STATE.md", "v1")]);
     let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
     other.does("name = '/proc/self/fd/%d' % os.open('STATE.md', os.O_PATH)");
+    assert_eq!(other.does(keeps), "ok");
     holder.does("f = open('STATE.md', 'w')");
     holder.does("(f.write('the first'), f.flush())");
     assert_eq!(other.does("os.open(name, os.O_RDWR | os.O_NONBLOCK)"), "EAGAIN");

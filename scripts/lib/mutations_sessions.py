@@ -156,12 +156,10 @@ SESSIONS = [
         "R3", "r3-a-writer-is-refused-while-somebody-reads", "src/mount/coordinated/open.rs",
         """            return answer(Err(Errno::STALE));
         }
-        let process = opener.proc;
-        let promised =""",
+        if reroute.is_none() && !refused""",
         """            return answer(Err(Errno::BUSY));
         }
-        let process = opener.proc;
-        let promised =""",
+        if reroute.is_none() && !refused""",
         ["readers::r3_readers_and_writers_do_not_wait_for_each_other"],
     ),
     (
@@ -985,7 +983,7 @@ SESSIONS = [
     (
         "W10", "w10-a-rename-between-two-looks-at-a-log-loses-it", "src/mount/coordinated/append_log.rs",
         "_ => return act(&found, &mut state),",
-        "_ => { drop(state); std::thread::sleep(std::time::Duration::from_micros(200)); return act(&found, &mut found.lock()); }",
+        "_ => { drop(state); std::thread::sleep(std::time::Duration::from_millis(5)); return act(&found, &mut found.lock()); }",
         [
             "rotating::w10_a_log_that_is_renamed_away_loses_no_line_and_refuses_nobody",
             "rotating::w10_a_log_that_is_renamed_away_and_made_anew_loses_no_line_and_refuses_nobody",
