@@ -326,3 +326,14 @@ fn directories_that_a_rule_matches_are_looked_up_once() {
         b"deep\n"
     );
 }
+
+#[test]
+fn a_configuration_that_nobody_will_read_is_said_to_be_that() {
+    watchdog();
+    let project = Project::with(&[("d/a.md", "v1\n")]);
+    for (dir, is_read) in [("d", false), ("", true)] {
+        let mut init = concord(&["init"]);
+        init.arg(project.path(dir));
+        assert_eq!(!succeed(init).contains("nobody reads it"), is_read, "{dir:?}");
+    }
+}

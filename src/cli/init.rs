@@ -12,6 +12,7 @@ use super::project;
 use super::rooms::Rooms;
 use crate::control::JsonPath;
 use crate::control::lossless::printable;
+use crate::os::mountinfo::MountTable;
 
 const CONFIG: &str = "concord.toml";
 
@@ -35,10 +36,20 @@ pub fn run(dir: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answe
     // On a mount this tells what the drop would hide: whether the bytes can be kept.
     file.sync_all().at(&path)?;
     drop(file);
+    let table = MountTable::read()?;
+    let inside = table.containing(&root).filter(|mount| mount.mountpoint != root);
     if out.json {
-        out.document(&json!({ "written": JsonPath(path) }))?;
+        let inside = inside.map(|mount| JsonPath(mount.mountpoint.clone()));
+        out.document(&json!({ "written": JsonPath(path), "inside": inside }))?;
     } else {
         writeln!(out, "wrote {shown}")?;
+        if let Some(mount) = inside {
+            let project = printable(&mount.mountpoint);
+            writeln!(
+                out,
+                "nobody reads it: the directory belongs to the project {project}, whose rules are in {project}/{CONFIG}"
+            )?;
+        }
     }
     Ok(Answer::Yes)
 }
