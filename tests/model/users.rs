@@ -131,5 +131,23 @@ pub fn all() -> Vec<(&'static str, bool, Cast, Vec<Op>)> {
                 Op(2, Close(0)),
             ],
         ),
+        (
+            "who_waited_for_a_file_with_several_names_may_do_with_it_what_its_mode_says_by_then",
+            false,
+            Cast {
+                users: [Root, Ann, Bob, Ann],
+                dirs: [Everybodys, Roots, Everybodys],
+            },
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chown(A, 1001, 1001)),
+                Op(0, Chmod(A, 438)),
+                Op(0, Link(A, B)),
+                Op(2, Open(2, A, W.creat().trunc())),
+                Op(1, Open(1, A, R.trunc())),
+                Op(2, Chmod(A, 384)),
+            ],
+        ),
     ]
 }

@@ -141,10 +141,11 @@ impl Coordination {
             found => Some(found?),
         };
         let live = self.live_behind_image(&target.name)?;
-        if let Some(version) = &version {
-            let is_seen = seen == Some(attr::identity(&rustix::fs::fstat(version)?, false));
-            let asked = live.as_ref().filter(|_| !is_seen).unwrap_or(version);
-            permission::check(caller, asked, seen, beginning.wanted)?;
+        match (&version, &live) {
+            // It keeps its inode when its mode changes.
+            (Some(_), Some(live)) => permission::check(caller, live, None, beginning.wanted)?,
+            (Some(version), None) => permission::check(caller, version, seen, beginning.wanted)?,
+            (None, _) => {}
         }
         Ok(Base {
             version,
