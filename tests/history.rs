@@ -369,6 +369,29 @@ fn h3_a_restore_says_what_has_the_files_name() {
     );
 }
 
+/// Who waits at the other end of a FIFO in the tree below would notice that somebody opened it.
+#[test]
+fn h3_a_restore_opens_no_fifo_that_has_the_files_name() {
+    watchdog();
+    let mut project = Project::unmounted(&[]);
+    let backing = project.outside().join("tree");
+    std::fs::create_dir(&backing).unwrap();
+    project.mount_with(&["--backing", backing.to_str().unwrap()]);
+    write(&project, "STATE.md", "v1\n");
+    succeed(project.sh("rm STATE.md; mkfifo STATE.md"));
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "echo begins; echo x > STATE.md"])
+        .current_dir(&backing);
+    let mut waiting = Running::start(command);
+    assert_eq!(waiting.hear(), "begins");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let said = refused(&concord_in(&project.root(), &["restore", "STATE.md@1"]));
+    assert!(said.contains("a FIFO is in the way"), "{said}");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(waiting.0.try_wait().unwrap().is_none(), "nobody came");
+}
+
 #[test]
 fn h3_a_restore_that_cannot_be_told_of_says_that_it_is_done() {
     watchdog();

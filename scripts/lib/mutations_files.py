@@ -910,7 +910,7 @@ FILES = [
         "H3", "h3-a-restore-does-not-see-what-is-in-the-way", "src/mount/coordinated/restore.rs",
         "(kind != FileType::RegularFile).then_some(kind)",
         "(kind == FileType::Unknown).then_some(kind)",
-        ["history::h3_a_restore_says_what_has_the_files_name"],
+        ["history::h3_a_restore_opens_no_fifo_that_has_the_files_name"],
     ),
     (
         "F3", "f3-a-restore-that-did-not-fit-is-a-killed-writers", "src/mount/coordinated/restore.rs",
