@@ -40,9 +40,6 @@ fn check_components(glob: &str) -> Result<(), String> {
     if glob.starts_with("~/") {
         return Err("paths are relative to the project's root, and ~ is no home there; leave it out".to_owned());
     }
-    if glob.starts_with(".concord/") {
-        return Err("what is in .concord/ is the store's, and never coordinated; leave it out".to_owned());
-    }
     if let Some(dir) = glob.strip_suffix('/') {
         return Err(format!(
             "rules are for files, not directories; all files below it are {:?}",

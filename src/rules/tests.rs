@@ -227,7 +227,7 @@ fn a_rule_of_the_user_comes_after_the_builtin_ones_and_builtin_false_switches_th
 
 #[test]
 fn the_store_is_never_coordinated_whatever_a_rule_says() {
-    let rules = rules("[[rule]]\npaths = ['**', '.concord', '*.md']");
+    let rules = rules("[[rule]]\npaths = ['**', '/.concord/**', '.concord', '/.concord/x.md']");
     for path in [".concord", ".concord/x.md", ".concord/a/b"] {
         assert!(!coordinated(&rules, path), "{path}");
     }

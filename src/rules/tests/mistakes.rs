@@ -198,10 +198,6 @@ fn a_glob_that_cannot_work_is_told_with_the_reason() {
             "docs/",
             "rules are for files, not directories; all files below it are \"docs/**\"",
         ),
-        (
-            "/.concord/**",
-            "what is in .concord/ is the store's, and never coordinated; leave it out",
-        ),
         ("a//b", "it has two slashes in a row; write one"),
         ("//b", "it has two slashes in a row; write one"),
         (
