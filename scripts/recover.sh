@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ -n "$directory" ] || { usage >&2 && exit 2; }
-[ -x "$CONCORD" ] || CONCORD=$(command -v concord) || die "No concord binary: run 'cargo build --release' first"
+find_concord || die "No concord binary: run 'cargo build --release' first"
 if [ -z "$backing" ]; then
     backing=$(mount_source "$directory")
     # A mount over the project itself, or a source that is only a name, has no other tree.

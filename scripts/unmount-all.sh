@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-[ -x "$CONCORD" ] || CONCORD=$(command -v concord) || CONCORD=''
+find_concord || true
 mapfile -d '' -t mounts < <(concord_mounts)
 left=0
 for point in "${mounts[@]}"; do

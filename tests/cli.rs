@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
 use support::puppet::Puppet;
-use support::{Project, eventually, refused, run, watchdog};
+use support::{Project, as_nobody, eventually, refused, run, watchdog};
 
 fn concord(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_concord"))
@@ -150,15 +150,7 @@ impl Drop for Stopped {
 }
 
 fn nobody(arguments: &[&str]) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args([
-        "--reuid",
-        "65534",
-        "--regid",
-        "65534",
-        "--clear-groups",
-        env!("CARGO_BIN_EXE_concord"),
-    ]);
+    let mut command = as_nobody(env!("CARGO_BIN_EXE_concord"));
     command.args(arguments);
     command
 }

@@ -241,3 +241,27 @@ fn r3_a_disk_that_takes_long_over_one_session_holds_up_nobody_else() {
     assert_eq!(project.read("a.md"), "half");
     assert_eq!(&project.read("big.md")[..2], "yx");
 }
+
+/// The last that a rename does is to sync the directory. When that fails it has been made all the same, and who appends must know.
+#[test]
+fn f3_w8_w10_a_rename_that_fails_when_it_has_been_made_is_known_to_who_appends() {
+    watchdog();
+    let mut project = Project::unmounted(&[]);
+    let backing = project.outside().join("backing");
+    std::fs::create_dir(&backing).unwrap();
+    std::fs::write(backing.join("log.md"), "old\n").unwrap();
+    let daemon = project.mount_with(&["--backing", backing.to_str().unwrap()]);
+    let backing = std::fs::canonicalize(&backing).unwrap();
+    let (mut logger, mut saver) = (Puppet::new(&project), Puppet::new(&project));
+    assert_eq!(logger.does("fd = os.open('log.md', os.O_WRONLY | os.O_APPEND)"), "ok");
+    assert_eq!(logger.does("os.write(fd, b'one\\n')"), "4");
+    assert_eq!(saver.does("put('new.txt', 'new\\n')"), "None");
+    let Some(tracer) = failing(&project, daemon, SYNCS, "EIO", Some(&backing)) else {
+        return;
+    };
+    assert_eq!(saver.does("os.rename('new.txt', 'log.md')"), "EIO");
+    end(tracer);
+    assert_eq!(project.read("log.md"), "new\n", "it has been made");
+    assert_eq!(logger.does("os.write(fd, b'two\\n'), os.close(fd)"), "(4, None)");
+    assert_eq!(project.read("log.md"), "new\ntwo\n");
+}

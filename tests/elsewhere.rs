@@ -2,13 +2,13 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
-use support::{Project, Running, concord, eventually, refused, run, succeed, text, wait, watchdog};
+use support::{Project, Running, concord, eventually, mounts_at, refused, run, succeed, text, wait, watchdog};
 
 /// A project that is mounted by itself, and whatever a test adds to that; all unmounted on the way out.
 struct Shown {
@@ -89,12 +89,6 @@ impl Drop for Shown {
             while rustix::mount::unmount(place, UnmountFlags::DETACH).is_ok() {}
         }
     }
-}
-
-fn mounts_at(dir: &Path) -> usize {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let at = |line: &&str| line.split(' ').nth(4) == dir.to_str();
-    mounts.lines().filter(at).count()
 }
 
 /// A process in a mount namespace of its own, with a copy of all mounts that there are.

@@ -3,6 +3,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
@@ -269,4 +270,24 @@ fn f3_an_open_that_the_daemon_has_no_descriptors_for_is_refused_and_leaves_nothi
     succeed(project.sh("echo last > STATE.md"));
     assert_eq!(project.read("STATE.md"), "last\n");
     project.unmount();
+}
+
+/// The histories that stay open leave descriptors to files.
+#[test]
+fn f3_a_daemon_of_few_descriptors_saves_many_files_one_after_the_other() {
+    watchdog();
+    let project = Project::unmounted(&[("concord.toml", "durability = \"fast\"\n")]);
+    let (few, many) = (2 * RESERVED, 300);
+    (0..many).for_each(|n| std::fs::write(project.path(&format!("{n}.md")), "old\n").unwrap());
+    let mut mount = Command::new("sh");
+    mount.args(["-c", &format!("ulimit -n {few}; exec \"$0\" mount \"$1\"")]);
+    mount.arg(env!("CARGO_BIN_EXE_concord")).arg(project.root());
+    succeed(mount);
+    for how in ["a", "w"] {
+        let all = format!("for n in range({many}): open(f'{{n}}.md', '{how}').write('line\\n')");
+        succeed(project.python(&all));
+    }
+    let mut unmount = concord(&["unmount"]);
+    unmount.arg(project.root());
+    succeed(unmount);
 }

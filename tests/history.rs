@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use support::{Project, Running, concord, refused, run, succeed, text, watchdog};
+use support::{Project, Running, concord, numbers, refused, run, succeed, text, watchdog};
 
 /// The keys that issue and contract promise for each version, in their order.
 const PROMISED: [&str; 10] = [
@@ -17,20 +17,6 @@ const PROMISED: [&str; 10] = [
 
 fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
-}
-
-fn numbers(history: &[Value]) -> Vec<u64> {
-    history
-        .iter()
-        .map(|version| version["version"].as_u64().unwrap())
-        .collect()
-}
-
-/// By a child: one that another test forks in this process may hold a file of ours for a moment longer than we do.
-fn write(project: &Project, name: &str, content: &str) {
-    let mut shell = project.sh("printf %s \"$1\" > \"$2\"");
-    shell.args(["sh", content, name]);
-    succeed(shell);
 }
 
 /// `concord` with these arguments in this directory; `FILE` arguments may be relative.
@@ -84,7 +70,7 @@ fn h2_each_way_by_which_a_version_comes_is_recorded() {
     watchdog();
     let project = Project::with(&[("a.md", "a1\n"), ("b.md", "b1\n"), ("plain", "p\n")]);
     let how = |name: &str| project.history(name)[0]["how"].as_str().unwrap().to_owned();
-    write(&project, "a.md", "a2\n");
+    project.save("a.md", "a2\n");
     assert_eq!(how("a.md"), "close");
     std::fs::rename(project.path("plain"), project.path("a.md")).unwrap();
     assert_eq!(how("a.md"), "rename");
@@ -115,7 +101,7 @@ fn h2_each_way_by_which_a_version_comes_is_recorded() {
 fn h2_the_json_of_a_history_begins_with_the_promised_keys() {
     watchdog();
     let project = Project::with(&[("STATE.md", "v1\n")]);
-    write(&project, "STATE.md", "v2\n");
+    project.save("STATE.md", "v2\n");
     let printed = concord_in(&project.root(), &["history", "--json", "STATE.md"]);
     let document: Value = serde_json::from_slice(&printed.stdout).expect("one JSON document");
     let versions = document.as_array().unwrap();
@@ -139,8 +125,8 @@ fn h2_the_json_of_a_history_begins_with_the_promised_keys() {
 fn h3_history_show_and_diff_say_the_same_mounted_and_unmounted() {
     watchdog();
     let mut project = Project::with(&[("docs/STATE.md", "one\ntwo\n")]);
-    write(&project, "docs/STATE.md", "one\n2\n");
-    write(&project, "docs/STATE.md", "one\n2\nthree\n");
+    project.save("docs/STATE.md", "one\n2\n");
+    project.save("docs/STATE.md", "one\n2\nthree\n");
     let orders: [&[&str]; 6] = [
         &["history", "docs/STATE.md"],
         &["history", "--json", "docs/STATE.md"],
@@ -172,7 +158,7 @@ fn h3_a_damaged_version_is_neither_shown_nor_compared_nor_restored() {
     watchdog();
     let mut project = Project::with(&[("a.md", "value 1\n")]);
     for content in ["value 2\n", "value 3\n"] {
-        write(&project, "a.md", content);
+        project.save("a.md", content);
     }
     let key = hash(b"a.md");
     let lies = format!(".concord/history/{}/{}/1", &key[..2], &key[..32]);
@@ -205,12 +191,12 @@ fn h3_a_damaged_version_is_neither_shown_nor_compared_nor_restored() {
 fn h3_the_beginning_of_a_file_that_was_appended_to_is_compared_with_its_record_too() {
     watchdog();
     let mut project = Project::with(&[("a.jsonl", "")]);
-    write(&project, "a.jsonl", "one\n");
+    project.save("a.jsonl", "one\n");
     for line in ["two\n", "three\n"] {
         let file = std::fs::File::options().append(true).open(project.path("a.jsonl"));
         std::io::Write::write_all(&mut file.unwrap(), line.as_bytes()).unwrap();
     }
-    write(&project, "a.jsonl", "anew\n");
+    project.save("a.jsonl", "anew\n");
     let versions = numbers(&project.history("a.jsonl"));
     let said = |project: &Project| {
         let shown = versions.iter().rev().map(|number| {
@@ -248,7 +234,7 @@ fn h3_a_file_is_found_by_every_path_that_reaches_it() {
     std::os::unix::fs::symlink("../docs/STATE.md", project.path("src/state")).unwrap();
     let outside = project.outside().join("from-outside");
     std::os::unix::fs::symlink(project.root(), &outside).unwrap();
-    write(&project, "docs/STATE.md", "v2\n");
+    project.save("docs/STATE.md", "v2\n");
     for round in ["mounted", "unmounted"] {
         let absolute = project.path("docs/STATE.md").display().to_string();
         let through = outside.join("link/STATE.md").display().to_string();
@@ -294,7 +280,7 @@ fn h3_a_restore_is_itself_a_publish_that_can_be_taken_back() {
     watchdog();
     let project = Project::with(&[("STATE.md", "v1\n")]);
     std::fs::set_permissions(project.path("STATE.md"), PermissionsExt::from_mode(0o640)).unwrap();
-    write(&project, "STATE.md", "v2\n");
+    project.save("STATE.md", "v2\n");
     let restored = concord_in(&project.root(), &["restore", "--json", "STATE.md@1"]);
     let restored: Value = serde_json::from_slice(&restored.stdout).unwrap();
     assert_eq!((&restored["from"], &restored["version"]), (&1.into(), &3.into()));
@@ -344,7 +330,7 @@ fn h3_a_deleted_file_comes_back_as_what_it_was() {
 fn h3_a_restore_says_what_has_the_files_name() {
     watchdog();
     let project = Project::with(&[("STATE.md", "v1\n")]);
-    write(&project, "STATE.md", "v2\n");
+    project.save("STATE.md", "v2\n");
     std::fs::remove_file(project.path("STATE.md")).unwrap();
     for (make, kind, remove) in [
         ("mkdir STATE.md", "a directory is in the way", "rmdir STATE.md"),
@@ -377,7 +363,7 @@ fn h3_a_restore_opens_no_fifo_that_has_the_files_name() {
     let backing = project.outside().join("tree");
     std::fs::create_dir(&backing).unwrap();
     project.mount_with(&["--backing", backing.to_str().unwrap()]);
-    write(&project, "STATE.md", "v1\n");
+    project.save("STATE.md", "v1\n");
     succeed(project.sh("rm STATE.md; mkfifo STATE.md"));
     let mut command = Command::new("sh");
     command
@@ -396,7 +382,7 @@ fn h3_a_restore_opens_no_fifo_that_has_the_files_name() {
 fn h3_a_restore_that_cannot_be_told_of_says_that_it_is_done() {
     watchdog();
     let project = Project::with(&[("STATE.md", "v1\n")]);
-    write(&project, "STATE.md", "v2\n");
+    project.save("STATE.md", "v2\n");
     let mut restore = project.sh("$0 restore STATE.md@1 > /dev/full");
     restore.arg(env!("CARGO_BIN_EXE_concord"));
     let said = refused(&run(restore));
@@ -411,7 +397,7 @@ fn h3_a_restore_that_cannot_be_told_of_says_that_it_is_done() {
 fn h2_a_change_made_while_nothing_was_mounted_becomes_a_found_version() {
     watchdog();
     let mut project = Project::with(&[("STATE.md", "v1\n")]);
-    write(&project, "STATE.md", "v2\n");
+    project.save("STATE.md", "v2\n");
     project.unmount();
     std::fs::write(project.path("STATE.md"), "by hand\n").unwrap();
     let newest = &project.history("STATE.md")[0];
@@ -421,7 +407,7 @@ fn h2_a_change_made_while_nothing_was_mounted_becomes_a_found_version() {
         "unmounted"
     );
     project.mount();
-    write(&project, "STATE.md", "v4\n");
+    project.save("STATE.md", "v4\n");
     let history = project.history("STATE.md");
     let how: Vec<&str> = history.iter().map(|v| v["how"].as_str().unwrap()).collect();
     // Version 2 was overwritten in place while nobody watched: its number is gone with its content.

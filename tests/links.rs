@@ -572,3 +572,23 @@ P
         ",
     );
 }
+
+/// Its node is shown by another one's number until then, and so is its descriptor in /proc.
+#[test]
+fn w5_who_goes_on_to_write_by_the_descriptor_that_he_read_by_makes_one_version() {
+    watchdog();
+    let project = Project::with(&[("notes.md", "v1\n")]);
+    let mut puppet = Puppet::new(&project);
+    assert_eq!(puppet.does("os.link('notes.md', 'notes.bak')"), "None");
+    assert_eq!(puppet.does("fd = os.open('notes.md', os.O_RDONLY)"), "ok");
+    assert_eq!(puppet.does("os.fstat(fd).st_ino == os.stat('notes.md').st_ino"), "True");
+    assert_eq!(
+        puppet.does("w = os.open(f'/proc/self/fd/{fd}', os.O_RDWR); d = os.dup(w)"),
+        "ok"
+    );
+    assert_eq!(puppet.does("os.write(w, b'one '), os.close(w)"), "(4, None)");
+    assert_eq!(project.history("notes.md").len(), 1, "somebody has it open still");
+    assert_eq!(puppet.does("os.write(d, b'two'), os.close(d)"), "(3, None)");
+    assert_eq!(project.read("notes.md"), "one two");
+    assert_eq!(project.history("notes.md").len(), 2);
+}

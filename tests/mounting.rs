@@ -3,30 +3,8 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use support::{Project, concord, refused, run, succeed, text, wait, watchdog};
-
-fn mounts_at(dir: &Path) -> usize {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    mounts
-        .lines()
-        .filter(|line| line.split(' ').nth(4) == dir.to_str())
-        .count()
-}
-
-fn on(verb: &[&str], dir: &Path) -> Output {
-    let mut command = concord(verb);
-    command.arg(dir);
-    run(command)
-}
-
-/// A process that was no child of ours is gone, or at most a zombie of whoever adopted it.
-fn is_gone(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ")
-        .next()
-        .is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
-}
+use std::process::Output;
+use support::{Project, as_nobody, concord, is_gone, mounts_at, on, refused, run, succeed, text, wait, watchdog};
 
 #[test]
 fn f5_two_mounts_over_one_project_are_refused() {
@@ -195,17 +173,8 @@ fn what_cannot_be_mounted_is_refused_in_one_line_and_nothing_is_changed() {
     // As a user who may not use the directory.
     std::os::unix::fs::chown(project.path("dir"), Some(4321), Some(4321)).unwrap();
     std::fs::set_permissions(project.path("dir"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    let mut command = Command::new("setpriv");
-    command.args([
-        "--reuid",
-        "65534",
-        "--regid",
-        "65534",
-        "--clear-groups",
-        env!("CARGO_BIN_EXE_concord"),
-        "mount",
-    ]);
-    command.arg(project.path("dir"));
+    let mut command = as_nobody(env!("CARGO_BIN_EXE_concord"));
+    command.arg("mount").arg(project.path("dir"));
     let said = refused(&run(command));
     assert!(said.contains("you need to be able to"), "{said}");
 }

@@ -2,22 +2,7 @@
 
 mod support;
 
-use serde_json::Value;
-use support::{Project, concord, eventually, refused, run, succeed, text, watchdog};
-
-fn numbers(history: &[Value]) -> Vec<u64> {
-    history
-        .iter()
-        .map(|version| version["version"].as_u64().unwrap())
-        .collect()
-}
-
-/// By a child: one that another test forks in this process may hold a file of ours for a moment longer than we do.
-fn write(project: &Project, name: &str, content: &str) {
-    let mut shell = project.sh("printf %s \"$1\" > \"$2\"");
-    shell.args(["sh", content, name]);
-    succeed(shell);
-}
+use support::{Project, concord, eventually, numbers, refused, run, succeed, text, watchdog};
 
 #[test]
 fn h1_the_newest_versions_are_kept_as_many_as_the_rule_says() {
@@ -27,7 +12,7 @@ fn h1_the_newest_versions_are_kept_as_many_as_the_rule_says() {
         ("STATE.md", "v1\n"),
     ]);
     for n in 2..=9 {
-        write(&project, "STATE.md", &format!("v{n}\n"));
+        project.save("STATE.md", &format!("v{n}\n"));
     }
     eventually("the current one and three before it are left", || {
         numbers(&project.history("STATE.md")) == [9, 8, 7, 6]
@@ -51,7 +36,7 @@ fn h1_versions_are_kept_within_the_bytes_that_the_rule_allows() {
         ("STATE.md", "v1\n"),
     ]);
     for n in 2..=9 {
-        write(&project, "STATE.md", &format!("{n}").repeat(4096));
+        project.save("STATE.md", &format!("{n}").repeat(4096));
     }
     eventually("two old versions of 4 KiB fit into 10 KiB", || {
         numbers(&project.history("STATE.md")) == [9, 8, 7]
@@ -69,10 +54,10 @@ fn h1_versions_older_than_the_rule_allows_go_at_the_next_publish() {
         ),
         ("STATE.md", "v1\n"),
     ]);
-    write(&project, "STATE.md", "v2\n");
-    write(&project, "STATE.md", "v3\n");
+    project.save("STATE.md", "v2\n");
+    project.save("STATE.md", "v3\n");
     std::thread::sleep(std::time::Duration::from_millis(1300));
-    write(&project, "STATE.md", "v4\n");
+    project.save("STATE.md", "v4\n");
     eventually("the old ones are gone", || {
         let left = numbers(&project.history("STATE.md"));
         left.first() == Some(&4) && !left.contains(&1) && !left.contains(&2)
@@ -95,11 +80,11 @@ fn h1_the_histories_of_deleted_files_go_when_they_are_as_old_as_the_rule_allows(
     let mut project = Project::with(&[("concord.toml", SHORT)]);
     for n in 0..20 {
         let name = format!("t{n}.json");
-        write(&project, &name, "session");
+        project.save(&name, "session");
         std::fs::remove_file(project.path(&name)).unwrap();
     }
-    write(&project, "stays.json", "one");
-    write(&project, "stays.json", "two");
+    project.save("stays.json", "one");
+    project.save("stays.json", "two");
     assert!(pieces(&project) > 20 * 4);
     std::thread::sleep(std::time::Duration::from_millis(1300));
     project.unmount();
@@ -108,7 +93,7 @@ fn h1_the_histories_of_deleted_files_go_when_they_are_as_old_as_the_rule_allows(
     eventually("nothing of the deleted files is left", || pieces(&project) == 3);
     assert_eq!(project.read("stays.json"), "two");
     assert_eq!(numbers(&project.history("stays.json")), [2]);
-    write(&project, "t3.json", "anew");
+    project.save("t3.json", "anew");
     assert_eq!(project.history("t3.json")[0]["current"], true);
 }
 
@@ -120,7 +105,7 @@ fn h1_the_histories_of_files_whose_directory_was_renamed_before_they_were_delete
         let (first, second) = (project.path(&format!("tmp{round}")), project.path("out"));
         std::fs::create_dir(&first).unwrap();
         for n in 0..5 {
-            write(&project, &format!("tmp{round}/f{n}.json"), "session");
+            project.save(&format!("tmp{round}/f{n}.json"), "session");
         }
         std::fs::rename(&first, &second).unwrap();
         for n in 0..5 {
@@ -129,7 +114,7 @@ fn h1_the_histories_of_files_whose_directory_was_renamed_before_they_were_delete
         std::fs::remove_dir(&second).unwrap();
     }
     std::fs::create_dir(project.path("from")).unwrap();
-    write(&project, "from/stays.json", "one");
+    project.save("from/stays.json", "one");
     std::fs::rename(project.path("from"), project.path("to")).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1300));
     project.unmount();
@@ -137,7 +122,7 @@ fn h1_the_histories_of_files_whose_directory_was_renamed_before_they_were_delete
     // Directory, path, and the record of the version that is current.
     eventually("nothing of the deleted files is left", || pieces(&project) == 3);
     assert_eq!(project.history("to/stays.json")[0]["how"], "close");
-    write(&project, "to/stays.json", "two");
+    project.save("to/stays.json", "two");
     assert_eq!(numbers(&project.history("to/stays.json")), [2, 1]);
 }
 
@@ -147,11 +132,11 @@ fn h1_a_change_of_the_rules_and_a_recovery_prune_all_files() {
     let mut project = Project::with(&[("concord.toml", "keep = 5\n")]);
     for n in 1..=4 {
         for name in ["a.md", "b.md", "c.md"] {
-            write(&project, name, &format!("v{n}"));
+            project.save(name, &format!("v{n}"));
         }
     }
     std::fs::remove_file(project.path("c.md")).unwrap();
-    write(&project, "concord.toml", "keep = 2\n");
+    project.save("concord.toml", "keep = 2\n");
     eventually("two old versions are left of each", || {
         ["a.md", "b.md"].map(|name| numbers(&project.history(name))) == [[4, 3, 2], [4, 3, 2]]
             && numbers(&project.history("c.md")) == [5, 4, 3]
@@ -172,8 +157,8 @@ fn h3_a_file_keeps_the_versions_of_its_former_name_although_that_was_left_long_a
     watchdog();
     let rules = "[[rule]]\npaths = [\"old.md\"]\nmax_age = \"1s\"\n";
     let mut project = Project::with(&[("concord.toml", rules)]);
-    write(&project, "old.md", "v1");
-    write(&project, "old.md", "v2");
+    project.save("old.md", "v1");
+    project.save("old.md", "v2");
     std::fs::rename(project.path("old.md"), project.path("new.md")).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1300));
     project.unmount();
@@ -182,7 +167,7 @@ fn h3_a_file_keeps_the_versions_of_its_former_name_although_that_was_left_long_a
         project.history("new.md").len() == 1
     });
     // Its numbers are not used for another file's versions, which would be taken for the first one's.
-    write(&project, "old.md", "another");
+    project.save("old.md", "another");
     assert_eq!(numbers(&project.history("new.md")), [3]);
     assert_eq!(numbers(&project.history("old.md"))[0], 4);
 }

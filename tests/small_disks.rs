@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use support::puppet::Puppet;
-use support::{Project, concord, eventually, refused, run, text, watchdog};
+use support::{Project, concord, eventually, numbers, refused, run, text, watchdog};
 
 /// A small filesystem, gone with the test. Declared before the project that uses it: so it goes after that.
 struct Small {
@@ -325,11 +325,6 @@ fn mount_by_rules(small: &Small, project: &mut Project) {
     project.mount_with(&arguments);
 }
 
-fn numbers(project: &Project, name: &str) -> Vec<u64> {
-    let number = |version: &serde_json::Value| version["version"].as_u64().unwrap();
-    project.history(name).iter().map(number).collect()
-}
-
 fn saves(project: &Project, name: &str) -> bool {
     std::fs::write(project.path(name), vec![b'x'; 300_000]).is_ok()
 }
@@ -339,16 +334,16 @@ fn f3_lowering_what_is_kept_frees_a_disk_that_the_history_filled() {
     watchdog();
     let Some(small) = Small::of("4m", "small") else { return };
     let project = filled(&small, 20);
-    let before = numbers(&project, "c.md");
+    let before = numbers(&project.history("c.md"));
     assert!(!saves(&project, "c.md"));
     assert_eq!(
-        numbers(&project, "c.md"),
+        numbers(&project.history("c.md")),
         before,
         "what the rules let stay stays, also on a full disk"
     );
     lower(&project, 2);
     eventually("only two old versions are left", || {
-        numbers(&project, "c.md") == before[..3]
+        numbers(&project.history("c.md")) == before[..3]
     });
     assert!(saves(&project, "c.md"));
 }
@@ -358,7 +353,7 @@ fn f3_files_are_removed_and_emptied_on_a_full_disk() {
     watchdog();
     let Some(small) = Small::of("4m", "small") else { return };
     let project = filled(&small, 20);
-    let versions = numbers(&project, "c.md").len();
+    let versions = numbers(&project.history("c.md")).len();
     File::create(project.path("c.md")).unwrap();
     assert_eq!(project.read("c.md"), "");
     fill(&small);
@@ -407,9 +402,11 @@ fn f3_the_rules_are_changed_through_a_mount_whose_disk_is_full() {
     project.unmount();
     project.mount_with(&["--backing", small.at("small").to_str().unwrap()]);
     fill(&small);
-    let before = numbers(&project, "c.md");
+    let before = numbers(&project.history("c.md"));
     std::fs::write(project.path("concord.toml"), "keep = 1\n").unwrap();
-    eventually("one old version is left", || numbers(&project, "c.md") == before[..2]);
+    eventually("one old version is left", || {
+        numbers(&project.history("c.md")) == before[..2]
+    });
     assert!(saves(&project, "c.md"));
 }
 
@@ -418,13 +415,15 @@ fn f3_a_full_disk_is_mounted_and_freed_by_rules_that_keep_less() {
     watchdog();
     let Some(small) = Small::of("4m", "small") else { return };
     let mut project = filled(&small, 20);
-    let before = numbers(&project, "c.md");
+    let before = numbers(&project.history("c.md"));
     for (keep, left) in [(20, before.len()), (2, 3)] {
         project.unmount();
         fill(&small);
         lower(&project, keep);
         mount_by_rules(&small, &mut project);
-        eventually("what the rules keep", || numbers(&project, "c.md") == before[..left]);
+        eventually("what the rules keep", || {
+            numbers(&project.history("c.md")) == before[..left]
+        });
         assert!(project.status()["pid"].is_u64());
     }
     assert!(saves(&project, "c.md"));
@@ -435,7 +434,7 @@ fn f3_recovering_frees_a_full_disk_by_rules_that_keep_less() {
     watchdog();
     let Some(small) = Small::of("4m", "small") else { return };
     let mut project = filled(&small, 20);
-    let before = numbers(&project, "c.md");
+    let before = numbers(&project.history("c.md"));
     project.unmount();
     let (backing, rules) = (small.at("small"), rules_of(&project));
     let recover = |arguments: &[&str]| {
@@ -448,7 +447,7 @@ fn f3_recovering_frees_a_full_disk_by_rules_that_keep_less() {
     let said = recover(&["--config", rules.to_str().unwrap()]);
     assert!(said.contains("old versions were removed"), "{said}");
     mount_by_rules(&small, &mut project);
-    assert_eq!(numbers(&project, "c.md"), before[..3]);
+    assert_eq!(numbers(&project.history("c.md")), before[..3]);
 }
 
 /// Whether a history, or `status`, tells what became of what a file held.

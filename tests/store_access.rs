@@ -3,36 +3,18 @@
 mod support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::Command;
-use support::{Project, run, succeed, text, watchdog};
-
-/// By a child: one that another test forks in this process may hold a file of ours for a moment longer than we do.
-fn write(project: &Project, name: &str, content: &str) {
-    let mut shell = project.sh("printf %s \"$1\" > \"$2\"");
-    shell.args(["sh", content, name]);
-    succeed(shell);
-}
+use support::{Project, as_nobody, run, succeed, text, watchdog};
 
 #[test]
 fn h4_another_user_reads_nothing_through_history() {
     watchdog();
     let project = Project::with(&[("secret.md", "the secret of before\n"), ("open.md", "v1\n")]);
     std::fs::set_permissions(project.path("secret.md"), PermissionsExt::from_mode(0o600)).unwrap();
-    write(&project, "secret.md", "no secret\n");
+    project.save("secret.md", "no secret\n");
     std::fs::set_permissions(project.path("secret.md"), PermissionsExt::from_mode(0o644)).unwrap();
     let other = |script: &str| {
-        let mut command = Command::new("setpriv");
-        command.args([
-            "--reuid",
-            "65534",
-            "--regid",
-            "65534",
-            "--clear-groups",
-            "sh",
-            "-c",
-            script,
-        ]);
-        command.current_dir(project.root());
+        let mut command = as_nobody("sh");
+        command.args(["-c", script]).current_dir(project.root());
         run(command)
     };
     assert!(
@@ -69,7 +51,7 @@ fn h4_a_kept_version_has_the_mode_and_the_owner_that_it_had() {
     let project = Project::with(&[("secret.md", "before\n")]);
     std::fs::set_permissions(project.path("secret.md"), PermissionsExt::from_mode(0o600)).unwrap();
     std::os::unix::fs::chown(project.path("secret.md"), Some(1234), Some(1235)).unwrap();
-    write(&project, "secret.md", "after\n");
+    project.save("secret.md", "after\n");
     std::fs::set_permissions(project.path("secret.md"), PermissionsExt::from_mode(0o644)).unwrap();
     let kept = succeed(project.sh("stat -c '%a %u %g' .concord/history/*/*/1"));
     assert_eq!(kept, "600 1234 1235\n");
@@ -83,7 +65,7 @@ fn h4_a_kept_version_has_the_mode_and_the_owner_that_it_had() {
 fn h4_a_store_that_was_open_to_others_is_closed_by_the_next_mount() {
     watchdog();
     let mut project = Project::with(&[("secret.md", "before\n")]);
-    write(&project, "secret.md", "after\n");
+    project.save("secret.md", "after\n");
     project.unmount();
     let rooms = [".concord", ".concord/history", ".concord/shadows", ".concord/recovered"];
     for room in rooms {
@@ -100,7 +82,7 @@ fn h4_a_store_that_was_open_to_others_is_closed_by_the_next_mount() {
 fn the_store_is_readable_through_the_mount_but_not_listed() {
     watchdog();
     let project = Project::with(&[("STATE.md", "v1\n")]);
-    write(&project, "STATE.md", "v2\n");
+    project.save("STATE.md", "v2\n");
     assert_eq!(succeed(project.sh("ls -A")), "STATE.md\n");
     assert_eq!(succeed(project.sh("cat .concord/format")), "concordfs 3\n");
     assert_eq!(succeed(project.sh("cat .concord/history/*/*/1")), "v1\n");
@@ -110,7 +92,7 @@ fn the_store_is_readable_through_the_mount_but_not_listed() {
 fn every_way_to_write_to_the_store_through_the_mount_is_refused_with_erofs() {
     watchdog();
     let project = Project::with(&[("STATE.md", "v1\n"), ("other", ""), ("other.json", "")]);
-    write(&project, "STATE.md", "v2\n");
+    project.save("STATE.md", "v2\n");
     let program = r#"
 import ctypes, os, errno, glob, socket
 def exchange(a, b):

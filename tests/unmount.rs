@@ -4,36 +4,16 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::puppet::Puppet;
-use support::{Project, Running, concord, eventually, kill, refused, run, succeed, text, wait, watchdog};
+use support::{
+    Project, Running, concord, eventually, is_gone, kill, mounts_at, on, refused, run, succeed, text, wait, watchdog,
+};
 
 const HOLDER: &str = "f=open('STATE.md','w'); f.write('staged\\n'); f.flush(); print('open',flush=True); input(); f.close(); print('closed',flush=True)";
-
-fn mounts_at(dir: &Path) -> usize {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    mounts
-        .lines()
-        .filter(|line| line.split(' ').nth(4) == dir.to_str())
-        .count()
-}
-
-fn on(verb: &[&str], dir: &Path) -> Output {
-    let mut command = concord(verb);
-    command.arg(dir);
-    run(command)
-}
-
-/// A process that was no child of ours is gone, or at most a zombie of whoever adopted it.
-fn is_gone(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ")
-        .next()
-        .is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
-}
 
 fn holder(project: &Project) -> Running {
     let mut holder = Running::start(project.python(HOLDER));

@@ -205,6 +205,11 @@ end_daemon() {
     return 1
 }
 
+# find_concord: where the tree has no binary, the one on the PATH.
+find_concord() {
+    [ -x "$CONCORD" ] || CONCORD=$(command -v concord)
+}
+
 # build_concord: the release binary, unless CONCORD names one that is there.
 build_concord() {
     if [ "$CONCORD" != "${CARGO_TARGET_DIR:-$REPO/target}/release/concord" ]; then

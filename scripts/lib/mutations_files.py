@@ -614,6 +614,24 @@ FILES = [
         ["links::w11_programs_find_and_open_a_file_with_an_ordinary_name_as_one_and_the_same"],
     ),
     (
+        "W5", "w5-a-node-is-not-known-by-the-number-that-it-was-shown-by", "src/mount/coordinated/tables.rs",
+        "before: self.tree.nodes.number(node).0,",
+        "before: node.0,",
+        ["links::w5_who_goes_on_to_write_by_the_descriptor_that_he_read_by_makes_one_version"],
+    ),
+    (
+        "F3", "f3-a-change-of-names-that-was-made-and-failed-is-forgotten", "src/mount/coordinated/names.rs",
+        "Err(error) if error.published => Ok",
+        "Err(error) if error.published && error.source.kind() == std::io::ErrorKind::NotFound => Ok",
+        ["durability::f3_w8_w10_a_rename_that_fails_when_it_has_been_made_is_known_to_who_appends"],
+    ),
+    (
+        "F3", "f3-open-histories-leave-no-descriptors", "src/store/files.rs",
+        "usize::try_from(limit / 8)",
+        "usize::try_from(limit)",
+        ["faults::f3_a_daemon_of_few_descriptors_saves_many_files_one_after_the_other"],
+    ),
+    (
         "H1", "h1-histories-of-temporary-files-stay", "src/store/prune.rs",
         "newest.moved_to.is_some() && newest.version == 2",
         "newest.moved_to.is_some() && newest.version == 0",

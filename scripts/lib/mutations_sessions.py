@@ -714,8 +714,8 @@ SESSIONS = [
     ),
     (
         "W1", "w1-strangers-are-not-known-again", "src/mount/coordinated/lookup.rs",
-        "_ if stranger && files.expects_strangers(key) => None,",
-        "_ if stranger && files.expects_strangers(key) && key.0 == 0 => None,",
+        "_ if stranger && files.expects_strangers(key) => (None, false),",
+        "_ if stranger && files.expects_strangers(key) && key.0 == 0 => (None, false),",
         ["containers::w12_locks_exclude_across_pid_namespaces"],
     ),
     (

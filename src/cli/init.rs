@@ -20,6 +20,7 @@ pub fn run(dir: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answe
     let root = project::resolve(dir)?;
     project::usable(&root)?;
     project::no_store(&root)?;
+    let table = MountTable::read()?;
     let path = root.join(CONFIG);
     let shown = printable(&path);
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
@@ -36,7 +37,6 @@ pub fn run(dir: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answe
     // On a mount this tells what the drop would hide: whether the bytes can be kept.
     file.sync_all().at(&path)?;
     drop(file);
-    let table = MountTable::read()?;
     let inside = table.containing(&root).filter(|mount| mount.mountpoint != root);
     if out.json {
         let inside = inside.map(|mount| JsonPath(mount.mountpoint.clone()));

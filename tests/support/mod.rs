@@ -151,6 +151,13 @@ impl Project {
         self.status()["recovered"].as_array().unwrap().clone()
     }
 
+    /// Saves a file, by a child: one that another test forks in this process may hold a file of ours for a moment longer than we do.
+    pub fn save(&self, name: &str, content: &str) {
+        let mut shell = self.sh("printf %s \"$1\" > \"$2\"");
+        shell.args(["sh", content, name]);
+        succeed(shell);
+    }
+
     /// A shell script whose working directory is the project.
     pub fn sh(&self, script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -299,6 +306,41 @@ pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
         assert!(start.elapsed() < command_time_max(), "it never came to this: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// `concord VERB... DIR`.
+pub fn on(verb: &[&str], dir: &Path) -> Output {
+    let mut command = concord(verb);
+    command.arg(dir);
+    run(command)
+}
+
+/// A command that another user than the tests' runs, who may nothing. Needs root.
+pub fn as_nobody(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", program]);
+    command
+}
+
+/// How many mounts there are at a directory.
+pub fn mounts_at(dir: &Path) -> usize {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let at = |line: &&str| line.split(' ').nth(4) == dir.to_str();
+    mounts.lines().filter(at).count()
+}
+
+/// A process that was no child of ours is gone, or at most a zombie of whoever adopted it.
+pub fn is_gone(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ")
+        .next()
+        .is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+}
+
+/// The numbers of a history, as they are listed.
+pub fn numbers(history: &[serde_json::Value]) -> Vec<u64> {
+    let number = |version: &serde_json::Value| version["version"].as_u64().unwrap();
+    history.iter().map(number).collect()
 }
 
 /// The children of a process.

@@ -75,11 +75,14 @@ impl Coordination {
     /// The LOOKUP of a thread that was answered ESTALE: it gets a node of its own, the same until it opens it.
     fn arrive(&self, caller: Caller, key: FileKey, target: &Target) -> Result<Option<Entry>, Errno> {
         let stranger = caller.tid == 0;
-        let node = {
+        let (node, reads) = {
             let mut files = self.files.lock();
-            match files.reroute(caller.tid, key).map(|reroute| reroute.finds) {
-                Some(Finds::Own(node)) => node,
-                _ if stranger && files.expects_strangers(key) => None,
+            match files
+                .reroute(caller.tid, key)
+                .map(|reroute| (reroute.finds, reroute.reads))
+            {
+                Some((Finds::Own(node), reads)) => (node, reads),
+                _ if stranger && files.expects_strangers(key) => (None, false),
                 _ => return Ok(None),
             }
         };
@@ -106,7 +109,6 @@ impl Coordination {
             Some(id) => id,
             None => {
                 let (identity, kind) = (attr::identity(&stat, false), attr::kind(stat.st_mode));
-                let reads = self.files.lock().reroute(caller.tid, key).is_some_and(|way| way.reads);
                 let id = match reads {
                     true => self.tree.nodes.fresh_to_read(target.name.clone(), identity, kind),
                     false => self.tree.nodes.fresh(target.name.clone(), identity, kind),
