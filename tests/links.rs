@@ -314,6 +314,19 @@ fn w11_names_that_come_and_go_while_it_is_written_are_names_of_the_same_file() {
 }
 
 #[test]
+fn w11_a_name_that_was_given_beside_a_session_is_in_its_queue_though_the_kernel_has_forgotten_the_other() {
+    watchdog();
+    let project = Project::with(&[("a.md", "v1\n")]);
+    let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    holder.does("f = open('a.md', 'r+')");
+    assert_eq!(other.does("os.link('a.md', 'b.md')"), "None");
+    // proc_sys_vm(5): dentries and inodes.
+    std::fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    let at_once = other.does("os.open('b.md', os.O_WRONLY | os.O_NONBLOCK)");
+    assert!(["EAGAIN", "EWOULDBLOCK"].contains(&&*at_once), "{at_once}");
+}
+
+#[test]
 fn w11_the_history_of_a_file_with_two_names_is_one_and_is_restored_under_both() {
     let mut project = linked("v1\n", &[]);
     succeed(project.sh("echo two > a.md; echo three > b.md; echo four > a.md"));

@@ -496,6 +496,12 @@ FILES = [
         ["links::w11_each_publish_shows_under_all_names_whichever_way_it_was_written"],
     ),
     (
+        "W11", "w11-a-name-that-is-given-beside-a-session-has-a-queue-of-its-own", "src/mount/coordinated/linked.rs",
+        "            self.remember(stat.st_ino, None, target.name);",
+        "            let _ = (stat.st_ino, target.name);",
+        ["links::w11_a_name_that_was_given_beside_a_session_is_in_its_queue_though_the_kernel_has_forgotten_the_other"],
+    ),
+    (
         "W11", "w11-readers-of-the-inode-stay-there", "src/mount/coordinated/linked.rs",
         "Ok(own) => pin.freeze(own),",
         "Ok(own) => drop((own, &pin)),",

@@ -1,13 +1,13 @@
 //! What changes a name without a descriptor, in the reference model (W8).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::locks::Whose;
 use super::ops::{NAMES, Name, RW};
 use super::permissions::WRITE;
 use super::puppets::{Answer, Time};
 use super::queue::Admission;
-use super::world::{Change, Expected, Inode, Kind, Pending, Sid, Stage, What, World};
+use super::world::{Change, Expected, Inode, Kind, Line, Pending, Pid, Sid, Stage, What, World};
 
 fn errno(name: &str) -> Expected {
     Expected::Is(Answer::errno(name))
@@ -35,7 +35,7 @@ impl World {
             let own = self.nearest(by, self.home(*name));
             own.is_some_and(|own| self.files[self.sessions[own].shadow].poked)
         };
-        if self.is_shared_and_used(what) || what.names().iter().any(stored) {
+        if self.is_shared_and_used(by, what) || what.names().iter().any(stored) {
             return Expected::Skip;
         }
         let finds = |name: Name| self.visible(by, name).is_some();
@@ -51,6 +51,8 @@ impl World {
         }
         let own = match what {
             What::Link(..) => [None, None],
+            // The others lead to what its sessions publish.
+            What::Unlink(name) if self.names_of(name).len() > 1 => [None, None],
             _ => [Some(first), second].map(|name| self.nearest(by, self.home(name?))),
         };
         if self.leaves_open(what, own) {
@@ -111,8 +113,8 @@ impl World {
         }
     }
 
-    /// A file gets another name, or loses one of several, while somebody writes to it, appends to it or has its lock.
-    fn is_shared_and_used(&self, what: What) -> bool {
+    /// A file gets another name, or loses one of several, while somebody appends to it, or in a way that the contract leaves open has it open or locked.
+    fn is_shared_and_used(&self, by: usize, what: What) -> bool {
         let names = what.names().into_iter().flat_map(|name| {
             let mut names = self.names_of(name);
             names.push(name);
@@ -133,7 +135,62 @@ impl World {
                 .filter_map(|whose| self.locks.keys.get(&whose));
             keys.any(|key| !self.locks.lines[*key].holders.is_empty())
         };
-        shared && names.iter().any(|name| written(name) || locked(name))
+        let comes_along = self.leaves_sessions_alone(by, what) && !names.iter().any(|name| self.grows(&[*name]));
+        // A lock stays with the names that are left.
+        let keeps_locks = match what {
+            What::Link(from, _) => from.is_coordinated(),
+            What::Unlink(name) => {
+                let mut others = self.names_of(name).into_iter().filter(|other| *other != name);
+                name.is_coordinated() && others.all(Name::is_coordinated)
+            }
+            What::Rename(..) | What::Exchange(..) => false,
+        };
+        let in_the_way = |name: &Name| (written(name) && !comes_along) || (locked(name) && !keeps_locks);
+        shared && names.iter().any(in_the_way)
+    }
+
+    /// What its lineage has staged itself stays under the name that it is for.
+    fn leaves_sessions_alone(&self, by: usize, what: What) -> bool {
+        let mut names = what.names().into_iter().map(|name| self.home(name));
+        match what {
+            // What nobody but its creator finds yet is published by its link(2).
+            What::Link(from, _) => self.names.contains_key(&from),
+            // Nothing is done, and nobody asked, where the kernel knows that they are one file.
+            What::Rename(a, b) | What::Exchange(a, b) if self.names_of(a).contains(&b) => false,
+            What::Unlink(name) if self.home(name) != name => true,
+            What::Unlink(_) | What::Rename(..) | What::Exchange(..) => {
+                names.all(|name| self.nearest(by, name).is_none())
+            }
+        }
+    }
+
+    /// Another name stands for all by now: who writes the file, and who waits for that, goes along.
+    fn rehome(&mut self, before: &BTreeMap<Name, Inode>) {
+        let now = std::mem::replace(&mut self.names, before.clone());
+        let homes: Vec<(Name, Name)> = NAMES.into_iter().map(|name| (name, self.home(name))).collect();
+        self.names = now;
+        for (name, was) in homes {
+            let is = self.home(name);
+            if is == was || !before.contains_key(&name) || before.get(&name) != self.names.get(&name) {
+                continue;
+            }
+            self.locks.rename(Whose::Name(was), Whose::Name(is));
+            let line = std::mem::take(self.line(was));
+            let (moving, holders) = line.holders.into_iter().partition(|(_, session)| session.is_some());
+            let (follow, waiters) = line.waiters.into_iter().partition(|waiter| match &waiter.pending {
+                Pending::Open { name, .. } | Pending::Truncate { name, .. } => self.home(*name) == is,
+                Pending::Names(change) => change.what.names().iter().any(|name| self.home(*name) == is),
+                Pending::Relock(_) | Pending::Write(..) => true,
+            });
+            *self.line(was) = Line { holders, waiters };
+            let moving: Vec<(Pid, Option<Sid>)> = moving;
+            for session in moving.iter().filter_map(|(_, session)| *session) {
+                self.sessions[session].name = is;
+            }
+            let line = self.line(is);
+            line.holders.extend(moving);
+            line.waiters.extend::<Vec<_>>(follow);
+        }
     }
 
     /// A file gets an ordinary name while who has written it has it open: what is written later belongs to no rule then; see the limits of W8.
@@ -223,6 +280,7 @@ impl World {
         if answer != Answer::Done {
             return answer;
         }
+        self.rehome(&before);
         moving.iter().for_each(|(own, to)| self.sessions[*own].name = *to);
         for (own, _) in moving.iter().filter(|(_, to)| !to.is_coordinated()) {
             // Under an ordinary name its descriptors are those of any file.

@@ -316,8 +316,12 @@ pub fn cases(length: usize) -> impl Strategy<Value = Case> {
     let orphans = vec(op(orphaned_step().boxed()), 2..length);
     let left = [begin.to_vec(), leave.to_vec()].concat();
     let orphans = orphans.prop_map(move |ops| [left.clone(), ops].concat());
-    let locks = vec(op(locked_step().boxed()), 2..length).prop_map(move |ops| [begin.to_vec(), ops].concat());
-    let ops = prop_oneof![4 => anything, 2 => locks, 1 => orphans];
+    let written = |step: BoxedStrategy<Do>| {
+        let begin = begin.to_vec();
+        vec(op(step), 2..length).prop_map(move |ops| [begin.clone(), ops].concat())
+    };
+    let (locks, linked) = (written(locked_step().boxed()), written(linked_step().boxed()));
+    let ops = prop_oneof![4 => anything, 2 => locks, 1 => orphans, 1 => linked];
     let of_root = (any::<bool>(), ops).prop_map(|(hasty, ops)| Case {
         hasty,
         cast: ROOT_ONLY,
@@ -359,7 +363,8 @@ fn cases_of_users(length: usize) -> impl Strategy<Value = Case> {
     let ops = prop_oneof![
         3 => steps(|| step().boxed()),
         1 => steps(|| locked_step().boxed()),
-        1 => steps(|| orphaned_step().boxed())
+        1 => steps(|| orphaned_step().boxed()),
+        1 => steps(|| linked_step().boxed())
     ];
     (any::<bool>(), cast, begin, ops).prop_map(|(hasty, cast, begin, ops)| Case {
         hasty,
@@ -428,6 +433,22 @@ fn orphaned_step() -> impl Strategy<Value = Do> {
         6 => slot.clone().prop_map(Do::Close),
         8 => (slot.clone(), how()).prop_map(|(s, h)| Do::Open(s, Name::A, h)),
         4 => slot.prop_map(|s| Do::Pread(s, 0, 4096)),
+        8 => step(),
+        6 => Just(Do::Look),
+    ]
+}
+
+/// As files get and lose names while they are written.
+fn linked_step() -> impl Strategy<Value = Do> {
+    let slot = 0..SLOTS;
+    prop_oneof![
+        12 => (slot.clone(), name(), how()).prop_map(|(s, n, h)| Do::Open(s, n, h)),
+        10 => (slot.clone(), 0..TEXTS.len()).prop_map(|(s, t)| Do::Write(s, t)),
+        8 => slot.clone().prop_map(Do::Close),
+        4 => slot.prop_map(|s| Do::Pread(s, 0, 4096)),
+        10 => (name(), name()).prop_map(|(a, b)| Do::Link(a, b)),
+        6 => name().prop_map(Do::Unlink),
+        3 => (name(), name()).prop_map(|(a, b)| Do::Rename(a, b)),
         8 => step(),
         6 => Just(Do::Look),
     ]
