@@ -142,6 +142,19 @@ fn a_watch_on_the_file_itself_hears_of_all_that_comes_after_a_save_while_others_
     hears(&mut watcher, "DELETE_SELF 5");
 }
 
+/// What it watches stood for an image (W11), which is of no use once an ordinary name has written to the file.
+#[test]
+fn a_watch_on_the_file_itself_hears_of_what_comes_when_its_other_name_is_gone() {
+    let project = Project::with(&[("STATE.md", "0")]);
+    succeed(project.sh("ln STATE.md other.txt; printf 1 > STATE.md"));
+    let mut watcher = watcher(&project, "('CLOSE_WRITE', 'DELETE_SELF')", "kind, content()");
+    succeed(project.sh("printf 2 > other.txt; rm other.txt"));
+    for number in 3..6 {
+        succeed(project.sh(&format!("printf {number} > STATE.md")));
+        assert_eq!(hears(&mut watcher, &format!("CLOSE_WRITE {number}")), [""; 0]);
+    }
+}
+
 /// Its node is the session's then, and afterwards the current version's once more; but others have found another one for that meanwhile.
 #[test]
 fn a_watch_on_the_file_itself_outlives_a_session_that_changed_nothing() {

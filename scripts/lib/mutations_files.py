@@ -502,6 +502,18 @@ FILES = [
         ["links::w11_a_name_that_was_given_beside_a_session_is_in_its_queue_though_the_kernel_has_forgotten_the_other"],
     ),
     (
+        "W6", "w6-a-node-keeps-an-inode-number-that-comes-back", "src/mount/nodes.rs",
+        "                inner.detach(stale);\n",
+        "",
+        ["lib::mount::nodes::tests::an_inode_that_was_just_made_is_nobodys_that_had_its_number"],
+    ),
+    (
+        "W11", "w11-nobody-hears-of-the-end-of-an-image", "src/store/images.rs",
+        "told(held);",
+        "drop((held, told));",
+        ["notices::a_watch_on_the_file_itself_hears_of_what_comes_when_its_other_name_is_gone"],
+    ),
+    (
         "W11", "w11-readers-of-the-inode-stay-there", "src/mount/coordinated/linked.rs",
         "Ok(own) => pin.freeze(own),",
         "Ok(own) => drop((own, &pin)),",

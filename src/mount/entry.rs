@@ -59,13 +59,17 @@ impl Tree {
 
     /// Makes the entry of a name that is in the directory `dir`.
     pub fn enter(&self, dir: &OwnedFd, parent: NodeId, name: &OsStr, private: bool) -> Result<Entry> {
-        let mut stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(self.entry(stat, parent, name, private))
+    }
+
+    fn entry(&self, mut stat: Stat, parent: NodeId, name: &OsStr, private: bool) -> Entry {
         let identity = attr::identity(&stat, private);
         let id = self
             .nodes
             .intern(Name::new(parent, name), identity, attr::kind(stat.st_mode));
         stat.st_nlink = self.nodes.links_by_name(id, stat.st_nlink);
-        Ok(Entry { id, stat, private })
+        Entry { id, stat, private }
     }
 
     /// mkdir(2), symlink(2), mknod(2), as the caller.
@@ -89,7 +93,9 @@ impl Tree {
                 }
             }
         }
-        self.enter(&dir, parent, name, false)
+        let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        self.nodes.number_came_back(attr::identity(&stat, false));
+        Ok(self.entry(stat, parent, name, false))
     }
 
     /// readlink(2).

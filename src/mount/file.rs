@@ -114,18 +114,25 @@ impl Tree {
         let held = self.hold_names();
         let dir = self.dir_of(&held, parent)?;
         descriptors::expect_one(&dir)?;
-        let asked = flags & (OFlags::EXCL | OFlags::TRUNC);
-        let fd = {
+        let (fd, is_new) = {
             let _caller = caller.assume(mode, umask)?;
-            let flags = OFlags::RDWR | OFlags::CREATE | asked | OPEN_FLAGS;
-            rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(mode & 0o7777))?
+            let open = |asked| {
+                let flags = OFlags::RDWR | OFlags::CREATE | asked | OPEN_FLAGS;
+                rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(mode & 0o7777))
+            };
+            match open(OFlags::EXCL) {
+                Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => (open(flags & OFlags::TRUNC)?, false),
+                made => (made?, true),
+            }
         };
         let stat = rustix::fs::fstat(&fd)?;
-        let id = self.nodes.intern(
-            Name::new(parent, name),
-            attr::identity(&stat, false),
-            attr::kind(stat.st_mode),
-        );
+        let identity = attr::identity(&stat, false);
+        if is_new {
+            self.nodes.number_came_back(identity);
+        }
+        let id = self
+            .nodes
+            .intern(Name::new(parent, name), identity, attr::kind(stat.st_mode));
         // The name is settled; `opening` comes before it in the lock order.
         drop(held);
         let pin = {

@@ -131,6 +131,17 @@ impl NodeTable {
         inner.keep_number(id, free && !natural, &self.dirs);
     }
 
+    /// An inode was just made, and nobody knows it yet: a node that is found by its number stands for one that is gone, and is found no more.
+    pub fn number_came_back(&self, identity: Identity) {
+        if self.find(identity).is_some() {
+            let mut inner = self.inner.write();
+            if let Some(stale) = inner.find(identity) {
+                inner.detach(stale);
+                inner.drop_unused(stale, &self.dirs);
+            }
+        }
+    }
+
     /// The name that a node was found by leads to another file from now on: lookups find another node. It keeps the name, so that a thread which has just found
     /// it can still be told where to go, and its inode.
     pub fn supersede(&self, id: NodeId, held: Option<Arc<Pin>>) {

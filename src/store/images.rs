@@ -74,7 +74,8 @@ pub(super) struct Known {
     pub alone: bool,
 }
 
-type Told<F> = Box<dyn Fn(u64, &F) + Send + Sync>;
+type ToldOfNew<F> = Box<dyn Fn(u64, &F) + Send + Sync>;
+type ToldOfEnd<F> = Box<dyn Fn(F) + Send + Sync>;
 
 /// The images of a project. Their table's lock is held over no disk operation.
 pub struct Images<D: Disk> {
@@ -83,7 +84,8 @@ pub struct Images<D: Disk> {
     table: RwLock<HashMap<u64, Known>>,
     making: Mutex<HashSet<u64>>,
     made: Condvar,
-    on_new: OnceLock<Told<D::File>>,
+    on_new: OnceLock<ToldOfNew<D::File>>,
+    on_end: OnceLock<ToldOfEnd<D::File>>,
 }
 
 impl<D: Disk> std::fmt::Debug for Images<D> {
@@ -101,6 +103,7 @@ impl<D: Disk> Images<D> {
             making: Mutex::default(),
             made: Condvar::new(),
             on_new: OnceLock::new(),
+            on_end: OnceLock::new(),
         }
     }
 
@@ -108,6 +111,11 @@ impl<D: Disk> Images<D> {
     /// then on.
     pub fn on_new(&self, told: impl Fn(u64, &D::File) + Send + Sync + 'static) {
         let _ = self.on_new.set(Box::new(told));
+    }
+
+    /// `told` is called with what was an image until now, and is kept by nobody: its inode number may come back for another file once it is dropped.
+    pub fn on_end(&self, told: impl Fn(D::File) + Send + Sync + 'static) {
+        let _ = self.on_end.set(Box::new(told));
     }
 
     /// Whether no inode has one.
@@ -191,11 +199,23 @@ impl<D: Disk> Images<D> {
 
     /// The inode is not written in place any more.
     pub(super) fn forget(&self, ino: u64) {
-        let known = self.table.write().remove(&ino);
-        if let Some(known) = known
-            && let Err(error) = if_there(self.disk.unlink(&self.dir, &known.name.text()))
-        {
+        let Some(known) = self.known(ino) else { return };
+        let held = self.held(&known);
+        self.table.write().remove(&ino);
+        if let Err(error) = if_there(self.disk.unlink(&self.dir, &known.name.text())) {
             log::warn!("an image stays in .concord/images until the next start: {error}");
+        }
+        self.ended(held);
+    }
+
+    /// An image that is about to end, for who is to be told of it. Without it the number cannot be told apart from another file's; then it is seen when that is made.
+    fn held(&self, known: &Known) -> Option<D::File> {
+        self.open(known.image.ino).ok()
+    }
+
+    fn ended(&self, held: Option<D::File>) {
+        if let (Some(held), Some(told)) = (held, self.on_end.get()) {
+            told(held);
         }
     }
 }
@@ -239,12 +259,14 @@ impl<D: Disk> Store<D> {
                 key: Key::of(place.path),
                 pending: None,
             };
+            let known = images.known(before.ino);
+            let useless = known.as_ref().and_then(|known| images.held(known));
             let image = self.copy_image(&live, &name)?;
             let (copied, after) = (disk.stat(&image)?, disk.stat(&live)?);
             if (copied.size, copied.mtime_ns) != (after.size, after.mtime_ns) || before.mtime_ns != after.mtime_ns {
                 continue;
             }
-            let stale = images.known(before.ino).filter(|known| known.name != name);
+            let stale = known.filter(|known| known.name != name);
             images.know(Known {
                 name,
                 image: copied,
@@ -256,6 +278,7 @@ impl<D: Disk> Store<D> {
             if let Some(stale) = stale {
                 if_there(disk.unlink(&images.dir, &stale.name.text()))?;
             }
+            images.ended(useless);
             return Ok(image);
         }
         Err(io::Error::from_raw_os_error(libc::EBUSY))

@@ -267,6 +267,16 @@ impl Coordination {
         }
     }
 
+    /// An inode is no version any more that a name leads to, and its number may come back for another file.
+    pub(super) fn inode_ended(&self, inode: std::fs::File) {
+        if let Ok(stat) = rustix::fs::fstat(&inode)
+            && let Some(node) = self.tree.nodes.find(attr::identity(&stat, false))
+        {
+            self.tree
+                .overtaken(node, Some(Arc::new(Pin::new(inode.into(), Access::Read, None))));
+        }
+    }
+
     /// What a session starts from, and how far the log of the file is then. A file with several names gets an image: what the session has not read yet must stay
     /// as it is.
     pub(super) fn base_of(

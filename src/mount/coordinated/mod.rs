@@ -183,6 +183,12 @@ impl Coordination {
                 this.freeze(ino, image);
             }
         });
+        let weak = Arc::downgrade(&this);
+        this.store.images().on_end(move |image| {
+            if let Some(this) = weak.upgrade() {
+                this.inode_ended(image);
+            }
+        });
         wait::start(&this)?;
         pruning::start(&this, asked)?;
         Ok(this)

@@ -168,6 +168,22 @@ fn a_former_node_is_remembered_by_its_name_until_that_leads_elsewhere_or_the_ker
 }
 
 #[test]
+fn an_inode_that_was_just_made_is_nobodys_that_had_its_number() {
+    let table = table();
+    let gone = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    let own = table.intern(name(ROOT, "b"), identity(200), FileType::RegularFile);
+    table.rebind(own, identity(300), None);
+    for (ino, had) in [(100, gone), (300, own)] {
+        table.number_came_back(identity(ino));
+        assert_eq!(table.find(identity(ino)), None);
+        let new = table.intern(name(ROOT, "c"), identity(ino), FileType::RegularFile);
+        assert_ne!(new, had);
+        assert_eq!(table.info(new).unwrap().names, [name(ROOT, "c")]);
+        assert_eq!(table.find(identity(ino)), Some(new));
+    }
+}
+
+#[test]
 fn of_too_many_former_nodes_the_oldest_are_none_any_more() {
     let table = table();
     let oldest = former(&table, 100);
