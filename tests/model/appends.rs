@@ -38,6 +38,8 @@ impl World {
     pub fn lines_follow(&mut self, what: What, before: &BTreeMap<Name, Inode>) {
         let (name, place) = match what {
             What::Rename(from, to) => (from, Place::At(to)),
+            // The others have it still.
+            What::Unlink(name) if self.names.values().any(|inode| before.get(&name) == Some(inode)) => return,
             What::Unlink(name) => (name, Place::Gone(before[&name])),
             What::Exchange(..) | What::Link(..) => return,
         };

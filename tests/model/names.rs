@@ -7,7 +7,7 @@ use super::ops::{NAMES, Name, RW};
 use super::permissions::WRITE;
 use super::puppets::{Answer, Time};
 use super::queue::Admission;
-use super::world::{Change, Expected, Inode, Kind, Line, Pending, Pid, Sid, Stage, What, World};
+use super::world::{Change, Expected, Inode, Kind, Line, Pending, Pid, Place, Sid, Stage, What, World};
 
 fn errno(name: &str) -> Expected {
     Expected::Is(Answer::errno(name))
@@ -135,7 +135,7 @@ impl World {
                 .filter_map(|whose| self.locks.keys.get(&whose));
             keys.any(|key| !self.locks.lines[*key].holders.is_empty())
         };
-        let comes_along = self.leaves_sessions_alone(by, what) && !names.iter().any(|name| self.grows(&[*name]));
+        let comes_along = self.leaves_sessions_alone(by, what);
         // A lock stays with the names that are left.
         let keeps_locks = match what {
             What::Link(from, _) => from.is_coordinated(),
@@ -152,7 +152,14 @@ impl World {
     /// What its lineage has staged itself stays under the name that it is for.
     fn leaves_sessions_alone(&self, by: usize, what: What) -> bool {
         let mut names = what.names().into_iter().map(|name| self.home(name));
+        let homes: Vec<Name> = names.clone().collect();
         match what {
+            // Where its lines go when the last coordinated name goes, or another file comes, is not in the model.
+            What::Unlink(name) if self.grows(&homes) => {
+                let mut left = self.names_of(name).into_iter().filter(|other| *other != name);
+                left.any(|other| other.is_coordinated())
+            }
+            What::Rename(..) | What::Exchange(..) if self.grows(&homes) => false,
             // What nobody but its creator finds yet is published by its link(2).
             What::Link(from, _) => self.names.contains_key(&from),
             // Nothing is done, and nobody asked, where the kernel knows that they are one file.
@@ -186,6 +193,13 @@ impl World {
             let moving: Vec<(Pid, Option<Sid>)> = moving;
             for session in moving.iter().filter_map(|(_, session)| *session) {
                 self.sessions[session].name = is;
+            }
+            for description in &mut self.descriptions {
+                if let Kind::Appender { place, .. } = &mut description.kind
+                    && *place == Place::At(was)
+                {
+                    *place = Place::At(is);
+                }
             }
             let line = self.line(is);
             line.holders.extend(moving);

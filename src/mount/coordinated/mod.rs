@@ -81,7 +81,7 @@ use pruning::Pruning;
 pub use pruning::retention;
 use reader::Readers;
 
-use super::nodes::{Name, NodeId, ROOT};
+use super::nodes::{Identity, Name, NodeId, ROOT};
 use super::tree::Tree;
 use crate::os::table::Device;
 use crate::rules::{Policy, Rules};
@@ -237,11 +237,28 @@ impl Coordination {
             .nodes
             .info(node)
             .filter(|info| info.kind == fuser::FileType::RegularFile)?;
-        let found = info
+        let mut targets = info
             .names
             .iter()
-            .find_map(|name| self.target(name.parent, &name.name))?;
+            .filter_map(|name| self.target(name.parent, &name.name));
+        let first = targets.next()?;
+        let found = match targets.next() {
+            None => first,
+            Some(second) => {
+                let mut all: Vec<Target> = [first, second].into_iter().chain(targets).collect();
+                // One that leads there still: the node may have stood for something else when a name of its file went.
+                let there = all.iter().position(|target| self.leads_to(&target.name, info.identity));
+                all.swap_remove(there.unwrap_or(0))
+            }
+        };
         Some(self.for_all_names(found))
+    }
+
+    /// Whether a name leads to an inode, or to the one whose image that is.
+    fn leads_to(&self, name: &Name, identity: Identity) -> bool {
+        let live = self.store.images().inode_of(identity.ino).map(|(live, _)| live);
+        self.stat_backing(name)
+            .is_ok_and(|stat| stat.st_ino == live.unwrap_or(identity.ino))
     }
 
     /// The same file by the name that stands for all that it has.
