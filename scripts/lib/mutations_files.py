@@ -976,6 +976,15 @@ FILES = [
         ["faults::f1_what_a_session_had_staged_when_the_daemon_died_is_kept_with_a_record"],
     ),
     (
+        "F1", "f1-recovery-may-not-shorten-the-log-that-it-cuts", "src/store/append.rs",
+        "let live = disk.open_writable(dir, file)?;",
+        "let live = disk.open(dir, file)?;",
+        [
+            "appends::w10_f1_what_was_being_appended_when_the_daemon_died_is_cut_off_and_the_log_goes_on",
+            "lib::store::append::tests::what_was_cut_short_is_cut_off_and_kept",
+        ],
+    ),
+    (
         "F2", "f2-content-is-not-synced", "src/store/publish.rs",
         "self.disk().sync_file(&shadow.file).map_err(at(Stage::Sync))?;",
         'log::trace!("{:?}", Stage::Sync);',

@@ -303,7 +303,7 @@ impl<D: Disk> Store<D> {
         // Of that name it is deleted by the next recovery, should this one be cut short.
         let temporary = OsString::from(format!("{end:016x}.new"));
         if_there(disk.unlink(&self.shadows, &temporary))?;
-        let live = disk.open(dir, file)?;
+        let live = disk.open_writable(dir, file)?;
         let copy = disk.create(&self.shadows, &temporary)?;
         let (mut at, mut chunk) = (end, vec![0; COPY_CHUNK_BYTES]);
         while at < size {
