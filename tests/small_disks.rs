@@ -574,6 +574,77 @@ fn f3_a_mount_without_room_for_daemon_json_is_found_and_writes_it_when_there_is_
     assert!(!beacon.exists());
 }
 
+/// Takes each inode that is left.
+fn take_inodes(small: &Small, name: &str) {
+    for number in 0.. {
+        if File::create(small.at("small").join(format!("{name}{number}"))).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn f1_a_daemon_that_died_on_a_full_disk_is_mounted_again_and_what_finds_no_room_waits_for_the_next() {
+    watchdog();
+    let (Some(bytes), Some(inodes)) = (Small::on("small"), Small::with_few_inodes()) else {
+        return;
+    };
+    for (small, sessions) in [(bytes, 25), (inodes, 3)] {
+        let mut project = mounted(&small, "small");
+        let mut writer = Puppet::new(&project);
+        for n in 0..sessions {
+            std::fs::write(project.path(&format!("{n}.md")), "old").unwrap();
+            writer.does(&format!("f{n} = open('{n}.md', 'w')"));
+            assert_eq!(
+                writer.does(&format!("f{n}.write('staged {n}'), f{n}.flush() and None")),
+                format!("({}, None)", 7 + n.to_string().len())
+            );
+        }
+        match sessions {
+            3 => take_inodes(&small, "filler"),
+            _ => fill(&small),
+        }
+        project.kill_daemon();
+        let said = support::on(&["recover"], &project.root());
+        assert!(said.status.success(), "{}", text(&said.stderr));
+        let said = text(&said.stdout);
+        assert!(said.contains(".md: its session had not been published"), "{said}");
+        assert!(said.contains("\nnot recovered: "), "{said}");
+        let left = || std::fs::read_dir(small.at("small/.concord/shadows")).unwrap().count() - 1;
+        assert!((1..sessions).contains(&left()), "{} of {sessions}", left());
+        let mut mount = concord(&["mount", "--backing", small.at("small").to_str().unwrap()]);
+        mount.arg(project.root());
+        let mounted = support::succeed(mount);
+        assert!(
+            mounted.contains(&format!("left for want of room: {}", left())),
+            "{mounted}"
+        );
+        for n in 0..sessions {
+            assert_eq!(project.read(&format!("{n}.md")), "old");
+        }
+        rustix::mount::unmount(project.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        support::succeed(project.sh(&format!("rm {}/filler*", small.at("small").display())));
+        eventually("the daemon has ended", || {
+            support::on(&["recover"], &small.at("small")).status.success()
+        });
+        project.mount_with(&["--backing", small.at("small").to_str().unwrap()]);
+        let recovered = project.recovered();
+        let mut kept: Vec<String> = recovered
+            .iter()
+            .map(|kept| project.read(kept["kept"].as_str().unwrap()))
+            .collect();
+        let mut staged: Vec<String> = (0..sessions).map(|n| format!("staged {n}")).collect();
+        kept.sort();
+        staged.sort();
+        assert_eq!(kept, staged);
+        assert!(
+            recovered.iter().all(|kept| kept["command"] == "python3"),
+            "{recovered:?}"
+        );
+        assert_eq!(left(), 0);
+    }
+}
+
 /// The kernel still knows the file that was to be there, by a descriptor of somebody's; its inode's number is another file's by then.
 #[test]
 fn w6_a_file_with_the_inode_number_of_what_was_never_published_is_itself() {

@@ -976,6 +976,24 @@ FILES = [
         ["faults::f1_what_a_session_had_staged_when_the_daemon_died_is_kept_with_a_record"],
     ),
     (
+        "F1", "f1-what-finds-no-room-keeps-all-from-being-recovered", "src/store/recover.rs",
+        "Err(error) if is_full(&error) => self.items.push(left()),",
+        "Err(error) if is_full(&error) && self.items.len() > 1000 => self.items.push(left()),",
+        [
+            "small_disks::f1_a_daemon_that_died_on_a_full_disk_is_mounted_again_and_what_finds_no_room_waits_for_the_next",
+            "lib::store::tests_room::a_recovery_without_room_does_what_needs_none_and_leaves_the_rest_for_the_next",
+        ],
+    ),
+    (
+        "F1", "f1-whose-it-is-what-is-left-is-forgotten", "src/store/recover.rs",
+        "line_of(lines, name).filter(|_| is_left)",
+        "line_of(lines, name).filter(|_| is_left && lines.is_empty())",
+        [
+            "small_disks::f1_a_daemon_that_died_on_a_full_disk_is_mounted_again_and_what_finds_no_room_waits_for_the_next",
+            "lib::store::tests_room::a_recovery_without_room_does_what_needs_none_and_leaves_the_rest_for_the_next",
+        ],
+    ),
+    (
         "F1", "f1-recovery-may-not-shorten-the-log-that-it-cuts", "src/store/append.rs",
         "let live = disk.open_writable(dir, file)?;",
         "let live = disk.open(dir, file)?;",

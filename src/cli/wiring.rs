@@ -180,6 +180,7 @@ fn recovery(report: &RecoveryReport, kept: &[Kept]) -> anyhow::Result<Recovery> 
                 let path = item.path.as_deref().and_then(decode_path).unwrap_or(at);
                 found.finished.push(JsonPath(path));
             }
+            (Action::Left, _) => found.notes.push(format!("not recovered: {item}")),
             (Action::Kept | Action::Garbage, Some(kept)) => found.kept.push(kept.clone()),
             (Action::Kept | Action::Garbage, None) => found.notes.push(format!("{}: {}", at.display(), item.reason)),
         }
