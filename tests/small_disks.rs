@@ -354,7 +354,7 @@ fn f3_files_are_removed_and_emptied_on_a_full_disk() {
     let Some(small) = Small::of("4m", "small") else { return };
     let project = filled(&small, 20);
     let versions = numbers(&project.history("c.md")).len();
-    File::create(project.path("c.md")).unwrap();
+    project.save("c.md", "");
     assert_eq!(project.read("c.md"), "");
     fill(&small);
     std::fs::remove_file(project.path("c.md")).unwrap();
@@ -642,6 +642,40 @@ fn f1_a_daemon_that_died_on_a_full_disk_is_mounted_again_and_what_finds_no_room_
             "{recovered:?}"
         );
         assert_eq!(left(), 0);
+    }
+}
+
+#[test]
+fn f3_a_disk_without_inodes_is_mounted_found_and_unmounted_whether_its_daemon_had_died_or_not() {
+    watchdog();
+    for died in [true, false] {
+        let Some(small) = Small::with_few_inodes() else { return };
+        let mut project = mounted(&small, "small");
+        std::fs::write(project.path("a.md"), "old").unwrap();
+        match died {
+            true => {
+                project.kill_daemon();
+                rustix::mount::unmount(project.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+            }
+            false => project.unmount(),
+        }
+        take_inodes(&small, "filler");
+        let about = |arguments: &[&str], dir: &std::path::Path| {
+            let mut command = concord(arguments);
+            command.arg(dir);
+            support::succeed(command)
+        };
+        about(
+            &["mount", "--backing", small.at("small").to_str().unwrap()],
+            &project.root(),
+        );
+        for dir in [project.root(), small.at("small")] {
+            assert!(about(&["status"], &dir).contains("mounted since"));
+        }
+        assert_eq!(project.read("a.md"), "old");
+        std::fs::remove_file(project.path("a.md")).unwrap();
+        about(&["unmount"], &project.root());
+        assert_eq!(support::mounts_at(&project.root()), 0);
     }
 }
 

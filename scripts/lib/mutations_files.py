@@ -741,8 +741,8 @@ FILES = [
     ),
     (
         "F3", "f3-a-daemon-without-daemon-json-is-not-found", "src/control/beacon.rs",
-        "return Self::unwritten(pid, number, backing).ok_or(BeaconError::None);",
-        "return Self::unwritten(0, number, backing).ok_or(BeaconError::None);",
+        "return Self::unwritten(pid, number, backing).ok_or(BeaconError::None),",
+        "return Self::unwritten(0, number, backing).ok_or(BeaconError::None),",
         ["small_disks::f3_a_mount_without_room_for_daemon_json_is_found_and_writes_it_when_there_is_room"],
     ),
     (
@@ -782,9 +782,21 @@ FILES = [
         ["small_disks::f3_the_rules_are_changed_through_a_mount_whose_disk_is_full"],
     ),
     (
+        "F3", "f3-no-inode-is-kept-for-the-socket", "src/control/beacon.rs",
+        "Err(error) if is_full(&error) => {\n            rustix::fs::unlinkat(&store, SPARE",
+        "Err(error) if is_full(&error) && store.as_raw_fd() < 0 => {\n            rustix::fs::unlinkat(&store, SPARE",
+        ["small_disks::f3_a_disk_without_inodes_is_mounted_found_and_unmounted_whether_its_daemon_had_died_or_not"],
+    ),
+    (
+        "F5", "f5-a-mount-that-has-just-gone-is-a-containers", "src/cli/reach.rs",
+        "&& !now.at(root).is_some_and(|there| there.is(mount))",
+        "&& now.at(root).is_some_and(|there| !there.is(mount))",
+        ["lib::cli::reach::tests::a_mount_that_has_gone_since_the_table_was_read_is_no_container_s"],
+    ),
+    (
         "F3", "f3-a-full-disk-is-not-mounted", "src/control/beacon.rs",
-        "write_into_spare(&store, &bytes).map_err(|_| error),",
-        "Err(error),",
+        "again.or_else(|_| write_into_spare(&store, &bytes)).map_err(|_| error)",
+        "again.map_err(|_| error)",
         ["small_disks::f3_a_full_disk_is_mounted_and_freed_by_rules_that_keep_less"],
     ),
     (
