@@ -106,6 +106,75 @@ fn injected(project: &Project, daemon: u32, calls: &str, what: &str, at: Option<
     Some(tracer)
 }
 
+/// `concord` with these arguments, to which the disk does not give one file.
+fn without(project: &Project, file: &str, arguments: &[&str]) -> Option<std::process::Output> {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("strace is not installed: a disk that fails cannot be had");
+        return None;
+    }
+    let mut strace = Command::new("strace");
+    strace.args([
+        "-f",
+        "-qq",
+        "-e",
+        "trace=read,pread64",
+        "-e",
+        "inject=read,pread64:error=EIO",
+    ]);
+    strace.arg("-P").arg(project.path(file));
+    strace.arg("-o").arg(project.outside().join("trace"));
+    strace.arg(env!("CARGO_BIN_EXE_concord")).args(arguments);
+    Some(run(strace))
+}
+
+#[test]
+fn f5_a_mount_whose_disk_fails_is_unmounted_although_daemon_json_cannot_be_read() {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", "one\n")]);
+    for force in [false, true] {
+        project.mount();
+        let root = project.root();
+        let arguments = ["unmount", root.to_str().unwrap(), "--force"];
+        let arguments = &arguments[..if force { 3 } else { 2 }];
+        let Some(unmounted) = without(&project, ".concord/daemon.json", arguments) else {
+            return;
+        };
+        let trace = std::fs::read_to_string(project.outside().join("trace")).unwrap();
+        assert!(trace.contains("(INJECTED)"), "{trace}");
+        assert!(unmounted.status.success(), "{}", support::text(&unmounted.stderr));
+        assert_eq!(support::mounts_at(&project.root()), 0);
+    }
+}
+
+#[test]
+fn h2_a_history_whose_records_the_disk_does_not_give_says_so_and_fails() {
+    watchdog();
+    let mut project = Project::with(&[("a.md", "one\n")]);
+    for text in ["two\n", "three\n"] {
+        project.save("a.md", text);
+    }
+    let record = project.history("a.md")[1].clone();
+    assert_eq!((&record["version"], &record["how"]), (&2.into(), &"close".into()));
+    project.unmount();
+    let key = std::fs::read_dir(project.path(".concord/history"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let key = std::fs::read_dir(key).unwrap().next().unwrap().unwrap().path();
+    let record = key.join("2.json");
+    let record = record.strip_prefix(project.root()).unwrap().to_str().unwrap();
+    let file = project.path("a.md");
+    let Some(listed) = without(&project, record, &["history", file.to_str().unwrap()]) else {
+        return;
+    };
+    let (list, said) = (support::text(&listed.stdout), support::text(&listed.stderr));
+    assert_eq!(listed.status.code(), Some(1), "{list}{said}");
+    assert!(list.lines().count() > 2, "what can be read is listed: {list}");
+    assert!(said.contains("a.md: the disk fails") && said.contains(record), "{said}");
+}
+
 /// The system calls of the daemon work again.
 fn end(tracer: Running) {
     tracer.signal(Signal::INT);

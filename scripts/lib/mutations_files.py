@@ -794,6 +794,18 @@ FILES = [
         ["lib::cli::reach::tests::a_mount_that_has_gone_since_the_table_was_read_is_no_container_s"],
     ),
     (
+        "F5", "f5-a-daemon-json-that-cannot-be-read-hides-the-daemon", "src/control/beacon.rs",
+        "Ok(beacon) if beacon.pid == pid || beacon.is_alive() => {}",
+        "Ok(beacon) if beacon.pid == pid || beacon.is_alive() => {}\n                Err(BeaconError::Read(_)) => {}",
+        ["durability::f5_a_mount_whose_disk_fails_is_unmounted_although_daemon_json_cannot_be_read"],
+    ),
+    (
+        "H2", "h2-a-record-that-cannot-be-read-is-passed-over", "src/cli/history.rs",
+        "if let Some(first) = unreadable.first() {",
+        "if let Some(first) = unreadable.get(1000) {",
+        ["durability::h2_a_history_whose_records_the_disk_does_not_give_says_so_and_fails"],
+    ),
+    (
         "F3", "f3-a-full-disk-is-not-mounted", "src/control/beacon.rs",
         "again.or_else(|_| write_into_spare(&store, &bytes)).map_err(|_| error)",
         "again.map_err(|_| error)",
@@ -1076,8 +1088,8 @@ FILES = [
     ),
     (
         "F3", "f3-a-record-finds-no-room", "src/store/recovered.rs",
-        "Err(error) if is_full(&error) => self.write_into_spare(&json, &bytes),",
-        "Err(error) if is_full(&error) && json.is_empty() => self.write_into_spare(&json, &bytes),",
+        "let written = self.write_into_spare(&json, &bytes);",
+        "let written = match json.is_empty() {\n                        true => self.write_into_spare(&json, &bytes),\n                        false => Err(io::ErrorKind::NotFound.into()),\n                    };",
         ["small_disks::f3_a_save_that_did_not_fit_leaves_the_version_before"],
     ),
     (

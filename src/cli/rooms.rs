@@ -41,6 +41,9 @@ pub trait HistorySource {
     /// The versions of `file` (relative to the project), newest first; none when it never had one.
     fn versions(&self, file: &Path) -> anyhow::Result<Vec<Version>>;
 
+    /// Records of its versions that the disk does not give: paths below `.concord/`. What they tell is missing in the list.
+    fn unreadable(&self, file: &Path) -> anyhow::Result<Vec<PathBuf>>;
+
     /// The files that have a history, deleted ones too.
     fn paths(&self) -> anyhow::Result<Vec<PathBuf>>;
 

@@ -98,6 +98,10 @@ impl HistorySource for History<RealDisk> {
         Ok(entries.into_iter().map(|entry| version(entry, file)).collect())
     }
 
+    fn unreadable(&self, file: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        History::unreadable(self, file).map_err(|error| self.explain(error).into())
+    }
+
     fn paths(&self) -> anyhow::Result<Vec<PathBuf>> {
         Ok(History::paths(self)?)
     }
