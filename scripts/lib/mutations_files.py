@@ -1018,6 +1018,12 @@ FILES = [
         ],
     ),
     (
+        "F1", "f1-what-a-disk-lost-that-was-mounted-again-counts-as-there", "src/store/append.rs",
+        "progress.mounting == self.mounting",
+        "progress.mounting <= self.mounting",
+        ["lib::store::append::tests::wherever_an_append_stops_the_file_holds_whole_lines_and_no_acknowledged_one_is_lost"],
+    ),
+    (
         "F1", "f1-recovery-may-not-shorten-the-log-that-it-cuts", "src/store/append.rs",
         "let live = disk.open_writable(dir, file)?;",
         "let live = disk.open(dir, file)?;",

@@ -42,6 +42,8 @@ pub struct Growth<D: Disk> {
 #[derive(Debug, Serialize, Deserialize)]
 struct Progress {
     boot: String,
+    /// See [`Disk::mounting`]. Earlier versions do not say it.
+    mounting: Option<u64>,
     /// As far as this the file was complete.
     committed: u64,
     /// As far as this it was on disk, whatever it holds.
@@ -173,6 +175,7 @@ impl<D: Disk> Store<D> {
     pub fn note_growth(&self, growth: &Growth<D>, committed: u64, durable: u64, durably: bool) -> io::Result<()> {
         let progress = Progress {
             boot: boot::id().to_owned(),
+            mounting: self.mounting,
             committed,
             durable,
         };
@@ -267,15 +270,15 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// How much of the file is right. In the same boot the page cache has everything, and the entry says how far it was committed; after
-    /// another boot only what was synced is sure, and of the rest the whole lines that reached the disk.
+    /// How much of the file is right. In the same boot and mounting of the filesystem the page cache has everything, and the entry says how far it was
+    /// committed; in another only what was synced is sure, and of the rest the whole lines that reached the disk.
     fn whole_until(&self, name: &GrowthName, dir: &D::Dir, file: &OsStr, size: u64) -> io::Result<u64> {
         let entry = read_small(self.disk(), &self.shadows, &name.text(), RECORD_BYTES_MAX);
         let progress: Option<Progress> = entry
             .ok()
             .and_then(|bytes| serde_json::from_slice(unseal(&bytes).ok()?).ok());
         match progress {
-            Some(progress) if progress.boot == boot::id() => {
+            Some(progress) if progress.boot == boot::id() && progress.mounting == self.mounting => {
                 return Ok(progress.committed.clamp(name.length.min(size), size));
             }
             // Nothing was committed yet.

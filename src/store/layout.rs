@@ -113,6 +113,7 @@ impl<D: Disk> Store<D> {
         let store = Store {
             home,
             images: Arc::new(Images::new(history.disk.clone(), images)),
+            mounting: history.disk.mounting(&shadows),
             shadows,
             ready: Mutex::default(),
             journal: Mutex::new(Journal::new(journal)),

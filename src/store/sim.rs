@@ -69,6 +69,8 @@ struct World {
     clock: i64,
     ops: u64,
     plan: Plan,
+    /// Counted up where un-synced things are lost.
+    mounting: u64,
     /// Nothing in the root can be exchanged.
     fixed: bool,
     /// From this operation on there is no room.
@@ -229,6 +231,7 @@ impl SimDisk {
             clock: 1000,
             ops: 0,
             plan: Plan::Never,
+            mounting: 1,
             fixed: false,
             full_from: u64::MAX,
         })))
@@ -288,6 +291,7 @@ impl SimDisk {
                 lost.extend(op.0.iter().map(|(d, n, _)| (*d, n.clone())));
             }
         }
+        world.mounting += 1;
         world.persist(&kept);
         world.pending.clear();
         world.forget_orphans();
@@ -387,6 +391,10 @@ impl Disk for SimDisk {
 
     fn is_ours(&self, _: &Ino) -> bool {
         true
+    }
+
+    fn mounting(&self, _: &Ino) -> Option<u64> {
+        Some(self.0.lock().mounting)
     }
 
     fn list(&self, dir: &Ino) -> io::Result<Vec<Entry>> {

@@ -154,6 +154,13 @@ fn wherever_an_append_stops_the_file_holds_whole_lines_and_no_acknowledged_one_i
         for n in 0..all.min(CRASHES_PER_STOP) {
             let mask = if all <= CRASHES_PER_STOP { n } else { dice.roll(all) };
             let crashed = disk.after_crash(|i| mask >> (i % 64) & 1 == 1, &mut dice, Plan::Never);
+            let remounted = crashed.fork(Plan::Never);
+            check(
+                &remounted,
+                came.synced,
+                true,
+                &format!("{context}, kept {mask:b}, the disk only"),
+            );
             reboot(&crashed);
             check(&crashed, came.synced, true, &format!("{context}, kept {mask:b}"));
         }
