@@ -1024,6 +1024,12 @@ FILES = [
         ["lib::store::append::tests::wherever_an_append_stops_the_file_holds_whole_lines_and_no_acknowledged_one_is_lost"],
     ),
     (
+        "F2", "f2-atomic-lines-are-not-synced-when-their-entry-goes", "src/mount/coordinated/append_close.rs",
+        "held.unsynced && appender.policy.durability != Durability::Fast;",
+        "held.unsynced && appender.policy.durability == Durability::Full;",
+        ["durability::f2_w10_lines_are_on_disk_before_what_says_that_they_are_being_appended_goes"],
+    ),
+    (
         "F1", "f1-recovery-may-not-shorten-the-log-that-it-cuts", "src/store/append.rs",
         "let live = disk.open_writable(dir, file)?;",
         "let live = disk.open(dir, file)?;",
