@@ -646,6 +646,36 @@ fn f1_a_daemon_that_died_on_a_full_disk_is_mounted_again_and_what_finds_no_room_
 }
 
 #[test]
+fn f1_the_end_of_a_log_is_cut_off_and_kept_where_there_is_no_room_for_both() {
+    watchdog();
+    let Some(small) = Small::on("small") else { return };
+    let mut project = mounted(&small, "small");
+    std::fs::write(project.path("log.jsonl"), "first\n").unwrap();
+    let mut writer = Puppet::new(&project);
+    writer.does("fd = os.open('log.jsonl', os.O_WRONLY | os.O_APPEND)");
+    assert_eq!(writer.does("os.write(fd, b'whole\\n')"), "6");
+    project.kill_daemon();
+    rustix::mount::unmount(project.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    let log = small.at("small/log.jsonl");
+    let tail: Vec<u8> = (0..400_000u32).map(|n| b'a' + (n % 23) as u8).collect();
+    File::options()
+        .append(true)
+        .open(&log)
+        .unwrap()
+        .write_all(&tail)
+        .unwrap();
+    fill(&small);
+    let recovered = support::on(&["recover"], &small.at("small"));
+    assert!(recovered.status.success(), "{}", text(&recovered.stderr));
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "first\nwhole\n");
+    let kept = std::fs::read_dir(small.at("small/.concord/recovered")).unwrap();
+    let kept = kept
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_none());
+    assert!(std::fs::read(kept.unwrap()).unwrap() == tail);
+}
+
+#[test]
 fn f3_a_disk_without_inodes_is_mounted_found_and_unmounted_whether_its_daemon_had_died_or_not() {
     watchdog();
     for died in [true, false] {

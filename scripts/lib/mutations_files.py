@@ -1030,6 +1030,12 @@ FILES = [
         ["durability::f2_w10_lines_are_on_disk_before_what_says_that_they_are_being_appended_goes"],
     ),
     (
+        "F1", "f1-the-end-of-a-log-is-not-moved-in-pieces", "src/store/append.rs",
+        "let lacks_room = copied.as_ref().is_err_and(is_full);",
+        "let lacks_room = copied.as_ref().is_err_and(is_full) && size == end;",
+        ["small_disks::f1_the_end_of_a_log_is_cut_off_and_kept_where_there_is_no_room_for_both"],
+    ),
+    (
         "F1", "f1-recovery-may-not-shorten-the-log-that-it-cuts", "src/store/append.rs",
         "let live = disk.open_writable(dir, file)?;",
         "let live = disk.open(dir, file)?;",
