@@ -522,6 +522,28 @@ fn w10_what_was_held_back_when_the_daemon_died_is_in_recovered() {
     assert_eq!(recovered(&project), ["half"]);
 }
 
+/// As when the daemon is killed between a write and the note of it, which a test cannot hit.
+#[test]
+fn w10_f1_what_was_being_appended_when_the_daemon_died_is_cut_off_and_the_log_goes_on() {
+    let mut project = project();
+    let mut writer = Puppet::new(&project);
+    writer.does(OPEN);
+    writer.does("os.write(fd, b'whole\\n')");
+    project.kill_daemon();
+    rustix::mount::unmount(project.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    let log = std::fs::OpenOptions::new().append(true).open(project.path("log.jsonl"));
+    std::io::Write::write_all(&mut log.unwrap(), b"in flight\nhal").unwrap();
+    let recover = || support::on(&["recover"], &project.root());
+    let said = recover();
+    assert!(said.status.success(), "{}", support::text(&said.stderr));
+    assert_eq!(project.read("log.jsonl"), "first\nwhole\n");
+    assert!(recover().status.success());
+    project.mount();
+    succeed(project.sh("echo next >> log.jsonl"));
+    assert_eq!(project.read("log.jsonl"), "first\nwhole\nnext\n");
+    assert_eq!(recovered(&project), ["in flight\nhal"], "once");
+}
+
 #[test]
 fn w10_with_append_close_nothing_is_seen_before_the_close() {
     watchdog();

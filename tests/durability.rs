@@ -11,8 +11,8 @@ use support::{Project, Running, concord, eventually, run, watchdog};
 
 const SYNCS: &str = "fsync,fdatasync";
 
-/// The syncs of the daemon while a file that has a history is saved once more.
-fn syncs_of_a_save(durability: &str) -> Option<usize> {
+/// The syncs of the daemon while a file that has a history is changed once more, by a shell's redirection `into` it.
+fn syncs_of(into: &str, durability: &str) -> Option<usize> {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("strace is not installed: what the daemon asks of the disk cannot be seen");
         return None;
@@ -30,7 +30,7 @@ fn syncs_of_a_save(durability: &str) -> Option<usize> {
         .arg(project.root());
     let daemon = Running::start(traced);
     eventually("it is mounted", || project.root().join(".concord/daemon.json").exists());
-    let save = |text: &str| assert!(run(project.sh(&format!("echo {text} > a.md"))).status.success());
+    let save = |text: &str| assert!(run(project.sh(&format!("echo {text} {into} a.md"))).status.success());
     let syncs = || {
         std::fs::read_to_string(&trace)
             .unwrap()
@@ -46,16 +46,31 @@ fn syncs_of_a_save(durability: &str) -> Option<usize> {
     unmount.arg(project.root());
     assert!(run(unmount).status.success());
     assert!(daemon.finish().success());
-    assert_eq!(std::fs::read_to_string(project.path("a.md")).unwrap(), "three\n");
+    assert!(
+        std::fs::read_to_string(project.path("a.md"))
+            .unwrap()
+            .ends_with("three\n")
+    );
     Some(syncs() - before)
 }
 
 #[test]
 fn f2_full_waits_for_content_and_name_atomic_for_content_and_fast_for_nothing() {
     watchdog();
-    let of = |durability| syncs_of_a_save(durability);
+    let of = |durability| syncs_of(">", durability);
     if let (Some(full), Some(atomic), Some(fast)) = (of("full"), of("atomic"), of("fast")) {
         assert_eq!((full, atomic, fast), (2, 1, 0));
+    }
+}
+
+/// The directory for what says that lines are being appended, and the lines before that goes. Else a disk that loses what it had not written would leave
+/// zeros in the log that nobody knows of.
+#[test]
+fn f2_w10_lines_are_on_disk_before_what_says_that_they_are_being_appended_goes() {
+    watchdog();
+    let of = |durability| syncs_of(">>", durability);
+    if let (Some(full), Some(atomic), Some(fast)) = (of("full"), of("atomic"), of("fast")) {
+        assert_eq!((full, atomic, fast), (2, 2, 0));
     }
 }
 
@@ -104,6 +119,75 @@ fn injected(project: &Project, daemon: u32, calls: &str, what: &str, at: Option<
             })
     });
     Some(tracer)
+}
+
+/// `concord` with these arguments, to which the disk does not give one file.
+fn without(project: &Project, file: &str, arguments: &[&str]) -> Option<std::process::Output> {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("strace is not installed: a disk that fails cannot be had");
+        return None;
+    }
+    let mut strace = Command::new("strace");
+    strace.args([
+        "-f",
+        "-qq",
+        "-e",
+        "trace=read,pread64",
+        "-e",
+        "inject=read,pread64:error=EIO",
+    ]);
+    strace.arg("-P").arg(project.path(file));
+    strace.arg("-o").arg(project.outside().join("trace"));
+    strace.arg(env!("CARGO_BIN_EXE_concord")).args(arguments);
+    Some(run(strace))
+}
+
+#[test]
+fn f5_a_mount_whose_disk_fails_is_unmounted_although_daemon_json_cannot_be_read() {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", "one\n")]);
+    for force in [false, true] {
+        project.mount();
+        let root = project.root();
+        let arguments = ["unmount", root.to_str().unwrap(), "--force"];
+        let arguments = &arguments[..if force { 3 } else { 2 }];
+        let Some(unmounted) = without(&project, ".concord/daemon.json", arguments) else {
+            return;
+        };
+        let trace = std::fs::read_to_string(project.outside().join("trace")).unwrap();
+        assert!(trace.contains("(INJECTED)"), "{trace}");
+        assert!(unmounted.status.success(), "{}", support::text(&unmounted.stderr));
+        assert_eq!(support::mounts_at(&project.root()), 0);
+    }
+}
+
+#[test]
+fn h2_a_history_whose_records_the_disk_does_not_give_says_so_and_fails() {
+    watchdog();
+    let mut project = Project::with(&[("a.md", "one\n")]);
+    for text in ["two\n", "three\n"] {
+        project.save("a.md", text);
+    }
+    let record = project.history("a.md")[1].clone();
+    assert_eq!((&record["version"], &record["how"]), (&2.into(), &"close".into()));
+    project.unmount();
+    let key = std::fs::read_dir(project.path(".concord/history"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let key = std::fs::read_dir(key).unwrap().next().unwrap().unwrap().path();
+    let record = key.join("2.json");
+    let record = record.strip_prefix(project.root()).unwrap().to_str().unwrap();
+    let file = project.path("a.md");
+    let Some(listed) = without(&project, record, &["history", file.to_str().unwrap()]) else {
+        return;
+    };
+    let (list, said) = (support::text(&listed.stdout), support::text(&listed.stderr));
+    assert_eq!(listed.status.code(), Some(1), "{list}{said}");
+    assert!(list.lines().count() > 2, "what can be read is listed: {list}");
+    assert!(said.contains("a.md: the disk fails") && said.contains(record), "{said}");
 }
 
 /// The system calls of the daemon work again.

@@ -357,7 +357,7 @@ fn f3_files_are_removed_and_emptied_on_a_full_disk() {
     let Some(small) = Small::of("4m", "small") else { return };
     let project = filled(&small, 20);
     let versions = numbers(&project.history("c.md")).len();
-    File::create(project.path("c.md")).unwrap();
+    project.save("c.md", "");
     assert_eq!(project.read("c.md"), "");
     fill(&small);
     std::fs::remove_file(project.path("c.md")).unwrap();
@@ -575,6 +575,141 @@ fn f3_a_mount_without_room_for_daemon_json_is_found_and_writes_it_when_there_is_
     about(&["status"], &backing);
     about(&["unmount"], &project.root());
     assert!(!beacon.exists());
+}
+
+/// Takes each inode that is left.
+fn take_inodes(small: &Small, name: &str) {
+    for number in 0.. {
+        if File::create(small.at("small").join(format!("{name}{number}"))).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn f1_a_daemon_that_died_on_a_full_disk_is_mounted_again_and_what_finds_no_room_waits_for_the_next() {
+    watchdog();
+    let (Some(bytes), Some(inodes)) = (Small::on("small"), Small::with_few_inodes()) else {
+        return;
+    };
+    for (small, sessions) in [(bytes, 25), (inodes, 3)] {
+        let mut project = mounted(&small, "small");
+        let mut writer = Puppet::new(&project);
+        for n in 0..sessions {
+            std::fs::write(project.path(&format!("{n}.md")), "old").unwrap();
+            writer.does(&format!("f{n} = open('{n}.md', 'w')"));
+            assert_eq!(
+                writer.does(&format!("f{n}.write('staged {n}'), f{n}.flush() and None")),
+                format!("({}, None)", 7 + n.to_string().len())
+            );
+        }
+        match sessions {
+            3 => take_inodes(&small, "filler"),
+            _ => fill(&small),
+        }
+        project.kill_daemon();
+        let said = support::on(&["recover"], &project.root());
+        assert!(said.status.success(), "{}", text(&said.stderr));
+        let said = text(&said.stdout);
+        assert!(said.contains(".md: its session had not been published"), "{said}");
+        assert!(said.contains("\nnot recovered: "), "{said}");
+        let left = || std::fs::read_dir(small.at("small/.concord/shadows")).unwrap().count() - 1;
+        assert!((1..sessions).contains(&left()), "{} of {sessions}", left());
+        let mut mount = concord(&["mount", "--backing", small.at("small").to_str().unwrap()]);
+        mount.arg(project.root());
+        let mounted = support::succeed(mount);
+        assert!(
+            mounted.contains(&format!("left for want of room: {}", left())),
+            "{mounted}"
+        );
+        for n in 0..sessions {
+            assert_eq!(project.read(&format!("{n}.md")), "old");
+        }
+        rustix::mount::unmount(project.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        support::succeed(project.sh(&format!("rm {}/filler*", small.at("small").display())));
+        eventually("the daemon has ended", || {
+            support::on(&["recover"], &small.at("small")).status.success()
+        });
+        project.mount_with(&["--backing", small.at("small").to_str().unwrap()]);
+        let recovered = project.recovered();
+        let mut kept: Vec<String> = recovered
+            .iter()
+            .map(|kept| project.read(kept["kept"].as_str().unwrap()))
+            .collect();
+        let mut staged: Vec<String> = (0..sessions).map(|n| format!("staged {n}")).collect();
+        kept.sort();
+        staged.sort();
+        assert_eq!(kept, staged);
+        assert!(
+            recovered.iter().all(|kept| kept["command"] == "python3"),
+            "{recovered:?}"
+        );
+        assert_eq!(left(), 0);
+    }
+}
+
+#[test]
+fn f1_the_end_of_a_log_is_cut_off_and_kept_where_there_is_no_room_for_both() {
+    watchdog();
+    let Some(small) = Small::on("small") else { return };
+    let mut project = mounted(&small, "small");
+    std::fs::write(project.path("log.jsonl"), "first\n").unwrap();
+    let mut writer = Puppet::new(&project);
+    writer.does("fd = os.open('log.jsonl', os.O_WRONLY | os.O_APPEND)");
+    assert_eq!(writer.does("os.write(fd, b'whole\\n')"), "6");
+    project.kill_daemon();
+    rustix::mount::unmount(project.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    let log = small.at("small/log.jsonl");
+    let tail: Vec<u8> = (0..400_000u32).map(|n| b'a' + (n % 23) as u8).collect();
+    File::options()
+        .append(true)
+        .open(&log)
+        .unwrap()
+        .write_all(&tail)
+        .unwrap();
+    fill(&small);
+    let recovered = support::on(&["recover"], &small.at("small"));
+    assert!(recovered.status.success(), "{}", text(&recovered.stderr));
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "first\nwhole\n");
+    let kept = std::fs::read_dir(small.at("small/.concord/recovered")).unwrap();
+    let kept = kept
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_none());
+    assert!(std::fs::read(kept.unwrap()).unwrap() == tail);
+}
+
+#[test]
+fn f3_a_disk_without_inodes_is_mounted_found_and_unmounted_whether_its_daemon_had_died_or_not() {
+    watchdog();
+    for died in [true, false] {
+        let Some(small) = Small::with_few_inodes() else { return };
+        let mut project = mounted(&small, "small");
+        std::fs::write(project.path("a.md"), "old").unwrap();
+        match died {
+            true => {
+                project.kill_daemon();
+                rustix::mount::unmount(project.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+            }
+            false => project.unmount(),
+        }
+        take_inodes(&small, "filler");
+        let about = |arguments: &[&str], dir: &std::path::Path| {
+            let mut command = concord(arguments);
+            command.arg(dir);
+            support::succeed(command)
+        };
+        about(
+            &["mount", "--backing", small.at("small").to_str().unwrap()],
+            &project.root(),
+        );
+        for dir in [project.root(), small.at("small")] {
+            assert!(about(&["status"], &dir).contains("mounted since"));
+        }
+        assert_eq!(project.read("a.md"), "old");
+        std::fs::remove_file(project.path("a.md")).unwrap();
+        about(&["unmount"], &project.root());
+        assert_eq!(support::mounts_at(&project.root()), 0);
+    }
 }
 
 /// The kernel still knows the file that was to be there, by a descriptor of somebody's; its inode's number is another file's by then.

@@ -439,6 +439,37 @@ fn f5_the_example_of_the_readme_works_as_it_is_written() {
 
 /// Whoever finds the mount dead calls it, and that may be several.
 #[test]
+fn f5_unmounts_at_once_all_go_through_or_find_nothing_to_unmount() {
+    watchdog();
+    let mut project = Project::unmounted(&[]);
+    for _ in 0..10 {
+        project.mount();
+        let unmounts: Vec<_> = (0..4)
+            .map(|_| {
+                let mut unmount = concord(&["unmount"]);
+                unmount
+                    .arg(project.root())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped());
+                unmount.spawn().unwrap()
+            })
+            .collect();
+        let mut unmounted = 0;
+        for unmount in unmounts {
+            let done = unmount.wait_with_output().unwrap();
+            let said = text(&done.stderr);
+            unmounted += usize::from(done.status.success());
+            assert!(
+                done.status.success() || said.contains("no concord mount is there"),
+                "{said}"
+            );
+        }
+        assert!(unmounted > 0);
+        assert_eq!(mounts_at(&project.root()), 0);
+    }
+}
+
+#[test]
 fn f5_recoveries_of_one_dead_mount_at_once_all_go_through() {
     watchdog();
     for round in 0..6 {

@@ -753,8 +753,8 @@ FILES = [
     ),
     (
         "F3", "f3-a-daemon-without-daemon-json-is-not-found", "src/control/beacon.rs",
-        "return Self::unwritten(pid, number, backing).ok_or(BeaconError::None);",
-        "return Self::unwritten(0, number, backing).ok_or(BeaconError::None);",
+        "return Self::unwritten(pid, number, backing).ok_or(BeaconError::None),",
+        "return Self::unwritten(0, number, backing).ok_or(BeaconError::None),",
         ["small_disks::f3_a_mount_without_room_for_daemon_json_is_found_and_writes_it_when_there_is_room"],
     ),
     (
@@ -794,9 +794,33 @@ FILES = [
         ["small_disks::f3_the_rules_are_changed_through_a_mount_whose_disk_is_full"],
     ),
     (
+        "F3", "f3-no-inode-is-kept-for-the-socket", "src/control/beacon.rs",
+        "Err(error) if is_full(&error) => {\n            rustix::fs::unlinkat(&store, SPARE",
+        "Err(error) if is_full(&error) && store.as_raw_fd() < 0 => {\n            rustix::fs::unlinkat(&store, SPARE",
+        ["small_disks::f3_a_disk_without_inodes_is_mounted_found_and_unmounted_whether_its_daemon_had_died_or_not"],
+    ),
+    (
+        "F5", "f5-a-mount-that-has-just-gone-is-a-containers", "src/cli/reach.rs",
+        "&& !now.at(root).is_some_and(|there| there.is(mount))",
+        "&& now.at(root).is_some_and(|there| !there.is(mount))",
+        ["lib::cli::reach::tests::a_mount_that_has_gone_since_the_table_was_read_is_no_container_s"],
+    ),
+    (
+        "F5", "f5-a-daemon-json-that-cannot-be-read-hides-the-daemon", "src/control/beacon.rs",
+        "Ok(beacon) if beacon.pid == pid || beacon.is_alive() => {}",
+        "Ok(beacon) if beacon.pid == pid || beacon.is_alive() => {}\n                Err(BeaconError::Read(_)) => {}",
+        ["durability::f5_a_mount_whose_disk_fails_is_unmounted_although_daemon_json_cannot_be_read"],
+    ),
+    (
+        "H2", "h2-a-record-that-cannot-be-read-is-passed-over", "src/cli/history.rs",
+        "if let Some(first) = unreadable.first() {",
+        "if let Some(first) = unreadable.get(1000) {",
+        ["durability::h2_a_history_whose_records_the_disk_does_not_give_says_so_and_fails"],
+    ),
+    (
         "F3", "f3-a-full-disk-is-not-mounted", "src/control/beacon.rs",
-        "write_into_spare(&store, &bytes).map_err(|_| error),",
-        "Err(error),",
+        "again.or_else(|_| write_into_spare(&store, &bytes)).map_err(|_| error)",
+        "again.map_err(|_| error)",
         ["small_disks::f3_a_full_disk_is_mounted_and_freed_by_rules_that_keep_less"],
     ),
     (
@@ -988,6 +1012,51 @@ FILES = [
         ["faults::f1_what_a_session_had_staged_when_the_daemon_died_is_kept_with_a_record"],
     ),
     (
+        "F1", "f1-what-finds-no-room-keeps-all-from-being-recovered", "src/store/recover.rs",
+        "Err(error) if is_full(&error) => self.items.push(left()),",
+        "Err(error) if is_full(&error) && self.items.len() > 1000 => self.items.push(left()),",
+        [
+            "small_disks::f1_a_daemon_that_died_on_a_full_disk_is_mounted_again_and_what_finds_no_room_waits_for_the_next",
+            "lib::store::tests_room::a_recovery_without_room_does_what_needs_none_and_leaves_the_rest_for_the_next",
+        ],
+    ),
+    (
+        "F1", "f1-whose-it-is-what-is-left-is-forgotten", "src/store/recover.rs",
+        "line_of(lines, name).filter(|_| is_left)",
+        "line_of(lines, name).filter(|_| is_left && lines.is_empty())",
+        [
+            "small_disks::f1_a_daemon_that_died_on_a_full_disk_is_mounted_again_and_what_finds_no_room_waits_for_the_next",
+            "lib::store::tests_room::a_recovery_without_room_does_what_needs_none_and_leaves_the_rest_for_the_next",
+        ],
+    ),
+    (
+        "F1", "f1-what-a-disk-lost-that-was-mounted-again-counts-as-there", "src/store/append.rs",
+        "progress.mounting == self.mounting",
+        "progress.mounting <= self.mounting",
+        ["lib::store::append::tests::wherever_an_append_stops_the_file_holds_whole_lines_and_no_acknowledged_one_is_lost"],
+    ),
+    (
+        "F2", "f2-atomic-lines-are-not-synced-when-their-entry-goes", "src/mount/coordinated/append_close.rs",
+        "held.unsynced && appender.policy.durability != Durability::Fast;",
+        "held.unsynced && appender.policy.durability == Durability::Full;",
+        ["durability::f2_w10_lines_are_on_disk_before_what_says_that_they_are_being_appended_goes"],
+    ),
+    (
+        "F1", "f1-the-end-of-a-log-is-not-moved-in-pieces", "src/store/append.rs",
+        "let lacks_room = copied.as_ref().is_err_and(is_full);",
+        "let lacks_room = copied.as_ref().is_err_and(is_full) && size == end;",
+        ["small_disks::f1_the_end_of_a_log_is_cut_off_and_kept_where_there_is_no_room_for_both"],
+    ),
+    (
+        "F1", "f1-recovery-may-not-shorten-the-log-that-it-cuts", "src/store/append.rs",
+        "let live = disk.open_writable(dir, file)?;",
+        "let live = disk.open(dir, file)?;",
+        [
+            "appends::w10_f1_what_was_being_appended_when_the_daemon_died_is_cut_off_and_the_log_goes_on",
+            "lib::store::append::tests::what_was_cut_short_is_cut_off_and_kept",
+        ],
+    ),
+    (
         "F2", "f2-content-is-not-synced", "src/store/publish.rs",
         "self.disk().sync_file(&shadow.file).map_err(at(Stage::Sync))?;",
         'log::trace!("{:?}", Stage::Sync);',
@@ -1049,8 +1118,8 @@ FILES = [
     ),
     (
         "F3", "f3-a-record-finds-no-room", "src/store/recovered.rs",
-        "Err(error) if is_full(&error) => self.write_into_spare(&json, &bytes),",
-        "Err(error) if is_full(&error) && json.is_empty() => self.write_into_spare(&json, &bytes),",
+        "let written = self.write_into_spare(&json, &bytes);",
+        "let written = match json.is_empty() {\n                        true => self.write_into_spare(&json, &bytes),\n                        false => Err(io::ErrorKind::NotFound.into()),\n                    };",
         ["small_disks::f3_a_save_that_did_not_fit_leaves_the_version_before"],
     ),
     (

@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::failure::At;
+use super::failure::{At, Failure};
 use super::missing;
 use super::output::{Answer, Out, columns};
-use super::project::Project;
+use super::project::{Project, STORE};
 use super::rooms::{Rooms, Version};
 use crate::control::lossless::printable;
 
@@ -21,6 +21,17 @@ pub fn run(file: &Path, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<Answ
         out.document(&versions)?;
     } else if !versions.is_empty() {
         list(out, &versions)?;
+    }
+    let unreadable = history.unreadable(&relative).at(&relative)?;
+    if let Some(first) = unreadable.first() {
+        let why = format!(
+            "the disk fails: of its records {} cannot be read, the first is {}",
+            unreadable.len(),
+            printable(Path::new(STORE).join(first))
+        );
+        let hint = "what they tell is missing above; a version without a record is `found`, by nobody";
+        out.remark("history", &Failure::at(&relative, why).hint(hint));
+        return Ok(Answer::No);
     }
     if versions.is_empty() {
         out.remark("history", &missing::file(&project, &relative, rooms, &*history));

@@ -109,6 +109,12 @@ pub fn connect(table: &MountTable, root: &Path) -> Result<Client, Failure> {
     {
         return Err(forbidden(mount));
     }
+    // Unmounted meanwhile, and perhaps mounted again.
+    if let Ok(now) = MountTable::read()
+        && !now.at(root).is_some_and(|there| there.is(mount))
+    {
+        return connect(&now, root);
+    }
     match Client::connect(root) {
         Ok(client) => Ok(client),
         Err(ClientError::NoAccess(_)) if !may_ask(mount) => Err(forbidden(mount)),
@@ -183,4 +189,19 @@ fn question(mountpoint: &Path, owner: Option<(u32, u32)>) -> rustix::io::Result<
         set_thread_res_uid(user, user, user)?;
     }
     rustix::fs::fstatfs(&opened).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::mountinfo::tests::table;
+
+    #[test]
+    fn a_mount_that_has_gone_since_the_table_was_read_is_no_container_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().to_str().unwrap();
+        let before = table(&[(1, 0, "/", ""), (2, 1, at, "/nowhere")]);
+        let failure = connect(&before, dir.path()).unwrap_err();
+        assert!(failure.why.starts_with("no daemon runs for it"), "{failure}");
+    }
 }

@@ -41,6 +41,9 @@ pub trait HistorySource {
     /// The versions of `file` (relative to the project), newest first; none when it never had one.
     fn versions(&self, file: &Path) -> anyhow::Result<Vec<Version>>;
 
+    /// Records of its versions that the disk does not give: paths below `.concord/`. What they tell is missing in the list.
+    fn unreadable(&self, file: &Path) -> anyhow::Result<Vec<PathBuf>>;
+
     /// The files that have a history, deleted ones too.
     fn paths(&self) -> anyhow::Result<Vec<PathBuf>>;
 
@@ -127,10 +130,19 @@ pub struct MountOrder {
     pub shared_backing: bool,
 }
 
+/// What a mount found of a crash: a line each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// And set right.
+    pub recovered: Vec<String>,
+    /// And left for the next start, for want of room.
+    pub left: Vec<String>,
+}
+
 /// A running mount. It holds the store's lock until it is dropped.
 pub trait Daemon: Send + Sync {
-    /// What it found of a crash, and set right, before it mounted: a line each.
-    fn found(&self) -> &[String];
+    /// What it found of a crash before it mounted.
+    fn found(&self) -> &Found;
 
     /// Its face for the control socket.
     fn service(&self) -> Arc<dyn Service>;

@@ -72,6 +72,10 @@ impl HistorySource for FakeHistory {
         })
     }
 
+    fn unreadable(&self, _: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+
     fn paths(&self) -> anyhow::Result<Vec<PathBuf>> {
         Ok(vec!["a.md".into()])
     }

@@ -23,6 +23,8 @@ use crate::os::mountinfo::{ConcordMount, MountTable};
 const PASSING_TIME_MAX: Duration = Duration::from_secs(10);
 /// After the daemon said that it has unmounted. It may have publishes to finish, for which it takes a minute at most.
 const GONE_TIME_MAX: Duration = Duration::from_secs(70);
+/// A daemon that is not mounted any more takes less to end, unless somebody has a copy of the mount.
+const ENDING_TIME_MAX: Duration = Duration::from_secs(2);
 /// Between two looks at mountinfo.
 const GONE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -83,6 +85,10 @@ fn end_without_mount(dir: &Path, table: &MountTable, force: bool, out: &mut Out)
             .into());
     }
     let (shown, pid) = (printable(dir), client.beacon().pid);
+    // One that another has just unmounted ends by itself.
+    if has_ended_within(client.beacon(), ENDING_TIME_MAX) {
+        return Err(failure.into());
+    }
     if !force {
         let why = format!(
             "it is unmounted here, and its daemon (pid {pid}) still shows it where somebody has a copy of the mount"
@@ -102,10 +108,20 @@ fn end_without_mount(dir: &Path, table: &MountTable, force: bool, out: &mut Out)
     Ok(Answer::Yes)
 }
 
+fn has_ended_within(daemon: &Beacon, at_most: Duration) -> bool {
+    let deadline = Instant::now() + at_most;
+    while !daemon.has_ended() && Instant::now() < deadline {
+        std::thread::sleep(GONE_PAUSE);
+    }
+    daemon.has_ended()
+}
+
 /// Whether the daemon's mount at `dir` is there no more.
 fn is_lost(beacon: &Beacon, dir: &Path) -> bool {
-    let is_there = |id| MountTable::of(beacon.pid).is_ok_and(|mounts| mounts.by_id(id).is_none());
-    beacon.mountpoint.0 == dir && beacon.mount.is_some_and(is_there)
+    // Another mount may have its number by now.
+    let is_its = |mount: &ConcordMount| mount.daemon == Some(beacon.pid);
+    let has_gone = |id| MountTable::of(beacon.pid).is_ok_and(|mounts| !mounts.by_id(id).is_some_and(is_its));
+    beacon.mountpoint.0 == dir && beacon.mount.is_some_and(has_gone)
 }
 
 /// Whether it is another mount's files bound or copied here, and that one stays, or has gone already.
@@ -195,7 +211,10 @@ fn umount(dir: &Path, lazily: bool) -> anyhow::Result<()> {
 /// Whether working directories were left in what was the mount: those of who asked.
 fn ask(table: &MountTable, mount: &ConcordMount, force: bool) -> anyhow::Result<bool> {
     let dir = &mount.mountpoint;
-    let client = reach::connect(table, dir)?;
+    let client = match reach::connect(table, dir) {
+        Err(_) if is_gone(mount)? => return Ok(false),
+        client => client?,
+    };
     let daemon = client.beacon().clone();
     let busy = client.status().map(|status| status.sessions).unwrap_or_default();
     if !busy.is_empty() && !force {
@@ -232,10 +251,19 @@ fn ask(table: &MountTable, mount: &ConcordMount, force: bool) -> anyhow::Result<
         // The daemon may have ended before its answer left it: the mount tells.
         Ok(()) | Err(ClientError::Io { .. }) => {}
         Err(_) if in_use(&asked) => return Err(in_use_by(mount, &before).into()),
+        // Another has unmounted it.
+        Err(_) if is_gone(mount)? => {}
         Err(error) => return Err(reach::failure(mount, &error).into()),
     }
     wait_until_gone(dir, &daemon)?;
     Ok(how == Unmounting::LeaveDirectories)
+}
+
+/// Whether it is unmounted by now, by whomever.
+fn is_gone(mount: &ConcordMount) -> anyhow::Result<bool> {
+    Ok(!MountTable::read()?
+        .at(&mount.mountpoint)
+        .is_some_and(|there| there.is(mount)))
 }
 
 fn in_use_by(mount: &ConcordMount, found: &[Holder]) -> Failure {

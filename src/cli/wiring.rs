@@ -98,6 +98,10 @@ impl HistorySource for History<RealDisk> {
         Ok(entries.into_iter().map(|entry| version(entry, file)).collect())
     }
 
+    fn unreadable(&self, file: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        History::unreadable(self, file).map_err(|error| self.explain(error).into())
+    }
+
     fn paths(&self) -> anyhow::Result<Vec<PathBuf>> {
         Ok(History::paths(self)?)
     }
@@ -180,6 +184,7 @@ fn recovery(report: &RecoveryReport, kept: &[Kept]) -> anyhow::Result<Recovery> 
                 let path = item.path.as_deref().and_then(decode_path).unwrap_or(at);
                 found.finished.push(JsonPath(path));
             }
+            (Action::Left, _) => found.notes.push(format!("not recovered: {item}")),
             (Action::Kept | Action::Garbage, Some(kept)) => found.kept.push(kept.clone()),
             (Action::Kept | Action::Garbage, None) => found.notes.push(format!("{}: {}", at.display(), item.reason)),
         }

@@ -121,16 +121,16 @@ impl Beacon {
             }
             match Self::read(&tree) {
                 Ok(beacon) if (beacon.pid, beacon.root_fd) == (pid, number) => return Ok(beacon),
-                Err(BeaconError::None | BeaconError::Garbage(_)) => {
-                    return Self::unwritten(pid, number, backing).ok_or(BeaconError::None);
-                }
-                _ => {}
+                // Another descriptor of the tree; or the tree is another daemon's.
+                Ok(beacon) if beacon.pid == pid || beacon.is_alive() => {}
+                // There is none, or one of a daemon that has ended, or the disk fails.
+                _ => return Self::unwritten(pid, number, backing).ok_or(BeaconError::None),
             }
         }
         Err(BeaconError::None)
     }
 
-    /// What a daemon would have written, if there had been room: by its mount. That it is one, its socket tells.
+    /// What a daemon has written, or would have, if there had been room: by its mount. That it is one, its socket tells.
     fn unwritten(pid: u32, root_fd: u32, backing: &Path) -> Option<Self> {
         let start = life(pid).ok()?.start;
         let mounts = MountTable::of(pid).ok()?;
@@ -151,12 +151,14 @@ impl Beacon {
     /// Writes it into the store of the tree that is open as `root`, whole or not at all.
     pub fn write(&self, root: impl AsFd) -> io::Result<()> {
         let store = open_store(root)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let _ = rustix::fs::unlinkat(&store, FILE_NEW, AtFlags::empty());
-        let mut file = File::from(rustix::fs::openat(&store, FILE_NEW, flags, Mode::from_raw_mode(0o600))?);
         let bytes = serde_json::to_vec(self)?;
-        let written = match file.write_all(&bytes) {
-            Err(error) if is_full(&error) => write_into_spare(&store, &bytes).map_err(|_| error),
+        let written = match write_new(&store, &bytes) {
+            Err(error) if is_full(&error) => {
+                // That of a daemon that has ended has room for one.
+                let _ = rustix::fs::unlinkat(&store, FILE, AtFlags::empty());
+                let again = write_new(&store, &bytes);
+                again.or_else(|_| write_into_spare(&store, &bytes)).map_err(|_| error)
+            }
             written => written,
         };
         let named = written.and_then(|()| Ok(rustix::fs::renameat(&store, FILE_NEW, &store, FILE)?));
@@ -198,7 +200,14 @@ pub fn bind(root: impl AsFd) -> io::Result<UnixListener> {
     let store = open_store(root)?;
     let _ = rustix::fs::unlinkat(&store, SOCKET, AtFlags::empty());
     let path = format!("/proc/self/fd/{}/{SOCKET}", store.as_raw_fd());
-    let listener = UnixListener::bind(&path)?;
+    let listener = match UnixListener::bind(&path) {
+        // Without a socket nobody can look at the disk through the mount, or unmount it. The spare is one inode.
+        Err(error) if is_full(&error) => {
+            rustix::fs::unlinkat(&store, SPARE, AtFlags::empty()).map_err(|_| error)?;
+            UnixListener::bind(&path)?
+        }
+        bound => bound?,
+    };
     // Who may connect is decided by SO_PEERCRED; the mode only spares others the attempt.
     rustix::fs::chmodat(&store, SOCKET, Mode::from_raw_mode(0o600), AtFlags::empty())?;
     Ok(listener)
@@ -214,6 +223,13 @@ pub fn remove(root: impl AsFd) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn write_new(store: &File, bytes: &[u8]) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let _ = rustix::fs::unlinkat(store, FILE_NEW, AtFlags::empty());
+    let mut file = File::from(rustix::fs::openat(store, FILE_NEW, flags, Mode::from_raw_mode(0o600))?);
+    file.write_all(bytes)
 }
 
 /// The room that the store keeps for records on a full disk becomes the new daemon.json's; the store makes another when it can.

@@ -36,6 +36,11 @@ pub struct ConcordMount {
 }
 
 impl ConcordMount {
+    /// Whether it is the same mount, found again: when it has gone, another may have its number.
+    pub fn is(&self, other: &ConcordMount) -> bool {
+        (self.id, self.daemon) == (other.id, other.daemon)
+    }
+
     /// Whether this process serves it. Its id and its device number alone do not tell: when it is gone, the next mount gets them.
     pub fn is_own(&self) -> bool {
         self.daemon == Some(proc::own_pid().unwrap_or_default())

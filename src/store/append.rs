@@ -17,7 +17,7 @@ use super::record::{
     encode_path, seal, unseal,
 };
 use super::recover::{Action, RecoveryItem};
-use super::room::Spare;
+use super::room::{Spare, is_full};
 use super::{Place, PublishInfo, Store};
 use crate::content::lines::WholeLines;
 use crate::os::boot;
@@ -25,6 +25,9 @@ use crate::rules::Durability;
 use crate::session::SessionId;
 
 const COPY_CHUNK_BYTES: usize = 64 * 1024;
+/// What is moved at once where there is no room for a copy.
+const MOVE_BYTES_MAX: u64 = 32 * 1024;
+const MOVE_BYTES_MIN: u64 = 4 * 1024;
 
 /// A file that is being appended to.
 pub struct Growth<D: Disk> {
@@ -39,6 +42,8 @@ pub struct Growth<D: Disk> {
 #[derive(Debug, Serialize, Deserialize)]
 struct Progress {
     boot: String,
+    /// See [`Disk::mounting`]. Earlier versions do not say it.
+    mounting: Option<u64>,
     /// As far as this the file was complete.
     committed: u64,
     /// As far as this it was on disk, whatever it holds.
@@ -170,6 +175,7 @@ impl<D: Disk> Store<D> {
     pub fn note_growth(&self, growth: &Growth<D>, committed: u64, durable: u64, durably: bool) -> io::Result<()> {
         let progress = Progress {
             boot: boot::id().to_owned(),
+            mounting: self.mounting,
             committed,
             durable,
         };
@@ -239,7 +245,11 @@ impl<D: Disk> Store<D> {
                     reason: CUT_OFF.to_owned(),
                 });
             }
-            self.settle_growth_of(path, now)?;
+            match self.settle_growth_of(path, now) {
+                // It is done when the history is next used.
+                Err(error) if is_full(&error) => log::warn!("no room to settle what {} has grown by", path.display()),
+                settled => settled?,
+            }
         }
         self.disk().unlink(&self.shadows, &name.text())?;
         Ok(item)
@@ -260,15 +270,15 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// How much of the file is right. In the same boot the page cache has everything, and the entry says how far it was committed; after
-    /// another boot only what was synced is sure, and of the rest the whole lines that reached the disk.
+    /// How much of the file is right. In the same boot and mounting of the filesystem the page cache has everything, and the entry says how far it was
+    /// committed; in another only what was synced is sure, and of the rest the whole lines that reached the disk.
     fn whole_until(&self, name: &GrowthName, dir: &D::Dir, file: &OsStr, size: u64) -> io::Result<u64> {
         let entry = read_small(self.disk(), &self.shadows, &name.text(), RECORD_BYTES_MAX);
         let progress: Option<Progress> = entry
             .ok()
             .and_then(|bytes| serde_json::from_slice(unseal(&bytes).ok()?).ok());
         match progress {
-            Some(progress) if progress.boot == boot::id() => {
+            Some(progress) if progress.boot == boot::id() && progress.mounting == self.mounting => {
                 return Ok(progress.committed.clamp(name.length.min(size), size));
             }
             // Nothing was committed yet.
@@ -303,19 +313,14 @@ impl<D: Disk> Store<D> {
         // Of that name it is deleted by the next recovery, should this one be cut short.
         let temporary = OsString::from(format!("{end:016x}.new"));
         if_there(disk.unlink(&self.shadows, &temporary))?;
-        let live = disk.open(dir, file)?;
+        let live = disk.open_writable(dir, file)?;
         let copy = disk.create(&self.shadows, &temporary)?;
-        let (mut at, mut chunk) = (end, vec![0; COPY_CHUNK_BYTES]);
-        while at < size {
-            match disk.read_at(&live, &mut chunk, at)? {
-                0 => break,
-                count => {
-                    disk.write_at(&copy, &chunk[..count], at - end)?;
-                    at += count as u64;
-                }
-            }
+        let copied = copy_range(disk, &live, &copy, (end, end, size)).and_then(|()| disk.sync_file(&copy));
+        let lacks_room = copied.as_ref().is_err_and(is_full);
+        match lacks_room {
+            true => disk.set_len(&copy, 0)?,
+            false => copied?,
         }
-        disk.sync_file(&copy)?;
         let record = RecoveredRecord {
             kind: RecoveredKind::Staged,
             path: Some(encode_path(path)),
@@ -325,12 +330,56 @@ impl<D: Disk> Store<D> {
             who: line.map(|line| line.who.clone()),
             based_on: line.and_then(|line| line.based_on),
         };
-        let at = self.set_aside(&self.shadows, &temporary, record)?;
+        let at = self.set_aside(&self.shadows, &temporary, record);
+        if at.is_err() {
+            let _ = disk.unlink(&self.shadows, &temporary);
+        }
+        let at = at?;
         disk.sync_dir(&self.history.recovered)?;
+        if lacks_room {
+            self.lend_spare();
+            self.move_end(&live, &copy, (end, size))?;
+        }
         disk.set_len(&live, end)?;
         disk.sync_file(&live)?;
         Ok(at)
     }
+
+    /// Where there is no room for both, piece by piece from the end: each gives back the room that its copy takes. Wherever that stops, what has
+    /// not been moved yet is still the end of the file.
+    fn move_end(&self, live: &D::File, copy: &D::File, (end, size): (u64, u64)) -> io::Result<()> {
+        let disk = self.disk();
+        let (mut left, mut piece) = (size, MOVE_BYTES_MAX);
+        while left > end {
+            let from = end.max(left.saturating_sub(piece));
+            match copy_range(disk, live, copy, (end, from, left)).and_then(|()| disk.sync_file(copy)) {
+                Err(error) if is_full(&error) && piece > MOVE_BYTES_MIN => piece /= 2,
+                moved => {
+                    moved?;
+                    disk.set_len(live, from)?;
+                    disk.sync_file(live)?;
+                    left = from;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Copies what is between two offsets of a file to another one, which begins at `end` of the first.
+fn copy_range<D: Disk>(disk: &D, from: &D::File, to: &D::File, (end, start, stop): (u64, u64, u64)) -> io::Result<()> {
+    let (mut at, mut chunk) = (start, vec![0; COPY_CHUNK_BYTES]);
+    while at < stop {
+        let wanted = COPY_CHUNK_BYTES.min(usize::try_from(stop - at).unwrap_or(COPY_CHUNK_BYTES));
+        match disk.read_at(from, &mut chunk[..wanted], at)? {
+            0 => break,
+            count => {
+                disk.write_at(to, &chunk[..count], at - end)?;
+                at += count as u64;
+            }
+        }
+    }
+    Ok(())
 }
 
 const CUT_OFF: &str = "it was being appended to the file when concordfs or the machine stopped, and was not complete";

@@ -68,6 +68,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn is_ours(&self, dir: &Self::Dir) -> bool;
     /// Whose it is, if that is another than this process's user.
     fn owner_unlike_ours(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Option<u32>>;
+    /// Which mounting of its filesystem the directory was found on: another number means that the page cache may be another. `None` where the kernel
+    /// does not tell.
+    fn mounting(&self, dir: &Self::Dir) -> Option<u64>;
     /// Everything in the directory except `.` and `..`.
     fn list(&self, dir: &Self::Dir) -> io::Result<Vec<Entry>>;
     /// fsync(2) of a directory.

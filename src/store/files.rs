@@ -202,7 +202,7 @@ impl<D: Disk> Store<D> {
             (None, None) => return Ok(None),
             (None, Some(dir)) => {
                 let scan = self.history.scan(&dir, key)?;
-                if scan.unreadable {
+                if !scan.unreadable.is_empty() {
                     return Ok(None);
                 }
                 let (place, stat) = self.place_alone(path, live.as_ref());

@@ -82,8 +82,8 @@ pub(super) struct Scan {
     pub parts: Vec<OsString>,
     /// What concordfs did not write, or not like that: name and why.
     pub odd: Vec<(OsString, String)>,
-    /// The disk failed on a record, which is among the odd.
-    pub unreadable: bool,
+    /// The records on which the disk failed; they are among the odd.
+    pub unreadable: Vec<OsString>,
 }
 
 impl Scan {
@@ -157,6 +157,21 @@ impl<D: Disk> History<D> {
         let mut entries = self.own_versions(path, &lineage)?;
         lineage.add_former(&mut entries);
         Ok(entries.into_values().rev().collect())
+    }
+
+    /// The records of `path`'s versions that the disk does not give, below `.concord/`. What they tell is missing in [`History::versions`].
+    ///
+    /// # Errors
+    /// The errno of a read.
+    pub fn unreadable(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let lineage = self.lineage(&self.home(path)?)?;
+        let of = |(lies, scan): (PathBuf, &Scan)| {
+            scan.unreadable
+                .iter()
+                .map(move |name| lies.join(name))
+                .collect::<Vec<_>>()
+        };
+        Ok(lineage.scans().flat_map(of).collect())
     }
 
     /// What `path` itself has of its file's versions.
@@ -354,7 +369,8 @@ impl<D: Disk> History<D> {
                     }
                     Err(error) if is_readers(&error) => return Err(error),
                     Err(error) => {
-                        scan.unreadable |= error.raw_os_error() == Some(libc::EIO);
+                        scan.unreadable
+                            .extend(is_the_disk_s(&error).then(|| entry.name.clone()));
                         Some(format!("it cannot be read: {error}"))
                     }
                 }
@@ -446,7 +462,7 @@ impl Scan {
             contents: BTreeMap::new(),
             parts: Vec::new(),
             odd: Vec::new(),
-            unreadable: false,
+            unreadable: Vec::new(),
         }
     }
 }
@@ -455,6 +471,11 @@ impl Scan {
 fn is_readers(error: &io::Error) -> bool {
     use libc::{EACCES, EMFILE, ENFILE, ENOMEM, EPERM};
     matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM | EACCES | EPERM))
+}
+
+/// The disk fails, or what it gives is damaged (ext4 and XFS: EUCLEAN, EBADMSG).
+fn is_the_disk_s(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG))
 }
 
 /// A version number as a file name: decimal, no leading zero.

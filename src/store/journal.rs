@@ -34,9 +34,25 @@ impl<D: Disk> Journal<D> {
         Ok(())
     }
 
-    /// Recovery is done with what the last owner wrote.
-    pub fn clear(&mut self, disk: &D) -> io::Result<()> {
-        disk.set_len(&self.file, 0)
+    /// Recovery is done with what the last owner wrote, but for the sessions that it `left` for the next start.
+    pub fn start<'a>(&mut self, disk: &D, left: impl Iterator<Item = &'a JournalLine>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        self.open.clear();
+        for line in left {
+            serde_json::to_writer(&mut bytes, line)?;
+            bytes.push(b'\n');
+            self.open.insert(line.id);
+        }
+        // Over what is there, which takes no room on most filesystems.
+        if !bytes.is_empty()
+            && let Err(error) = disk.write_at(&self.file, &bytes, 0)
+        {
+            log::warn!("what .concord/shadows/journal says of earlier sessions stays in it: {error}");
+            self.len = disk.stat(&self.file)?.size;
+            return Ok(());
+        }
+        self.len = bytes.len() as u64;
+        disk.set_len(&self.file, self.len)
     }
 
     /// Notes that a change of a file without a session is about to begin, so that recovery looks at the file.

@@ -113,6 +113,7 @@ impl<D: Disk> Store<D> {
         let store = Store {
             home,
             images: Arc::new(Images::new(history.disk.clone(), images)),
+            mounting: history.disk.mounting(&shadows),
             shadows,
             ready: Mutex::default(),
             journal: Mutex::new(Journal::new(journal)),
@@ -132,8 +133,9 @@ impl<D: Disk> Store<D> {
             false => store.rewrite_moves(),
         });
         mended.map_err(StoreError::io("give its owner what is in", ""))?;
-        let report = store
-            .with_room(Spare::Records, now, || store.recover(&lines, now))
+        let mut report = RecoveryReport::default();
+        store
+            .with_room(Spare::Records, now, || store.recover(&lines, &mut report, now))
             .map_err(StoreError::io("recover what is in", ""))?;
         store.keep_spare();
         Ok((store, report))

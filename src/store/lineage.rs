@@ -87,6 +87,15 @@ impl<D: Disk> Lineage<D> {
         }
     }
 
+    /// What was found, and where it lies below `.concord/`.
+    pub fn scans(&self) -> impl Iterator<Item = (PathBuf, &Scan)> {
+        self.segments.iter().map(|segment| {
+            let key = Key::of(&segment.path);
+            let lies = Path::new("history").join(key.fan()).join(key.name());
+            (lies, &segment.scan)
+        })
+    }
+
     /// What the name itself has not listed already.
     fn former(&self) -> impl Iterator<Item = &Segment<D>> {
         let own = &self.segments[0].path;

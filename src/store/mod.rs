@@ -163,6 +163,8 @@ pub struct Store<D: Disk> {
     home: D::Dir,
     images: Arc<Images<D>>,
     shadows: D::Dir,
+    /// See [`Disk::mounting`].
+    mounting: Option<u64>,
     /// For sessions to come: see [`Store::make_ready`].
     ready: Mutex<Vec<D::File>>,
     journal: Mutex<journal::Journal<D>>,

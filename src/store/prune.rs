@@ -324,7 +324,7 @@ impl<D: Disk> Store<D> {
         for from in former.filter_map(|from| decode_path(&from.path)) {
             sweep.continued.add(key, &from);
         }
-        if scan.unreadable {
+        if !scan.unreadable.is_empty() {
             // What goes on from where is not known, and what to keep neither.
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags};
+use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::disk::{Disk, Entry, Kind, Stat};
@@ -21,6 +21,9 @@ const COPY_CHUNK_BYTES: usize = 1024 * 1024;
 const COPY_RANGE_BYTES: u64 = 1 << 30;
 /// listxattr(2) and getxattr(2) give at most 64 KiB.
 const XATTR_BYTES_MAX: usize = 64 * 1024;
+
+/// statx(2).
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
 const FILE_FLAGS: OFlags = OFlags::NOFOLLOW
     .union(OFlags::CLOEXEC)
@@ -99,6 +102,13 @@ impl Disk for RealDisk {
 
     fn is_ours(&self, dir: &Self::Dir) -> bool {
         owner(dir).is_some_and(|(user, _)| user == rustix::process::geteuid().as_raw())
+    }
+
+    fn mounting(&self, dir: &Self::Dir) -> Option<u64> {
+        // Linux 6.8. The plain id is another mount's as soon as this one has gone.
+        let unique = StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);
+        let stat = fs::statx(dir, c"", AtFlags::EMPTY_PATH, unique).ok()?;
+        (stat.stx_mask & STATX_MNT_ID_UNIQUE != 0).then_some(stat.stx_mnt_id)
     }
 
     fn list(&self, dir: &Self::Dir) -> io::Result<Vec<Entry>> {

@@ -13,7 +13,7 @@ use super::disk::{Disk, Kind, Stat};
 use super::files::content_name;
 use super::history::{Key, found};
 use super::record::{JournalLine, RecoveredKind, VersionRecord, decode_path, encode_path};
-use super::room::is_full;
+use super::room::{Spare, is_full};
 use super::shadow::ShadowName;
 
 /// What recovery did with something.
@@ -26,6 +26,8 @@ pub enum Action {
     Completed,
     /// Not concordfs's, or damaged: moved to `recovered/`.
     Garbage,
+    /// One of these, and there was no room for its record: it stays where it is for the next start.
+    Left,
 }
 
 /// One thing that recovery found.
@@ -59,47 +61,96 @@ pub struct RecoveryReport {
     pub made: bool,
 }
 
+/// What there is in `shadows/`, by what is to be done with it.
+#[derive(Default)]
+struct Shadows {
+    /// Needs no record; of what is not needed any more, the removal makes room.
+    first: Vec<(ShadowName, Stat)>,
+    grown: Vec<GrowthName>,
+    /// Never published. Each needs a record.
+    staged: Vec<(ShadowName, Stat)>,
+    odd: Vec<OsString>,
+}
+
+impl RecoveryReport {
+    /// Notes what was done; what could not be done for want of room is `left`.
+    pub(super) fn note(
+        &mut self,
+        done: io::Result<Option<RecoveryItem>>,
+        left: impl FnOnce() -> RecoveryItem,
+    ) -> io::Result<()> {
+        match done {
+            Err(error) if is_full(&error) => self.items.push(left()),
+            done => self.items.extend(done?),
+        }
+        Ok(())
+    }
+}
+
+const UNPUBLISHED: &str = "its session had not been published when concordfs or the machine stopped";
+const NO_SHADOW: &str = "it is not a shadow that concordfs made";
+/// Why something is [`Action::Left`].
+pub(super) const NO_ROOM: &str = "the disk is full, so it stays there for the next start";
+
+/// The journal's line of a shadow's session.
+fn line_of<'a>(lines: &'a HashMap<u64, JournalLine>, name: &ShadowName) -> Option<&'a JournalLine> {
+    let is_its = |line: &&JournalLine| decode_path(&line.path).is_some_and(|path| Key::of(&path) == name.key);
+    lines.get(&name.id).filter(is_its)
+}
+
+/// The same error, and of which file.
+fn about(path: Option<&Path>, error: &io::Error) -> io::Error {
+    let shown = path.map_or_else(|| "a file whose name was lost".into(), encode_path);
+    io::Error::new(error.kind(), format!("{shown}: {error}"))
+}
+
 impl<D: Disk> Store<D> {
     /// Deals with everything in `shadows/`, settles the histories of the files that were being changed, bounds
-    /// `recovered/`, and empties the journal.
-    pub(super) fn recover(&self, lines: &HashMap<u64, JournalLine>, now: u64) -> io::Result<RecoveryReport> {
-        let mut report = RecoveryReport::default();
+    /// `recovered/`, and empties the journal. On a full disk what cannot be recorded is left for the next start: [`Action::Left`].
+    pub(super) fn recover(
+        &self,
+        lines: &HashMap<u64, JournalLine>,
+        report: &mut RecoveryReport,
+        now: u64,
+    ) -> io::Result<()> {
+        report.items.retain(|item| item.action != Action::Left);
         self.count_recovered()?;
         let mut touched: BTreeMap<Key, PathBuf> = BTreeMap::new();
         for path in lines.values().filter_map(|line| decode_path(&line.path)) {
             touched.insert(Key::of(&path), path);
         }
-        self.recover_images(lines, &mut touched, &mut report, now)?;
-        let mut entries = self.disk().list(&self.shadows)?;
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut grown = Vec::new();
-        for entry in entries.iter().filter(|entry| entry.name != "journal") {
-            let half_made = entry.name.to_str().is_some_and(|name| name.ends_with(".new"));
-            match ShadowName::parse(&entry.name) {
-                Some(name) if entry.kind == Kind::File => {
-                    let line = lines
-                        .get(&name.id)
-                        .filter(|line| decode_path(&line.path).is_some_and(|p| Key::of(&p) == name.key));
-                    let path = self.path_of(&name.key, line);
-                    touched.extend(path.clone().map(|path| (name.key.clone(), path)));
-                    report
-                        .items
-                        .extend(self.recover_one(&name, path.as_deref(), line, now)?);
-                }
-                None if entry.kind == Kind::File && GrowthName::parse(&entry.name).is_some() => {
-                    grown.extend(GrowthName::parse(&entry.name));
-                }
-                // Its session had not begun: nothing was written to it.
-                _ if half_made && entry.kind == Kind::File => self.disk().unlink(&self.shadows, &entry.name)?,
-                _ => report.items.push(self.recover_garbage(&entry.name, now)?),
-            }
+        self.recover_images(lines, &mut touched, report, now)?;
+        let shadows = self.sort_shadows()?;
+        for (name, _) in shadows.first.iter().chain(&shadows.staged) {
+            let path = self.path_of(&name.key, line_of(lines, name));
+            touched.extend(path.map(|path| (name.key.clone(), path)));
         }
-        for name in grown {
+        for (name, stat) in &shadows.first {
+            let done = self.with_room(Spare::Records, now, || {
+                self.recover_one(name, stat, line_of(lines, name), now)
+            });
+            report.note(done, || self.left(name, lines))?;
+        }
+        for name in &shadows.grown {
             let line = lines.get(&name.id);
             let path = self.path_of(&name.key, line);
+            let done = self.recover_growth(name, path.as_ref(), line, now);
+            // What is not a whole line must not be appended to.
             report
                 .items
-                .extend(self.recover_growth(&name, path.as_ref(), line, now)?);
+                .extend(done.map_err(|error| about(path.as_deref(), &error))?);
+        }
+        for (name, stat) in &shadows.staged {
+            let done = self.recover_one(name, stat, line_of(lines, name), now);
+            report.note(done, || self.left(name, lines))?;
+        }
+        for name in &shadows.odd {
+            report.note(self.recover_garbage(name, now).map(Some), || RecoveryItem {
+                action: Action::Left,
+                path: None,
+                at: format!("shadows/{}", name.to_string_lossy()),
+                reason: format!("{NO_SHADOW}; {NO_ROOM}"),
+            })?;
         }
         for (key, path) in &touched {
             self.settle_touched(key, path, now)?;
@@ -108,19 +159,62 @@ impl<D: Disk> Store<D> {
             // Covers the moves out of shadows/ too: a rename is one operation in both directories.
             self.disk().sync_dir(&self.history.recovered)?;
         }
-        self.journal.lock().clear(self.disk())?;
+        let left = |(name, _): &(ShadowName, Stat)| {
+            let at = format!("shadows/{}", name.text().to_string_lossy());
+            let is_left = report
+                .items
+                .iter()
+                .any(|item| item.action == Action::Left && item.at == at);
+            line_of(lines, name).filter(|_| is_left)
+        };
+        let left = shadows.first.iter().chain(&shadows.staged).filter_map(left);
+        self.journal.lock().start(self.disk(), left)?;
         self.bound_recovered();
-        Ok(report)
+        Ok(())
+    }
+
+    fn sort_shadows(&self) -> io::Result<Shadows> {
+        let mut entries = self.disk().list(&self.shadows)?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut found = Shadows::default();
+        for entry in entries.into_iter().filter(|entry| entry.name != "journal") {
+            let half_made = entry.name.to_str().is_some_and(|name| name.ends_with(".new"));
+            match (ShadowName::parse(&entry.name), GrowthName::parse(&entry.name)) {
+                (Some(name), _) if entry.kind == Kind::File => {
+                    let stat = self.disk().stat_at(&self.shadows, &entry.name)?;
+                    match stat.ino == name.ino && stat.size > 0 {
+                        true => found.staged.push((name, stat)),
+                        false => found.first.push((name, stat)),
+                    }
+                }
+                (None, Some(name)) if entry.kind == Kind::File => found.grown.push(name),
+                // Its session had not begun: nothing was written to it.
+                _ if half_made && entry.kind == Kind::File => self.disk().unlink(&self.shadows, &entry.name)?,
+                _ => found.odd.push(entry.name),
+            }
+        }
+        Ok(found)
+    }
+
+    fn left(&self, name: &ShadowName, lines: &HashMap<u64, JournalLine>) -> RecoveryItem {
+        RecoveryItem {
+            action: Action::Left,
+            path: self
+                .path_of(&name.key, line_of(lines, name))
+                .as_deref()
+                .map(encode_path),
+            at: format!("shadows/{}", name.text().to_string_lossy()),
+            reason: format!("{UNPUBLISHED}; {NO_ROOM}"),
+        }
     }
 
     fn recover_garbage(&self, name: &OsStr, now: u64) -> io::Result<RecoveryItem> {
-        let reason = "it is not a shadow that concordfs made".to_owned();
-        let at = self.set_aside_garbage(&self.shadows, name, "shadows", &reason, now)?;
+        let at = self.set_aside_garbage(&self.shadows, name, "shadows", NO_SHADOW, now)?;
         Ok(RecoveryItem {
             action: Action::Garbage,
             path: None,
             at: format!("recovered/{at}"),
-            reason,
+            reason: NO_SHADOW.to_owned(),
         })
     }
 
@@ -133,16 +227,15 @@ impl<D: Disk> Store<D> {
     fn recover_one(
         &self,
         name: &ShadowName,
-        path: Option<&Path>,
+        stat: &Stat,
         line: Option<&JournalLine>,
         now: u64,
     ) -> io::Result<Option<RecoveryItem>> {
-        let text = name.text();
-        let stat = self.disk().stat_at(&self.shadows, &text)?;
+        let (text, path) = (name.text(), self.path_of(&name.key, line));
         if stat.ino != name.ino {
-            if let Some(path) = path {
+            if let Some(path) = &path {
                 return self
-                    .complete((&self.shadows, &text), (&name.key, path), &stat, line, now)
+                    .complete((&self.shadows, &text), (&name.key, path), stat, line, now)
                     .map(Some);
             }
         } else if stat.size == 0 {
@@ -150,12 +243,12 @@ impl<D: Disk> Store<D> {
             return Ok(None);
         }
         let reason = match stat.ino == name.ino {
-            true => "its session had not been published when concordfs or the machine stopped",
+            true => UNPUBLISHED,
             false => "it is a replaced version of a file whose name was lost",
         };
-        let record = self.aside(path, &stat, RecoveredKind::Staged, reason, line, now);
+        let record = self.aside(path.as_deref(), stat, RecoveredKind::Staged, reason, line, now);
         let at = self.set_aside(&self.shadows, &text, record)?;
-        Ok(Some(self.kept(at, path, reason)))
+        Ok(Some(self.kept(at, path.as_deref(), reason)))
     }
 
     /// The publish had been committed: `text` leads to the replaced content. Its number is that of the record that knows it,

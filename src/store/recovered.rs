@@ -91,7 +91,17 @@ impl<D: Disk> Store<D> {
             let json = record_name(OsStr::new(&id));
             let written = match self.write_new_record(&json, &bytes) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) if is_full(&error) => self.write_into_spare(&json, &bytes),
+                Err(error) if is_full(&error) => {
+                    let written = self.write_into_spare(&json, &bytes);
+                    // Without a spare there is no room, and nothing is missing.
+                    written.map_err(|failed| {
+                        if failed.kind() == io::ErrorKind::NotFound {
+                            error
+                        } else {
+                            failed
+                        }
+                    })
+                }
                 result => result,
             };
             match written.and_then(|()| self.disk().rename_noreplace((dir, name), (home, OsStr::new(&id)))) {

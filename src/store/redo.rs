@@ -9,7 +9,7 @@ use super::disk::{Disk, Kind, Stat, if_there};
 use super::history::Key;
 use super::images::{ImageName, Known};
 use super::record::{JournalLine, RecoveredKind, RecoveredRecord, encode_path};
-use super::recover::{Action, RecoveryItem, RecoveryReport};
+use super::recover::{Action, NO_ROOM, RecoveryItem, RecoveryReport};
 use crate::rules::Durability;
 
 const UNFINISHED: &str = "writing it in place failed";
@@ -35,13 +35,16 @@ impl<D: Disk> Store<D> {
                 }
                 None => {
                     let why = "it is not an image that concordfs made".to_owned();
-                    let at = self.set_aside_garbage(dir, &entry.name, "images", &why, now)?;
-                    report.items.push(RecoveryItem {
-                        action: Action::Garbage,
+                    let item = |action, at, reason| RecoveryItem {
+                        action,
                         path: None,
-                        at: format!("recovered/{at}"),
-                        reason: why,
-                    });
+                        at,
+                        reason,
+                    };
+                    let aside = self.set_aside_garbage(dir, &entry.name, "images", &why, now);
+                    let aside = aside.map(|at| Some(item(Action::Garbage, format!("recovered/{at}"), why.clone())));
+                    let here = format!("images/{}", entry.name.to_string_lossy());
+                    report.note(aside, || item(Action::Left, here, format!("{why}; {NO_ROOM}")))?;
                 }
             }
         }

@@ -2,6 +2,8 @@
 //!
 //! Un-synced file data and un-synced directory operations are lost independently. One dependency is kept: an operation
 //! on a name is not kept without the earlier ones on that same name (a rename cannot move an entry that never was).
+//!
+//! As the system calls do, it refuses to change what was opened for reading.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -21,6 +23,27 @@ pub enum Plan {
     Never,
     Once(u64, i32),
     From(u64, i32),
+}
+
+/// What is open, and whether for writing.
+#[derive(Clone, Copy)]
+pub struct Open {
+    pub ino: Ino,
+    writable: bool,
+}
+
+impl Open {
+    fn writable(ino: Ino) -> Open {
+        Open { ino, writable: true }
+    }
+
+    /// `code` is what the system call says to a descriptor that was opened O_RDONLY.
+    fn for_writing(&self, code: i32) -> io::Result<Ino> {
+        match self.writable {
+            true => Ok(self.ino),
+            false => Err(errno(code)),
+        }
+    }
 }
 
 #[derive(Clone, Default)]
@@ -46,6 +69,8 @@ struct World {
     clock: i64,
     ops: u64,
     plan: Plan,
+    /// Counted up where un-synced things are lost.
+    mounting: u64,
     /// Nothing in the root can be exchanged.
     fixed: bool,
     /// From this operation on there is no room.
@@ -89,6 +114,25 @@ impl World {
             true => Err(errno(libc::ENOSPC)),
             false => Ok(()),
         }
+    }
+
+    fn stat(&mut self, ino: Ino) -> io::Result<Stat> {
+        self.step()?;
+        let i = &self.inodes[&ino];
+        let links = self
+            .inodes
+            .values()
+            .filter_map(|d| d.dir.as_ref())
+            .flat_map(|d| d.values());
+        Ok(Stat {
+            kind: if i.dir.is_some() { Kind::Dir } else { Kind::File },
+            dev: 1,
+            ino,
+            size: i.data.len() as u64,
+            mtime_ns: i.mtime,
+            ctime_ns: i.ctime,
+            nlink: links.filter(|other| **other == ino).count() as u64,
+        })
     }
 
     fn get(&self, dir: Ino, name: &OsStr) -> io::Result<Ino> {
@@ -187,6 +231,7 @@ impl SimDisk {
             clock: 1000,
             ops: 0,
             plan: Plan::Never,
+            mounting: 1,
             fixed: false,
             full_from: u64::MAX,
         })))
@@ -246,6 +291,7 @@ impl SimDisk {
                 lost.extend(op.0.iter().map(|(d, n, _)| (*d, n.clone())));
             }
         }
+        world.mounting += 1;
         world.persist(&kept);
         world.pending.clear();
         world.forget_orphans();
@@ -293,13 +339,13 @@ impl SimDisk {
         out
     }
 
-    pub fn tmpfile(&self) -> Ino {
-        self.0.lock().new_inode(Inode::default())
+    pub fn tmpfile(&self) -> Open {
+        Open::writable(self.0.lock().new_inode(Inode::default()))
     }
 }
 
 impl Disk for SimDisk {
-    type File = Ino;
+    type File = Open;
     type Dir = Ino;
 
     fn open_dir(&self, dir: &Ino, name: &OsStr) -> io::Result<Ino> {
@@ -331,11 +377,11 @@ impl Disk for SimDisk {
         self.0.lock().step()
     }
 
-    fn give(&self, _: &Ino, _: &Ino) {}
+    fn give(&self, _: &Open, _: &Ino) {}
 
     fn give_dir(&self, _: &Ino, _: &Ino) {}
 
-    fn is_given(&self, _: &Ino, _: &Ino) -> bool {
+    fn is_given(&self, _: &Open, _: &Ino) -> bool {
         true
     }
 
@@ -345,6 +391,10 @@ impl Disk for SimDisk {
 
     fn is_ours(&self, _: &Ino) -> bool {
         true
+    }
+
+    fn mounting(&self, _: &Ino) -> Option<u64> {
+        Some(self.0.lock().mounting)
     }
 
     fn list(&self, dir: &Ino) -> io::Result<Vec<Entry>> {
@@ -375,7 +425,7 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn create(&self, dir: &Ino, name: &OsStr) -> io::Result<Ino> {
+    fn create(&self, dir: &Ino, name: &OsStr) -> io::Result<Open> {
         let mut w = self.0.lock();
         w.room()?;
         if w.get(*dir, name).is_ok() {
@@ -383,74 +433,62 @@ impl Disk for SimDisk {
         }
         let ino = w.new_inode(Inode::default());
         w.change(vec![(*dir, name.to_owned(), Some(ino))]);
-        Ok(ino)
+        Ok(Open::writable(ino))
     }
 
-    fn create_unnamed(&self, _: &Ino) -> io::Result<Ino> {
+    fn create_unnamed(&self, _: &Ino) -> io::Result<Open> {
         let mut w = self.0.lock();
         w.room()?;
-        Ok(w.new_inode(Inode::default()))
+        Ok(Open::writable(w.new_inode(Inode::default())))
     }
 
-    fn touch(&self, file: &Ino) -> io::Result<()> {
+    fn touch(&self, file: &Open) -> io::Result<()> {
         let mut w = self.0.lock();
         w.step()?;
         w.clock += 1;
         let clock = w.clock;
-        w.inodes.get_mut(file).unwrap().mtime = clock;
+        w.inodes.get_mut(&file.ino).unwrap().mtime = clock;
         Ok(())
     }
 
-    fn open(&self, dir: &Ino, name: &OsStr) -> io::Result<Ino> {
+    fn open(&self, dir: &Ino, name: &OsStr) -> io::Result<Open> {
         let mut w = self.0.lock();
         w.step()?;
-        w.get(*dir, name)
+        let (ino, writable) = (w.get(*dir, name)?, false);
+        Ok(Open { ino, writable })
     }
 
-    fn open_writable(&self, dir: &Ino, name: &OsStr) -> io::Result<Ino> {
-        self.open(dir, name)
+    fn open_writable(&self, dir: &Ino, name: &OsStr) -> io::Result<Open> {
+        let opened = self.open(dir, name)?;
+        Ok(Open::writable(opened.ino))
     }
 
-    fn stat(&self, file: &Ino) -> io::Result<Stat> {
-        let mut w = self.0.lock();
-        w.step()?;
-        let i = &w.inodes[file];
-        let links = w
-            .inodes
-            .values()
-            .filter_map(|d| d.dir.as_ref())
-            .flat_map(|d| d.values());
-        Ok(Stat {
-            kind: if i.dir.is_some() { Kind::Dir } else { Kind::File },
-            dev: 1,
-            ino: *file,
-            size: i.data.len() as u64,
-            mtime_ns: i.mtime,
-            ctime_ns: i.ctime,
-            nlink: links.filter(|ino| *ino == file).count() as u64,
-        })
+    fn stat(&self, file: &Open) -> io::Result<Stat> {
+        self.0.lock().stat(file.ino)
     }
 
     fn stat_at(&self, dir: &Ino, name: &OsStr) -> io::Result<Stat> {
-        let ino = self.0.lock().get(*dir, name)?;
-        self.stat(&ino)
+        let mut w = self.0.lock();
+        let ino = w.get(*dir, name)?;
+        w.stat(ino)
     }
 
-    fn read_at(&self, file: &Ino, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    fn read_at(&self, file: &Open, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut w = self.0.lock();
         w.step()?;
-        let rest = w.inodes[file].data.get(offset as usize..).unwrap_or_default();
+        let rest = w.inodes[&file.ino].data.get(offset as usize..).unwrap_or_default();
         let n = rest.len().min(buffer.len());
         buffer[..n].copy_from_slice(&rest[..n]);
         Ok(n)
     }
 
-    fn write_at(&self, file: &Ino, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write_at(&self, file: &Open, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let ino = file.for_writing(libc::EBADF)?;
         let mut w = self.0.lock();
         w.room()?;
         w.clock += 1;
         let clock = w.clock;
-        let i = w.inodes.get_mut(file).unwrap();
+        let i = w.inodes.get_mut(&ino).unwrap();
         let end = offset as usize + bytes.len();
         i.data.resize(i.data.len().max(end), 0);
         i.data[offset as usize..end].copy_from_slice(bytes);
@@ -458,21 +496,22 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn set_len(&self, file: &Ino, len: u64) -> io::Result<()> {
+    fn set_len(&self, file: &Open, len: u64) -> io::Result<()> {
+        let ino = file.for_writing(libc::EINVAL)?;
         let mut w = self.0.lock();
         w.step()?;
         w.clock += 1;
         let clock = w.clock;
-        let i = w.inodes.get_mut(file).unwrap();
+        let i = w.inodes.get_mut(&ino).unwrap();
         i.data.resize(len as usize, 0);
         i.mtime = clock;
         Ok(())
     }
 
-    fn sync_file(&self, file: &Ino) -> io::Result<()> {
+    fn sync_file(&self, file: &Open) -> io::Result<()> {
         let mut w = self.0.lock();
         let step = w.step();
-        let i = w.inodes.get_mut(file).unwrap();
+        let i = w.inodes.get_mut(&file.ino).unwrap();
         i.sync_lies |= step.is_err();
         if !i.sync_lies {
             i.synced = (i.data.clone(), i.mtime);
@@ -480,36 +519,36 @@ impl Disk for SimDisk {
         step
     }
 
-    fn start_writeback(&self, _: &Ino) -> io::Result<()> {
+    fn start_writeback(&self, _: &Open) -> io::Result<()> {
         self.0.lock().step()
     }
 
-    fn copy_content(&self, from: &Ino, to: &Ino) -> io::Result<()> {
-        let data = self.0.lock().inodes[from].data.clone();
+    fn copy_content(&self, from: &Open, to: &Open) -> io::Result<()> {
+        let data = self.0.lock().inodes[&from.ino].data.clone();
         self.write_at(to, &data, 0)
     }
 
-    fn overwrite(&self, from: &Ino, to: &Ino) -> io::Result<()> {
-        let data = self.0.lock().inodes[from].data.clone();
+    fn overwrite(&self, from: &Open, to: &Open) -> io::Result<()> {
+        let data = self.0.lock().inodes[&from.ino].data.clone();
         let (begin, end) = data.split_at(data.len() / 2);
         self.write_at(to, begin, 0)?;
         self.write_at(to, end, begin.len() as u64)?;
         self.set_len(to, data.len() as u64)
     }
 
-    fn copy_times(&self, from: &Ino, to: &Ino) -> io::Result<()> {
+    fn copy_times(&self, from: &Open, to: &Open) -> io::Result<()> {
         let mut w = self.0.lock();
         w.step()?;
-        let mtime = w.inodes[from].mtime;
-        w.inodes.get_mut(to).unwrap().mtime = mtime;
+        let mtime = w.inodes[&from.ino].mtime;
+        w.inodes.get_mut(&to.ino).unwrap().mtime = mtime;
         Ok(())
     }
 
-    fn copy_meta(&self, _: &Ino, _: &Ino, _: bool) -> io::Result<()> {
+    fn copy_meta(&self, _: &Open, _: &Open, _: bool) -> io::Result<()> {
         self.0.lock().step()
     }
 
-    fn try_lock(&self, _: &Ino) -> io::Result<bool> {
+    fn try_lock(&self, _: &Open) -> io::Result<bool> {
         self.0.lock().step().map(|()| true)
     }
 
@@ -544,16 +583,16 @@ impl Disk for SimDisk {
 
     fn link(&self, from: (&Ino, &OsStr), to: (&Ino, &OsStr)) -> io::Result<()> {
         let ino = self.0.lock().get(*from.0, from.1)?;
-        self.link_file(&ino, to)
+        self.link_file(&Open::writable(ino), to)
     }
 
-    fn link_file(&self, file: &Ino, to: (&Ino, &OsStr)) -> io::Result<()> {
+    fn link_file(&self, file: &Open, to: (&Ino, &OsStr)) -> io::Result<()> {
         let mut w = self.0.lock();
         w.room()?;
         if w.get(*to.0, to.1).is_ok() {
             return Err(errno(libc::EEXIST));
         }
-        w.change(vec![(*to.0, to.1.to_owned(), Some(*file))]);
+        w.change(vec![(*to.0, to.1.to_owned(), Some(file.ino))]);
         Ok(())
     }
 

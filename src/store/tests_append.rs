@@ -34,7 +34,7 @@ fn append(store: &Store<SimDisk>, came: &mut Came) -> io::Result<()> {
         committed: BEFORE.len(),
         synced: BEFORE.len(),
     };
-    let file = disk.open(&ROOT, OsStr::new("f"))?;
+    let file = disk.open_writable(&ROOT, OsStr::new("f"))?;
     let growth = store.begin_append(SessionId(7), &place(), &file, &Who::default(), (Durability::Full, 10))?;
     for line in LINES {
         let end = came.committed + line.len();
@@ -71,7 +71,7 @@ fn reboot(disk: &SimDisk) {
                 boot: "another boot".into(),
                 ..progress
             };
-            let file = disk.open(&shadows, &entry.name).unwrap();
+            let file = disk.open_writable(&shadows, &entry.name).unwrap();
             disk.set_len(&file, 0).unwrap();
             disk.write_at(&file, &seal(&other).unwrap(), 0).unwrap();
         }
@@ -154,6 +154,13 @@ fn wherever_an_append_stops_the_file_holds_whole_lines_and_no_acknowledged_one_i
         for n in 0..all.min(CRASHES_PER_STOP) {
             let mask = if all <= CRASHES_PER_STOP { n } else { dice.roll(all) };
             let crashed = disk.after_crash(|i| mask >> (i % 64) & 1 == 1, &mut dice, Plan::Never);
+            let remounted = crashed.fork(Plan::Never);
+            check(
+                &remounted,
+                came.synced,
+                true,
+                &format!("{context}, kept {mask:b}, the disk only"),
+            );
             reboot(&crashed);
             check(&crashed, came.synced, true, &format!("{context}, kept {mask:b}"));
         }
@@ -164,7 +171,7 @@ fn wherever_an_append_stops_the_file_holds_whole_lines_and_no_acknowledged_one_i
 fn what_was_cut_short_is_cut_off_and_kept() {
     let disk = start(Plan::Never);
     let store = open(&disk).unwrap();
-    let file = disk.open(&ROOT, OsStr::new("f")).unwrap();
+    let file = disk.open_writable(&ROOT, OsStr::new("f")).unwrap();
     let growth = store
         .begin_append(SessionId(7), &place(), &file, &Who::default(), (Durability::Full, 10))
         .unwrap();
@@ -191,7 +198,7 @@ fn what_was_cut_short_is_cut_off_and_kept() {
 /// Appends lines in a stay that goes on.
 fn grow(store: &Store<SimDisk>, growth: &Growth<SimDisk>, bytes: &[u8]) {
     let disk = store.disk();
-    let file = disk.open(&ROOT, OsStr::new("f")).unwrap();
+    let file = disk.open_writable(&ROOT, OsStr::new("f")).unwrap();
     let end = disk.stat(&file).unwrap().size;
     disk.write_at(&file, bytes, end).unwrap();
     let end = end + bytes.len() as u64;
@@ -199,7 +206,7 @@ fn grow(store: &Store<SimDisk>, growth: &Growth<SimDisk>, bytes: &[u8]) {
 }
 
 fn begin(store: &Store<SimDisk>, now: u64) -> Growth<SimDisk> {
-    let file = store.disk().open(&ROOT, OsStr::new("f")).unwrap();
+    let file = store.disk().open_writable(&ROOT, OsStr::new("f")).unwrap();
     let (id, who) = (SessionId(now), Who::default());
     store
         .begin_append(id, &place(), &file, &who, (Durability::Full, now))

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::disk::Disk;
 use super::record::{How, RecoveredKind, Who};
-use super::sim::{Dice, Plan, ROOT, SimDisk};
+use super::sim::{Dice, Open, Plan, ROOT, SimDisk};
 use super::*;
 use crate::session::SessionId;
 
@@ -127,7 +127,7 @@ fn replace(store: &Store<SimDisk>, d: Durability) -> Outcome {
 fn replace_with(store: &Store<SimDisk>, options: ReplaceOptions, d: Durability) -> Outcome {
     let disk = store.disk();
     let written = disk
-        .open(&ROOT, OsStr::new("temp"))
+        .open_writable(&ROOT, OsStr::new("temp"))
         .and_then(|file| disk.write_at(&file, NEW, 0));
     if written.is_err() {
         return Outcome::default();
@@ -472,7 +472,7 @@ fn without_lock_of(tree: std::collections::BTreeMap<String, Vec<u8>>) -> BTreeSe
 }
 
 impl SimDisk {
-    fn tree_content(&self, file: u64) -> Vec<u8> {
+    fn tree_content(&self, file: Open) -> Vec<u8> {
         let mut bytes = vec![0; 4096];
         let n = self.read_at(&file, &mut bytes, 0).unwrap();
         bytes.truncate(n);
@@ -545,10 +545,10 @@ fn an_image_is_found_before_and_after_it_changes_its_name() {
     let pending = known.name.text();
     images.know(known);
     let staged = disk.create(&images.dir, &pending).unwrap();
-    assert_eq!(images.open(image).unwrap(), image);
+    assert_eq!(images.open(image.ino).unwrap().ino, image.ino);
     disk.exchange((&images.dir, &settled), (&images.dir, &pending)).unwrap();
-    assert_eq!(images.open(image).unwrap(), image);
-    assert!(images.open(staged).is_err());
+    assert_eq!(images.open(image.ino).unwrap().ino, image.ino);
+    assert!(images.open(staged.ino).is_err());
 }
 
 #[test]

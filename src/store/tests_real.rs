@@ -442,3 +442,12 @@ fn a_file_with_two_names_leaves_a_version_that_the_other_name_cannot_change() {
     fs::write(p.at("g"), "changed").unwrap();
     assert_eq!(content(store.history(), OsStr::new("f"), 1), b"one");
 }
+
+#[test]
+fn two_looks_at_one_mounting_are_the_same_and_another_mount_s_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = || RealDisk.mounting(&RealDisk::open_root(dir.path()).unwrap());
+    let proc = RealDisk.mounting(&RealDisk::open_root(Path::new("/proc")).unwrap());
+    assert_eq!(here(), here());
+    assert!(here().is_none() || here() != proc, "{proc:?}");
+}

@@ -382,3 +382,93 @@ fn a_file_without_a_history_is_removed_emptied_and_moved_away_without_room_for_o
         assert!(unkept > 0, "{name}");
     }
 }
+
+/// A daemon that died with three files open for writing, one of them emptied only, and while lines were appended to another.
+fn died() -> SimDisk {
+    let disk = start(Plan::Never);
+    for (name, bytes) in [("log", &b"one\n"[..]), ("h", b"h")] {
+        let file = disk.create(&ROOT, OsStr::new(name)).unwrap();
+        disk.write_at(&file, bytes, 0).unwrap();
+    }
+    let store = open(&disk);
+    for (id, (name, staged)) in [("f", &b"staged f"[..]), ("h", b"staged h"), ("ordinary", b"")]
+        .into_iter()
+        .enumerate()
+    {
+        let who = Who {
+            pid: 70 + id as u32,
+            ..Who::default()
+        };
+        let shadow = store
+            .begin(SessionId(id as u64), Path::new(name), None, who, None, 10)
+            .unwrap();
+        disk.write_at(&shadow.file, staged, 0).unwrap();
+    }
+    let log = disk.open_writable(&ROOT, OsStr::new("log")).unwrap();
+    let who = Who::default();
+    let growth = store.begin_append(SessionId(9), &place("log"), &log, &who, (Durability::Full, 10));
+    let growth = growth.unwrap();
+    disk.write_at(&log, b"two\n", 4).unwrap();
+    store.note_growth(&growth, 8, 4, false).unwrap();
+    disk.write_at(&log, &[b'x'; 100_000], 8).unwrap();
+    disk.fork(Plan::Never)
+}
+
+#[test]
+fn a_recovery_without_room_does_what_needs_none_and_leaves_the_rest_for_the_next() {
+    let whole = died();
+    let opened = Store::open(whole.clone(), ROOT, 20).unwrap().1;
+    assert_eq!(opened.items.len(), 3, "{opened:?}");
+    let (mut left_any, mut mounted) = (0, 0);
+    for after in 0..whole.ops() {
+        let disk = died();
+        disk.fill(after);
+        let first = Store::open(disk.clone(), ROOT, 20);
+        let context = format!("no room after {after}");
+        let left = match &first {
+            // There must not be a part of a line where the next is appended.
+            Err(error) => {
+                assert!(error.to_string().contains("No space left"), "{context}: {error}");
+                Vec::new()
+            }
+            Ok((_, report)) => {
+                mounted += 1;
+                assert_eq!(disk.tree()["/log"], b"one\ntwo\n", "{context}");
+                report.items.iter().filter(|item| item.action == Action::Left).collect()
+            }
+        };
+        for item in &left {
+            left_any += 1;
+            assert!(item.path.is_some(), "{context}: {item:?}");
+            assert!(
+                disk.tree().contains_key(&format!("/.concord/{}", item.at)),
+                "{context}: {item:?}"
+            );
+        }
+        drop(first);
+        disk.heal();
+        let (store, _) = Store::open(disk.clone(), ROOT, 30).unwrap_or_else(|e| panic!("{context}: {e}"));
+        let kept = store.history().recovered().unwrap();
+        let bytes = |path: &str| -> u64 {
+            let of = |entry: &&RecoveredEntry| entry.record.path.as_deref() == Some(path);
+            kept.iter()
+                .filter(of)
+                .map(|entry| disk.tree()[&format!("/.concord/recovered/{}", entry.name)].len() as u64)
+                .sum()
+        };
+        assert_eq!(
+            (bytes("f"), bytes("h"), disk.tree()["/log"].len()),
+            (8, 8, 8),
+            "{context}"
+        );
+        assert!(bytes("log") >= 100_000, "{context}");
+        let knows = |entry: &&RecoveredEntry| entry.record.who.as_ref().is_some_and(|who| [70, 71].contains(&who.pid));
+        assert_eq!(kept.iter().filter(knows).count(), 2, "{context}: {kept:?}");
+        let shadows = disk
+            .tree()
+            .into_keys()
+            .filter(|path| path.starts_with("/.concord/shadows/"));
+        assert_eq!(shadows.collect::<Vec<_>>(), ["/.concord/shadows/journal"], "{context}");
+    }
+    assert!(left_any > 0 && mounted > 0, "{left_any} {mounted}");
+}

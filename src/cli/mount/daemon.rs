@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::spawn::Counts;
 use crate::cli::project::STORE;
 use crate::cli::rooms::{MountOrder, Rooms};
 use crate::control::beacon::{self, Beacon};
@@ -41,12 +42,12 @@ pub enum Stay {
     Background,
 }
 
-/// Makes this process a daemon's, mounts, calls `ready` with how much was recovered after a crash, and returns when nothing is mounted any more.
+/// Makes this process a daemon's, mounts, calls `ready` with how much a crash had left, and returns when nothing is mounted any more.
 pub fn run(
     order: MountOrder,
     stay: Stay,
     rooms: &dyn Rooms,
-    ready: impl FnOnce(usize) -> io::Result<()>,
+    ready: impl FnOnce(Counts) -> io::Result<()>,
 ) -> anyhow::Result<()> {
     // Before anything is mounted: from here on a signal is an order to unmount, and not an end in the middle.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("taking the signals")?;
@@ -80,7 +81,7 @@ fn live(
     stay: Stay,
     rooms: &dyn Rooms,
     attend: impl FnOnce(Arc<dyn Service>) -> anyhow::Result<()>,
-    ready: impl FnOnce(usize) -> io::Result<()>,
+    ready: impl FnOnce(Counts) -> io::Result<()>,
 ) -> anyhow::Result<()> {
     let root = order.root.clone();
     let mountpoint = order.mountpoint.clone();
@@ -91,10 +92,11 @@ fn live(
             log_to_store(&root).context("opening the log, .concord/log")?;
         }
         let found = daemon.found();
-        found.iter().for_each(|found| log::warn!("recovered {found}"));
+        found.recovered.iter().for_each(|item| log::warn!("recovered {item}"));
+        found.left.iter().for_each(|item| log::warn!("not recovered: {item}"));
         attend(service.clone())?;
         // Nobody who waits for the mount may be left with one that he does not know of.
-        ready(found.len()).context("whoever started the daemon has gone")?;
+        ready(Counts::of(found)).context("whoever started the daemon has gone")?;
         Ok((server, later))
     });
     let (server, later) = match started {
@@ -273,7 +275,7 @@ mod tests {
     use parking_lot::{Condvar, Mutex};
 
     use super::*;
-    use crate::cli::rooms::{Daemon, HistorySource, Recovery};
+    use crate::cli::rooms::{Daemon, Found, HistorySource, Recovery};
     use crate::control::client::Client;
     use crate::control::testing::status;
     use crate::control::{Kept, Refused, Restored, Status};
@@ -316,11 +318,11 @@ mod tests {
         }
     }
 
-    struct FakeDaemon(Arc<Fake>);
+    struct FakeDaemon(Arc<Fake>, Found);
 
     impl Daemon for FakeDaemon {
-        fn found(&self) -> &[String] {
-            &[]
+        fn found(&self) -> &Found {
+            &self.1
         }
         fn service(&self) -> Arc<dyn Service> {
             self.0.clone()
@@ -349,7 +351,7 @@ mod tests {
             ""
         }
         fn mount(&self, _: MountOrder) -> anyhow::Result<Box<dyn Daemon>> {
-            Ok(Box::new(FakeDaemon(self.0.clone())))
+            Ok(Box::new(FakeDaemon(self.0.clone(), Found::default())))
         }
     }
 

@@ -17,6 +17,7 @@ use clap::Args;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use serde_json::json;
 
+use self::spawn::Counts;
 use super::failure::{At, Failure};
 use super::output::{Answer, Out};
 use super::project;
@@ -55,8 +56,8 @@ pub fn run(mount: &Mount, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<An
     if mount.foreground {
         let order = order(mount)?;
         let dir = order.mountpoint.clone();
-        daemon::run(order, daemon::Stay::Foreground, rooms, |recovered| {
-            said(out, &dir, (proc::own_pid().unwrap_or_default(), recovered))
+        daemon::run(order, daemon::Stay::Foreground, rooms, |counts| {
+            said(out, &dir, (proc::own_pid().unwrap_or_default(), counts))
         })?;
         return Ok(Answer::Yes);
     }
@@ -66,9 +67,10 @@ pub fn run(mount: &Mount, rooms: &dyn Rooms, out: &mut Out) -> anyhow::Result<An
     Ok(Answer::Yes)
 }
 
-fn said(out: &mut Out, dir: &Path, (pid, recovered): (u32, usize)) -> io::Result<()> {
+fn said(out: &mut Out, dir: &Path, (pid, counts): (u32, Counts)) -> io::Result<()> {
+    let Counts { recovered, left } = counts;
     if out.json {
-        out.document(&json!({ "mounted": JsonPath::from(dir), "pid": pid, "recovered": recovered }))?;
+        out.document(&json!({ "mounted": JsonPath::from(dir), "pid": pid, "recovered": recovered, "left": left }))?;
     } else {
         let dir = printable(dir);
         writeln!(out, "{dir}: mounted, pid {pid}")?;
@@ -76,6 +78,12 @@ fn said(out: &mut Out, dir: &Path, (pid, recovered): (u32, usize)) -> io::Result
             writeln!(
                 out,
                 "recovered after a crash: {recovered}; `concord status {dir}` lists what was kept"
+            )?;
+        }
+        if left > 0 {
+            writeln!(
+                out,
+                "left for want of room: {left}, named in .concord/log; free space and mount again, and it is recovered"
             )?;
         }
     }

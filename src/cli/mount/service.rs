@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::config::{Config, LOOK_EVERY};
 use super::overlap;
 use crate::cli::failure::At;
-use crate::cli::rooms::{Daemon, MountOrder};
+use crate::cli::rooms::{Daemon, Found, MountOrder};
 use crate::cli::tell;
 use crate::cli::wiring::{self, nanos_now, refused_or_kept};
 use crate::control::lossless::printable;
@@ -29,7 +29,7 @@ use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
 use crate::os::namespaces::Elsewhere;
 use crate::os::proc;
 use crate::session::LockMode;
-use crate::store::{RealDisk, RecoveryItem, Store};
+use crate::store::{Action, RealDisk, RecoveryItem, Store};
 
 /// How often an unmount looks whether the sessions have ended.
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
@@ -51,7 +51,7 @@ const REST_TIME_MAX: Duration = Duration::from_secs(60);
 /// A mounted project.
 pub struct MountedProject {
     shared: Arc<Shared>,
-    found: Vec<String>,
+    found: Found,
 }
 
 struct Shared {
@@ -153,13 +153,19 @@ impl MountedProject {
                 serving.ended.notify_all();
             })
             .context("starting the thread that serves the mount")?;
-        let found = report.items.iter().map(RecoveryItem::to_string).collect();
+        let is_left = |item: &&RecoveryItem| item.action == Action::Left;
+        let lines = |items: Vec<&RecoveryItem>| items.into_iter().map(RecoveryItem::to_string).collect();
+        let (left, recovered) = report.items.iter().partition(is_left);
+        let found = Found {
+            recovered: lines(recovered),
+            left: lines(left),
+        };
         Ok(MountedProject { shared, found })
     }
 }
 
 impl Daemon for MountedProject {
-    fn found(&self) -> &[String] {
+    fn found(&self) -> &Found {
         &self.found
     }
 

@@ -1,4 +1,4 @@
-//! Starting the daemon and hearing from it: one line on its standard output, `ok` and how much it recovered, or the reason why not, as JSON.
+//! Starting the daemon and hearing from it: one line on its standard output, `ok`, how much it recovered and how much it could not, or the reason why not, as JSON.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -10,18 +10,44 @@ use anyhow::{Context, bail};
 
 use crate::cli::failure::Failure;
 use crate::cli::output::Answer;
+use crate::cli::rooms::Found;
 
 /// A longer report is cut.
 const REPORT_BYTES_MAX: u64 = 64 * 1024;
 const OK: &str = "ok ";
 
-/// Starts the daemon and waits until its mount is usable; its process id, and how much it recovered after a crash.
-pub fn daemon(arguments: Vec<OsString>) -> anyhow::Result<(u32, usize)> {
+/// How much a crash had left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub recovered: usize,
+    /// Left for the next start, for want of room.
+    pub left: usize,
+}
+
+impl Counts {
+    pub fn of(found: &Found) -> Self {
+        Self {
+            recovered: found.recovered.len(),
+            left: found.left.len(),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (recovered, left) = text.split_once(' ')?;
+        Some(Self {
+            recovered: recovered.parse().ok()?,
+            left: left.parse().ok()?,
+        })
+    }
+}
+
+/// Starts the daemon and waits until its mount is usable; its process id, and how much a crash had left.
+pub fn daemon(arguments: Vec<OsString>) -> anyhow::Result<(u32, Counts)> {
     let program = std::env::current_exe().context("finding this program to start it again")?;
     start(Command::new(program).args(arguments))
 }
 
-fn start(command: &mut Command) -> anyhow::Result<(u32, usize)> {
+fn start(command: &mut Command) -> anyhow::Result<(u32, Counts)> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -32,8 +58,8 @@ fn start(command: &mut Command) -> anyhow::Result<(u32, usize)> {
     BufReader::new(stdout.take(REPORT_BYTES_MAX)).read_until(b'\n', &mut line)?;
     let line = String::from_utf8_lossy(&line);
     let line = line.trim_end();
-    if let Some(Ok(recovered)) = line.strip_prefix(OK).map(str::parse) {
-        return Ok((child.id(), recovered));
+    if let Some(counts) = line.strip_prefix(OK).and_then(Counts::parse) {
+        return Ok((child.id(), counts));
     }
     match line {
         "" => {
@@ -56,8 +82,8 @@ fn start(command: &mut Command) -> anyhow::Result<(u32, usize)> {
     }
 }
 
-/// Called with how much was recovered after a crash.
-pub type Ready<'a> = dyn FnMut(usize) -> io::Result<()> + 'a;
+/// Called with how much a crash had left.
+pub type Ready<'a> = dyn FnMut(Counts) -> io::Result<()> + 'a;
 
 /// Is the daemon: runs `serve`, which calls what it is given once the mount is usable, and reports.
 pub fn report(serve: impl FnOnce(&mut Ready<'_>) -> anyhow::Result<()>) -> anyhow::Result<Answer> {
@@ -67,7 +93,10 @@ pub fn report(serve: impl FnOnce(&mut Ready<'_>) -> anyhow::Result<()>) -> anyho
     std::env::set_current_dir("/").context("leaving the working directory")?;
     // The report goes to a copy, because the lifecycle sends standard output to the log.
     let mut to = Some(File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?));
-    let served = serve(&mut |recovered| to.take().map_or(Ok(()), |mut to| writeln!(to, "{OK}{recovered}")));
+    let served = serve(&mut |Counts { recovered, left }| {
+        to.take()
+            .map_or(Ok(()), |mut to| writeln!(to, "{OK}{recovered} {left}"))
+    });
     match (served, to) {
         (Ok(()), _) => Ok(Answer::Yes),
         // The one who started it says why, as its own error.
@@ -83,14 +112,15 @@ pub fn report(serve: impl FnOnce(&mut Ready<'_>) -> anyhow::Result<()>) -> anyho
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> anyhow::Result<(u32, usize)> {
+    fn shell(script: &str) -> anyhow::Result<(u32, Counts)> {
         start(Command::new("sh").args(["-c", script]))
     }
 
     #[test]
     fn ok_means_usable_while_the_daemon_goes_on() {
-        let (pid, recovered) = shell("echo ok 3; exec >&-; sleep 0.1").unwrap();
-        assert!(pid > 0 && recovered == 3);
+        let (pid, counts) = shell("echo ok 3 1; exec >&-; sleep 0.1").unwrap();
+        assert!(pid > 0);
+        assert_eq!((counts.recovered, counts.left), (3, 1));
     }
 
     #[test]

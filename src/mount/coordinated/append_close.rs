@@ -113,7 +113,8 @@ impl Coordination {
     }
 
     fn sync_rest(&self, held: &mut Held, appender: &Appender) -> Result<(), Errno> {
-        let waits = held.unsynced && appender.policy.durability == Durability::Full;
+        // What tells recovery how far the lines are good goes with the last handle: then they are on disk, also where their length need not be.
+        let waits = held.unsynced && appender.policy.durability != Durability::Fast;
         held.unsynced = false;
         if waits { self.sync_log(&mut held.log) } else { Ok(()) }
     }
