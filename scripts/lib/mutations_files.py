@@ -306,16 +306,40 @@ FILES = [
         ["renames::w8_a_saver_with_a_coordinated_temporary_name_makes_versions_of_the_file_and_of_nothing_else"],
     ),
     (
-        "H3", "h3-a-number-means-two-versions", "src/store/lineage.rs",
-        "Ok(match shift.saturating_add(from.version) < SHIFTED_MAX {",
-        "Ok(match shift.saturating_add(from.version) > SHIFTED_MAX {",
+        "H3", "h3-a-number-means-two-versions", "src/store/arrival.rs",
+        "match shift.saturating_add(from.version) < SHIFTED_MAX {",
+        "match shift.saturating_add(from.version) > SHIFTED_MAX {",
         ["renames::h3_a_name_that_another_file_had_before_lists_the_versions_of_both"],
     ),
     (
         "H3", "h3-a-renamed-files-history-has-no-beginning", "src/store/lineage.rs",
-        "let after = before.find(|(_, record)| record.is_tombstone()).map_or(0, |(v, _)| *v);",
-        "let after = before.find(|(_, record)| record.is_tombstone()).map_or(0, |_| 0);",
+        "let began = before.find(|(_, record)| record.is_tombstone()).map_or(0, |(v, _)| *v);",
+        "let began = before.find(|(_, record)| record.is_tombstone()).map_or(0, |_| 0);",
         ["renames::w8_a_saver_with_a_coordinated_temporary_name_makes_versions_of_the_file_and_of_nothing_else"],
+    ),
+    (
+        "H3", "h3-what-a-name-knows-is-told-again-when-it-comes-back", "src/store/lineage.rs",
+        "self.record(at).filter(|record| record.is_arrival());",
+        "self.record(at).filter(|_| false);",
+        [
+            "lib::store::tests_lineage::a_file_whose_directory_is_renamed_forth_and_back_lists_each_save_once",
+            "renames::h2_h3_saves_at_the_places_of_a_directory_that_is_renamed_forth_and_back_are_each_listed_once",
+        ],
+    ),
+    (
+        "H3", "h3-a-file-that-came-back-as-it-had-left-is-another", "src/store/files.rs",
+        "Ok(current.filter(|current| !h.contents.contains_key(current)))",
+        "Ok(current.filter(|_| false))",
+        ["lib::store::tests_lineage::a_file_whose_directory_goes_anywhere_while_others_use_its_names_lists_each_save_once"],
+    ),
+    (
+        "H2", "h2-a-version-is-known-by-its-number-alone", "src/store/seen.rs",
+        "if seen.path == place.path {",
+        "if seen.version > 0 {",
+        [
+            "lib::store::tests_lineage::a_file_whose_directory_goes_anywhere_while_others_use_its_names_lists_each_save_once",
+            "renames::h2_what_is_written_late_to_a_file_that_was_renamed_is_based_on_the_version_that_it_had_then",
+        ],
     ),
     (
         "H3", "h3-a-renamed-directory-leaves-histories-behind", "src/mount/coordinated/directories.rs",
@@ -818,8 +842,8 @@ FILES = [
     ),
     (
         "H2", "h2-based-on-is-forgotten", "src/store/publish.rs",
-        "            based_on: shadow.based_on,",
-        "            based_on: None,",
+        "            based_on,\n",
+        "            based_on: based_on.filter(|_| false),\n",
         ["history::h2_a_version_records_who_wrote_it_what_it_is_and_what_it_was_based_on"],
     ),
     (

@@ -232,7 +232,7 @@ impl Coordination {
     fn drop_staged(&self, session: &Session, staged: Staged) -> Outcome {
         self.counts.add(Counted::Unchanged);
         let content = staged.base.clone().unwrap_or_else(|| Arc::clone(&staged.shadow.file));
-        let version = staged.shadow.based_on;
+        let version = staged.shadow.based_on.clone();
         if let Err(error) = self.store.drop_unwritten(staged.shadow) {
             log::warn!("an empty shadow stays in .concord/shadows until the next start: {error}");
         }
@@ -279,7 +279,7 @@ impl Coordination {
             // The queue did not see to it that it stays.
             return self.drop_staged(session, staged);
         }
-        let started_from = (staged.base.as_deref(), staged.shadow.based_on);
+        let started_from = (staged.base.as_deref(), staged.shadow.based_on.as_ref());
         if staged.only_opened && self.is_overtaken(started_from, &name, &place(&dir, &name, &path)) {
             return self.drop_staged(session, staged);
         }
@@ -301,7 +301,6 @@ impl Coordination {
             in_place: is_ordinary,
             ..publish_info(session.about.how, &session.about.policy)
         };
-        let based_on = staged.shadow.based_on;
         let in_place = is_ordinary || self.is_shared(&name);
         if in_place && let Err(error) = self.store.ensure_image(&place(&dir, &name, &path)) {
             // The publish will come to the same end and say so.
@@ -334,16 +333,14 @@ impl Coordination {
                 if session.is_late() {
                     self.counts.add(Counted::Late);
                 }
-                if published.replaced != based_on {
+                if published.stale {
                     self.counts.add(Counted::Stale);
                 }
                 self.note_unkept(&path, &published, "emptied");
                 self.published(&path);
-                self.tell_watchers(&name, path, session.about.how);
-                Outcome::Done {
-                    content,
-                    version: Some(published.version),
-                }
+                self.tell_watchers(&name, path.clone(), session.about.how);
+                let version = Some(self.store.published_as(path, published.version, &content));
+                Outcome::Done { content, version }
             }
             Err(error) => {
                 self.counts.add(Counted::Failed);

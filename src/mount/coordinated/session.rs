@@ -16,7 +16,7 @@ use crate::mount::tree::Caller;
 use crate::rules::Policy;
 use crate::session::{FileKey, ProcId, SessionId};
 use crate::store::record::{How, Who};
-use crate::store::{RealDisk, Shadow, Store};
+use crate::store::{RealDisk, Seen, Shadow, Store};
 
 /// The store of a mount.
 pub type RealStore = Store<RealDisk>;
@@ -91,7 +91,7 @@ pub enum Life {
     /// It can.
     Open,
     /// It is over. A handle that lives on continues from this content, of this version.
-    Done(Arc<std::fs::File>, Option<u64>),
+    Done(Arc<std::fs::File>, Option<Seen>),
 }
 
 /// Where a session is in its life.
@@ -119,7 +119,7 @@ pub enum Outcome {
         /// What its handles see since.
         content: Arc<std::fs::File>,
         /// Its version.
-        version: Option<u64>,
+        version: Option<Seen>,
     },
     /// Not published; this is what every later use is told.
     Lost(Errno),
@@ -225,7 +225,7 @@ impl Session {
     /// The version that it became, once it has.
     pub fn version(&self) -> Option<u64> {
         match &*self.stage.lock() {
-            Stage::Over(Outcome::Done { version, .. }) => *version,
+            Stage::Over(Outcome::Done { version, .. }) => version.as_ref().map(|seen| seen.version),
             _ => None,
         }
     }
@@ -338,10 +338,10 @@ impl Session {
     }
 
     /// Nothing was written to it yet, and it is open: what it is based on, and since which version.
-    pub fn untouched(&self) -> Option<(Option<Arc<std::fs::File>>, Option<u64>)> {
+    pub fn untouched(&self) -> Option<(Option<Arc<std::fs::File>>, Option<Seen>)> {
         match &*self.stage.lock() {
             Stage::Open(staged) if staged.only_opened && !staged.unlinked => {
-                Some((staged.base.clone(), staged.shadow.based_on))
+                Some((staged.base.clone(), staged.shadow.based_on.clone()))
             }
             _ => None,
         }
@@ -444,7 +444,9 @@ impl Session {
             match &*stage {
                 Stage::Open(_) => return Ok(Life::Open),
                 Stage::Over(Outcome::Lost(errno)) => return Err(*errno),
-                Stage::Over(Outcome::Done { content, version }) => return Ok(Life::Done(content.clone(), *version)),
+                Stage::Over(Outcome::Done { content, version }) => {
+                    return Ok(Life::Done(content.clone(), version.clone()));
+                }
                 Stage::Ending { .. } => self.settled.wait(&mut stage),
             }
         }

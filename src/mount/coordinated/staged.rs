@@ -12,7 +12,7 @@ use super::close::Ending;
 use super::session::RealStore;
 use crate::mount::errno::from_io;
 use crate::session::ProcId;
-use crate::store::{RealDisk, Shadow};
+use crate::store::{RealDisk, Seen, Shadow};
 
 /// What a session has staged.
 pub struct Staged {
@@ -30,7 +30,7 @@ pub struct Staged {
     pub only_opened: bool,
     /// Its opener had it emptied (O_TRUNC), and nobody has looked since at what it holds: what is written is meant to be all there is. The version that it was
     /// emptied in place of.
-    pub emptied: Option<Option<u64>>,
+    pub emptied: Option<Option<Seen>>,
     /// Somebody has looked at what it holds, and may write accordingly: by a handle of it, at its size too (SEEK_END), or by its name.
     pub looked_at: bool,
     /// Its name was removed by its own lineage: there is nothing to publish to.
@@ -72,7 +72,7 @@ impl Staged {
     pub fn new(shadow: Shadow<RealDisk>, base: Option<Arc<std::fs::File>>, truncate: bool, opener: ProcId) -> Staged {
         let fresh = truncate || base.is_none();
         Staged {
-            emptied: truncate.then_some(shadow.based_on),
+            emptied: truncate.then(|| shadow.based_on.clone()),
             shadow,
             busy: false,
             base,
@@ -154,7 +154,7 @@ impl Staged {
     /// The same for a write through a handle of it: who has emptied it writes a whole file, whatever was published since (W3).
     pub(super) fn take_up_whole(&mut self) {
         self.take_up();
-        if let Some(version) = self.emptied.filter(|_| !self.changed) {
+        if let Some(version) = self.emptied.clone().filter(|_| !self.changed) {
             self.shadow.based_on = version;
             // Who read it by name may have had the version copied that it started anew from.
             self.failed = self.failed.or(rustix::fs::ftruncate(&self.shadow.file, 0).err());
