@@ -294,6 +294,12 @@ FILES = [
         ["names::w8_what_is_written_after_a_rename_goes_to_the_new_name_also_when_that_was_saved_since"],
     ),
     (
+        "W11", "w11-what-was-held-back-keeps-set-id-bits", "src/mount/coordinated/append.rs",
+        "        held.clears |= clears;\n",
+        "        let _ = clears;\n",
+        ["names::w11_set_id_bits_go_when_a_user_appends_whatever_he_appends"],
+    ),
+    (
         "H3", "h3-a-rename-leaves-the-history-behind", "src/store/names.rs",
         "continues: live.is_none(),",
         "continues: false,",
