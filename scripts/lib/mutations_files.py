@@ -722,6 +722,21 @@ FILES = [
         ["lib::store::append::tests::a_version_is_as_long_as_when_its_record_was_read_although_lines_were_appended_since"],
     ),
     (
+        "F3", "f3-close-says-nothing-of-a-first-change-that-did-not-fit", "src/mount/coordinated/staged.rs",
+        "(self.changed || !self.refused.is_empty()) && !self.unlinked",
+        "self.changed && !self.unlinked",
+        [
+            "small_disks::f3_a_first_change_that_did_not_fit_is_an_error_of_close_until_it_is_made_good",
+            "small_disks::f3_what_was_stored_through_a_mapping_and_did_not_fit_is_told_by_the_last_close_too",
+        ],
+    ),
+    (
+        "F3", "f3-a-failed-copy-is-final", "src/mount/coordinated/session.rs",
+        "|staged, copied| staged.filled = copied.is_ok(),",
+        "|staged, copied| (staged.filled, staged.failed) = (copied.is_ok(), copied.err()),",
+        ["small_disks::f3_a_first_change_that_did_not_fit_and_is_made_again_is_published"],
+    ),
+    (
         "F3", "f3-a-full-disk-refuses-removals", "src/store/names.rs",
         "Err(failed) if failed.is_for_room() => self.try_remove(",
         "Err(failed) if failed.is_for_room() && info.now == 0 => self.try_remove(",
@@ -1043,14 +1058,14 @@ FILES = [
     ),
     (
         "F3", "f3-a-refused-write-is-published", "src/mount/coordinated/staged.rs",
-        "self.refused = Some((offset + written as u64, stopped));",
-        "self.refused = None;",
+        "            self.refuse(offset + written as u64, stopped);\n",
+        "",
         ["small_disks::f3_what_was_torn_is_not_published_although_there_is_room_again"],
     ),
     (
         "F3", "f3-a-write-made-good-is-not-published", "src/mount/coordinated/staged.rs",
-        "self.refused = self.refused.filter(|(at, _)| !(offset..end).contains(at));",
-        "self.refused = self.refused.filter(|(at, _)| !(offset..offset).contains(at) || end == 0);",
+        "self.refused.retain(|at, _| !(offset..end).contains(at));",
+        "self.refused.retain(|at, _| !(offset..offset).contains(at) || end == 0);",
         ["small_disks::f3_a_writer_that_makes_room_and_writes_again_is_published"],
     ),
     (

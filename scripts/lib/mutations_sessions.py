@@ -569,8 +569,8 @@ SESSIONS = [
     ),
     (
         "W5", "w5-sessions-without-a-change-publish", "src/mount/coordinated/close.rs",
-        "if staged.unlinked || !staged.changed {",
-        "if staged.unlinked {",
+        "if !staged.matters() || !matters {",
+        "if staged.unlinked || (!matters && false) {",
         ["closing::w5_a_session_that_wrote_nothing_publishes_nothing"],
     ),
     (

@@ -191,7 +191,9 @@ impl Coordination {
 
     /// What becomes of what was staged.
     fn finish(&self, session: &Session, staged: Staged, why: Ending) -> Outcome {
-        if staged.unlinked || !staged.changed {
+        // Who is gone by force has no use for what could not be written.
+        let matters = staged.changed || why == Ending::Closed;
+        if !staged.matters() || !matters {
             return self.drop_staged(session, staged);
         }
         let what_failed = match session.about.how {
@@ -200,8 +202,7 @@ impl Coordination {
         };
         let lost = match why {
             Ending::Closed => staged
-                .failed
-                .or(staged.refused.map(|(_, errno)| errno))
+                .failure()
                 .map(|errno| (format!("{what_failed}: {errno}"), errno, Counted::Failed)),
             Ending::Killed => Some((
                 "its writer was killed before it closed the file".to_owned(),
@@ -251,6 +252,7 @@ impl Coordination {
                 "what {} staged for {name} was not published: {reason}; it is kept in .concord/recovered/{kept}",
                 described(&session.about.who)
             ),
+            Ok(None) if counted == Counted::Failed => self.note_lost(session, reason),
             Ok(None) => {}
             Err(error) => {
                 log::error!("what was staged for {name} stays in .concord/shadows until the next start: {error}")

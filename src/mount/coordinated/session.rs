@@ -247,7 +247,7 @@ impl Session {
 
     /// The same, if there is nothing in it to publish.
     pub fn take_unchanged(&self) -> Option<Staged> {
-        self.take_if(|staged| !staged.changed && !staged.unlinked)
+        self.take_if(|staged| !staged.matters() && !staged.unlinked)
     }
 
     /// The same, if it was opened only, and the queue knows it.
@@ -503,7 +503,7 @@ impl Session {
     /// Copies the base into the shadow, if that has not happened yet. Waits for the disk.
     ///
     /// # Errors
-    /// As [`Session::staged`]; ENOSPC, EDQUOT, EIO: the session can then only be discarded.
+    /// As [`Session::staged`]; ENOSPC, EDQUOT, EIO: nothing is changed then, and the next who changes something copies again.
     pub fn fill(&self, store: &RealStore) -> Result<(), Errno> {
         self.fill_after(store, |_| {})
     }
@@ -547,6 +547,23 @@ impl Session {
         self.fill_after(store, Staged::take_up_whole)
     }
 
+    /// pwrite(2) of all of `data`; at the end of the file with `append`. Waits for the disk unless [`Session::is_quick`].
+    ///
+    /// # Errors
+    /// As [`Session::fill`] and [`Staged::write`].
+    pub fn write(&self, store: &RealStore, offset: u64, data: &[u8], append: bool) -> Result<usize, Errno> {
+        if let Err(errno) = self.fill_to_write(store) {
+            // Of one that has ended there is no more to say than that.
+            let _ = self.staged(|staged| {
+                let at = if append { staged.end() } else { offset };
+                staged.refuse(at, errno);
+                Ok(())
+            });
+            return Err(errno);
+        }
+        self.change(|staged| staged.write(offset, data, append))
+    }
+
     fn fill_after(&self, store: &RealStore, note: impl FnOnce(&mut Staged)) -> Result<(), Errno> {
         self.apart(
             |staged| {
@@ -558,10 +575,7 @@ impl Session {
                 }))
             },
             |apart| apart.copy_base(store),
-            |staged, copied| match copied {
-                Ok(()) => staged.filled = true,
-                Err(errno) => staged.failed = Some(errno),
-            },
+            |staged, copied| staged.filled = copied.is_ok(),
         )
     }
 
