@@ -737,6 +737,18 @@ FILES = [
         ["small_disks::f3_a_first_change_that_did_not_fit_and_is_made_again_is_published"],
     ),
     (
+        "F3", "f3-a-limit-of-file-sizes-ends-the-daemon", "src/cli/mount/limits.rs",
+        "signal_hook::flag::register(libc::SIGXFSZ,",
+        "signal_hook::flag::register(libc::SIGUSR2,",
+        ["mounting::f3_a_limit_of_file_sizes_of_who_mounts_does_not_end_the_daemon"],
+    ),
+    (
+        "F3", "f3-a-mount-that-can-open-nothing-says-nothing", "src/cli/mount/limits.rs",
+        "const DESCRIPTORS_MIN: u64 = 256;",
+        "const DESCRIPTORS_MIN: u64 = 16;",
+        ["mounting::f3_a_mount_with_hardly_any_descriptors_is_refused_with_what_to_do"],
+    ),
+    (
         "F3", "f3-a-full-disk-refuses-removals", "src/store/names.rs",
         "Err(failed) if failed.is_for_room() => self.try_remove(",
         "Err(failed) if failed.is_for_room() && info.now == 0 => self.try_remove(",

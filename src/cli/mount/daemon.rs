@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::cli::mount::limits;
 use crate::cli::project::STORE;
 use crate::cli::rooms::{MountOrder, Rooms};
 use crate::control::beacon::{self, Beacon};
@@ -66,6 +67,7 @@ pub fn run(
         writeln!(line, "[{time} {level:<5} {target}] {message}")
     })
     .try_init();
+    limits::lift_file_size().context("taking SIGXFSZ")?;
     live(order, stay, rooms, |service| obey(signals, service, stay), ready)
 }
 
