@@ -620,7 +620,7 @@ FILES = [
         ["retention::h1_the_histories_of_deleted_files_go_when_they_are_as_old_as_the_rule_allows"],
     ),
     (
-        "O2", "o2-a-fresh-mount-by-a-user-claims-passthrough", "src/mount/fs.rs",
+        "O2", "o2-a-fresh-mount-by-a-user-claims-passthrough", "src/mount/init.rs",
         "contains(InitFlags::FUSE_PASSTHROUGH) && creds::is_admin();",
         "contains(InitFlags::FUSE_PASSTHROUGH);",
         ["unprivileged::o1_a_users_own_mount_does_what_his_plain_directory_does"],
@@ -747,6 +747,17 @@ FILES = [
         "const DESCRIPTORS_MIN: u64 = 256;",
         "const DESCRIPTORS_MIN: u64 = 16;",
         ["mounting::f3_a_mount_with_hardly_any_descriptors_is_refused_with_what_to_do"],
+    ),
+    (
+        "O1", "o1-poll-fills-the-log", "src/mount/fs.rs",
+        """        reply: ReplyPoll,
+    ) {
+        reply.error(reply_errno(Errno::NOSYS));""",
+        """        reply: ReplyPoll,
+    ) {
+        log::warn!("poll");
+        reply.error(reply_errno(Errno::NOSYS));""",
+        ["openers::o1_poll_says_at_once_that_a_file_is_ready_and_the_log_has_nothing_of_it"],
     ),
     (
         "F3", "f3-a-full-disk-refuses-removals", "src/store/names.rs",
