@@ -300,6 +300,12 @@ FILES = [
         ["names::w11_set_id_bits_go_when_a_user_appends_whatever_he_appends"],
     ),
     (
+        "W10", "w10-what-was-cut-off-is-appended-at-the-close", "src/mount/coordinated/append_close.rs",
+        "if bytes > 0 && held.kept_bytes == bytes {",
+        "if bytes > 0 && held.kept_bytes != bytes {",
+        ["rotating::w10_what_an_appender_has_held_back_is_cut_off_by_its_ftruncate_as_in_a_plain_file"],
+    ),
+    (
         "H3", "h3-a-rename-leaves-the-history-behind", "src/store/names.rs",
         "continues: live.is_none(),",
         "continues: false,",

@@ -136,6 +136,12 @@ impl Appender {
         !self.sync && held.is_some_and(|held| held.attached && !held.whole && held.log.is_quick())
     }
 
+    /// What it has held back of the file that it appends to.
+    pub(super) fn held_bytes(&self) -> u64 {
+        let held = self.held.lock();
+        if held.removed { 0 } else { held.kept_bytes }
+    }
+
     /// A descriptor was closed. Returns the processes that may have another, where it matters whether it was the last: RELEASE comes soon,
     /// and is early enough for who has held nothing back and is not the only one that appends.
     pub(super) fn closed_by(&self, flusher: ProcId, closing: Closing) -> Option<Vec<u32>> {

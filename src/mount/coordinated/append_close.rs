@@ -169,6 +169,16 @@ impl Coordination {
         }
     }
 
+    /// Forgets what a handle has held back, if that is still the same number of bytes: it was cut off.
+    pub(super) fn drop_held(&self, appender: &Appender, bytes: u64) {
+        let mut held = appender.held.lock();
+        if bytes > 0 && held.kept_bytes == bytes {
+            held.tail.clear();
+            self.drop_kept(&mut held);
+            held.whole = held.removed || appender.policy.append == Append::Close;
+        }
+    }
+
     fn drop_kept(&self, held: &mut Held) {
         held.kept_bytes = 0;
         if let Some(kept) = held.kept.take()
