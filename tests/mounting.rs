@@ -4,6 +4,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use support::puppet::Puppet;
 use support::{Project, as_nobody, concord, is_gone, mounts_at, on, refused, run, succeed, text, wait, watchdog};
 
 #[test]
@@ -177,4 +178,52 @@ fn what_cannot_be_mounted_is_refused_in_one_line_and_nothing_is_changed() {
     command.arg("mount").arg(project.path("dir"));
     let said = refused(&run(command));
     assert!(said.contains("you need to be able to"), "{said}");
+}
+
+/// `concord mount` under a limit that a shell sets.
+fn mount_under(limit: &str, project: &Project) -> Output {
+    let mut mount = std::process::Command::new("sh");
+    mount.args(["-c", &format!("ulimit {limit}; exec \"$0\" mount \"$1\"")]);
+    mount.arg(env!("CARGO_BIN_EXE_concord")).arg(project.root());
+    run(mount)
+}
+
+#[test]
+fn f3_a_limit_of_file_sizes_of_who_mounts_does_not_end_the_daemon() {
+    watchdog();
+    let project = Project::unmounted(&[("a.md", "one\n")]);
+    // 100 KiB, in the shell's blocks of 512 bytes.
+    let mounted = mount_under("-f 200", &project);
+    assert!(mounted.status.success(), "{}", text(&mounted.stderr));
+    let mut writer = Puppet::new(&project);
+    for (how, name) in [
+        ("os.O_WRONLY | os.O_CREAT", "big.md"),
+        ("os.O_WRONLY | os.O_APPEND", "a.md"),
+    ] {
+        // Where the daemon may raise the limit it is as if there was none.
+        let saved = writer.does(&format!("put('{name}', 'x' * 300000 + '\\n', {how})"));
+        assert!(saved == "None" || saved == "EFBIG", "{saved}");
+        let size = std::fs::metadata(project.path(name)).map_or(0, |stat| stat.len());
+        assert!(
+            saved == "EFBIG" && size <= 4 || size > 300_000,
+            "{name}: {saved}, {size}"
+        );
+    }
+    assert_eq!(writer.does("put('a.md', 'two')"), "None");
+    assert_eq!(project.read("a.md"), "two");
+    // It has what failed open still.
+    drop(writer);
+    let mut unmount = concord(&["unmount"]);
+    unmount.arg(project.root());
+    succeed(unmount);
+}
+
+#[test]
+fn f3_a_mount_with_hardly_any_descriptors_is_refused_with_what_to_do() {
+    watchdog();
+    let project = Project::unmounted(&[("a.md", "one\n")]);
+    let said = refused(&mount_under("-n 64", &project));
+    assert!(said.contains("64 open files") && said.contains("ulimit -Hn"), "{said}");
+    assert_eq!(mounts_at(&project.root()), 0);
+    assert!(!project.path(".concord").exists());
 }

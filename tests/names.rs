@@ -425,6 +425,33 @@ fn w11_set_id_bits_stay_for_root_only() {
 }
 
 #[test]
+fn w11_set_id_bits_go_when_a_user_appends_whatever_he_appends() {
+    let rule = "[[rule]]\npaths = [\"whole.md\"]\nappend = \"close\"\n";
+    let files = [("lines.md", "one\n"), ("whole.md", "one\n"), ("concord.toml", rule)];
+    let project = Project::with(&files);
+    let (mut root, mut user) = (Puppet::new(&project), Puppet::new(&project));
+    user.does("os.setgroups([]), os.setgid(1000), os.setuid(1000)");
+    for name in ["lines.md", "whole.md"] {
+        for written in [
+            "[b'line\\n']",
+            "[b'no end']",
+            "[b'line\\nand a part']",
+            "[b'part', b' and its rest\\n']",
+            "[b'x' * (2 << 20)]",
+        ] {
+            for (who, mode) in [(&mut root, "0o106777"), (&mut user, "0o100777")] {
+                std::fs::set_permissions(project.path(name), PermissionsExt::from_mode(0o6777)).unwrap();
+                who.does(&format!("fd = os.open('{name}', os.O_WRONLY | os.O_APPEND)"));
+                let all = who.does(&format!("[os.write(fd, part) for part in {written}] and os.close(fd)"));
+                assert_eq!(all, "None", "{written}");
+                let found = who.does(&format!("oct(os.stat('{name}').st_mode)"));
+                assert_eq!(found, mode, "{name}: {written}");
+            }
+        }
+    }
+}
+
+#[test]
 fn w11_what_a_session_changes_by_descriptor_wins() {
     let project = project();
     let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));

@@ -571,3 +571,19 @@ fn w8_a_failed_rename_leaves_the_holders_session_where_it_was() {
     assert_eq!(project.read("OTHER.md"), "o1");
     assert!(!project.path("sub/x.md").exists());
 }
+
+#[test]
+fn o1_poll_says_at_once_that_a_file_is_ready_and_the_log_has_nothing_of_it() {
+    watchdog();
+    let project = Project::with(&[("a.md", "one"), ("a.txt", "one")]);
+    let mut puppet = Puppet::new(&project);
+    puppet.does("import select");
+    for name in ["a.md", "a.txt"] {
+        puppet.does("p = select.poll()");
+        puppet.does(&format!("f = open('{name}', 'r+')"));
+        puppet.does("p.register(f, select.POLLIN | select.POLLOUT)");
+        assert_eq!(puppet.does("[event for _, event in p.poll(5000)]"), "[5]", "{name}");
+    }
+    let log = project.read(".concord/log");
+    assert!(log.contains("mounted over") && !log.contains("poll"), "{log}");
+}

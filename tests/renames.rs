@@ -280,6 +280,82 @@ fn h3_a_new_directory_of_an_old_name_has_nothing_to_do_with_the_renamed_one() {
     assert_eq!(contents(&project, "notes/new.md"), ["new", "newer"]);
 }
 
+/// Saves numbered upwards, as the history of a file that nobody else has written to lists them: each once, in their order, based on the one before.
+fn assert_one_line(project: &Project, name: &str, saves: &[String]) {
+    let history = project.history(name);
+    assert_eq!(contents(project, name), saves, "{history:?}");
+    let count = saves.len() as u64;
+    assert_eq!(numbers(&history), (1..=count).rev().collect::<Vec<_>>());
+    let times: Vec<_> = history.iter().rev().map(|version| version["time"].as_str()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    for version in &history {
+        let before = version["version"].as_u64().unwrap() - 1;
+        let before = (before > 0).then_some(before);
+        assert_eq!(
+            (version["based_on"].as_u64(), &version["stale"]),
+            (before, &false.into()),
+            "{version}"
+        );
+    }
+}
+
+#[test]
+fn h2_h3_saves_at_the_places_of_a_directory_that_is_renamed_forth_and_back_are_each_listed_once() {
+    let mut project = project(&[("x/other.txt", "keeps the directory")]);
+    let mut saves = Vec::new();
+    for round in 0..7 {
+        for (at, to) in [("x", "y"), ("y", "x")] {
+            let save = format!("{round} in {at}");
+            write(&project, &format!("{at}/f.json"), &save);
+            saves.push(save);
+            rename(&project, at, to);
+            assert_one_line(&project, &format!("{to}/f.json"), &saves);
+        }
+    }
+    project.unmount();
+    assert_one_line(&project, "x/f.json", &saves);
+    project.mount();
+    restore(&project, "x/f.json", 3);
+    assert_eq!(project.read("x/f.json"), saves[2]);
+}
+
+#[test]
+fn h2_a_session_that_is_open_while_its_directory_is_renamed_is_based_on_what_it_replaces() {
+    let project = project(&[("x/other.txt", "keeps the directory")]);
+    let mut writer = Puppet::new(&project);
+    write(&project, "x/f.json", "first");
+    let mut saves = vec!["first".to_owned()];
+    for round in 0..5 {
+        let (at, to) = if round % 2 == 0 { ("x", "y") } else { ("y", "x") };
+        let save = format!("across {round}");
+        writer.does(&format!("f = open('{at}/f.json', 'w')"));
+        writer.does(&format!("(f.write('{save}'), f.flush())"));
+        rename(&project, at, to);
+        assert_eq!(writer.does("f.close()"), "None");
+        saves.push(save);
+        assert_one_line(&project, &format!("{to}/f.json"), &saves);
+    }
+    assert_eq!(project.status()["counts"]["stale"], 0);
+}
+
+#[test]
+fn h2_what_is_written_late_to_a_file_that_was_renamed_is_based_on_the_version_that_it_had_then() {
+    let project = project(&[("a.md", "one")]);
+    let mut writer = Puppet::new(&project);
+    writer.does("f = open('a.md', 'w')");
+    writer.does("(f.write('two'), f.flush())");
+    assert_eq!(writer.does("os.rename('a.md', 'b.md')"), "None");
+    assert_eq!(writer.does("(f.write(' and more'), f.close())"), "(9, None)");
+    eventually("the late version", || project.read("b.md") == "two and more");
+    let late = &project.history("b.md")[0];
+    assert_eq!(
+        (&late["how"], &late["stale"]),
+        (&"late".into(), &false.into()),
+        "{late}"
+    );
+    assert_eq!(late["based_on"], late["replaced"]);
+}
+
 #[test]
 fn h3_histories_follow_two_directories_that_are_exchanged() {
     let project = project(&[("x/a.md", "x1"), ("y/a.md", "y1")]);

@@ -363,3 +363,38 @@ fn shells_that_log_leave_what_they_leave_in_a_plain_directory() {
         twin.same("script -qac 'echo one' s.jsonl > $OUT/said; script -qac 'echo two' s.jsonl > $OUT/said; grep -v Script s.jsonl > s; rm s.jsonl; cat s");
     }
 }
+
+/// To who writes the beginning of a line it is the end of the file.
+#[test]
+fn w10_what_an_appender_has_held_back_is_cut_off_by_its_ftruncate_as_in_a_plain_file() {
+    watchdog();
+    let rules = "wait = \"100ms\"\n[[rule]]\npaths = [\"whole.md\"]\nappend = \"close\"\n";
+    for name in ["lines.md", "whole.md"] {
+        for (change, wanted) in [
+            ("os.ftruncate(fd, 2)", "01"),
+            ("os.ftruncate(fd, 10)", "0123456789"),
+            ("os.ftruncate(fd, 12)", "0123456789pr"),
+            ("os.ftruncate(fd, 15)", "0123456789pre\0\0"),
+            ("os.ftruncate(fd, 2), os.write(fd, b'x')", "01x"),
+            ("os.posix_fallocate(fd, 0, 12)", "0123456789pre"),
+        ] {
+            let project = Project::with(&[(name, "0123456789"), ("concord.toml", rules)]);
+            let mut writer = Puppet::new(&project);
+            writer.does(&format!("fd = os.open('{name}', os.O_WRONLY | os.O_APPEND)"));
+            assert_eq!(writer.does("os.write(fd, b'pre')"), "3");
+            writer.does(change);
+            assert_eq!(writer.does("os.close(fd)"), "None", "{name}: {change}");
+            assert_eq!(project.read(name), wanted, "{name}: {change}");
+        }
+        // What was refused has cut off nothing.
+        let project = Project::with(&[(name, "0123456789"), ("concord.toml", rules)]);
+        let (mut writer, mut other) = (Puppet::new(&project), Puppet::new(&project));
+        writer.does(&format!("fd = os.open('{name}', os.O_WRONLY | os.O_APPEND)"));
+        writer.does("os.write(fd, b'pre')");
+        other.does(&format!("f = open('{name}', 'r+')"));
+        assert_eq!(writer.does("os.ftruncate(fd, 2)"), "EBUSY");
+        other.does("f.close()");
+        assert_eq!(writer.does("os.close(fd)"), "None");
+        assert_eq!(project.read(name), "0123456789pre");
+    }
+}

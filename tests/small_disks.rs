@@ -126,6 +126,92 @@ fn f3_a_writer_that_makes_room_and_writes_again_is_published() {
     assert_eq!(std::fs::read(&path).unwrap(), big);
 }
 
+/// A mount with `a.md`, 200 KiB of `o`, on a disk without room for a copy of it.
+fn without_room(small: &Small) -> Project {
+    let project = mounted(small, "small");
+    std::fs::write(project.path("a.md"), vec![b'o'; 200 << 10]).unwrap();
+    let filled = File::create(project.path("filler"))
+        .unwrap()
+        .write_all(&vec![0; 1 << 20]);
+    assert!(filled.is_err(), "the disk is full");
+    project
+}
+
+#[test]
+fn f3_a_first_change_that_did_not_fit_is_an_error_of_close_until_it_is_made_good() {
+    watchdog();
+    let Some(small) = Small::on("small") else { return };
+    let project = without_room(&small);
+    let mut writer = Puppet::new(&project);
+    let old = vec![b'o'; 200 << 10];
+    for (change, close) in [
+        ("os.pwrite(fd, b'w', 5)", "ENOSPC"),
+        ("os.pwrite(fd, b'w', 5), os.pwrite(fd, b'w', 5)", "ENOSPC"),
+        ("os.ftruncate(fd, 300000)", "None"),
+        ("os.posix_fallocate(fd, 0, 300000)", "None"),
+    ] {
+        writer.does("fd = os.open('a.md', os.O_RDWR)");
+        assert_eq!(writer.does(change), "ENOSPC", "{change}");
+        assert_eq!(writer.does("os.close(fd)"), close, "{change}");
+        assert_eq!(std::fs::read(project.path("a.md")).unwrap(), old, "{change}");
+    }
+    let status = project.status();
+    assert_eq!(status["counts"]["failed"], 2, "{status}");
+    assert_eq!(project.recovered().len(), 0, "nothing of it was staged");
+    let told = status["incidents"].to_string();
+    assert!(told.contains("a.md") && told.contains("No space left"), "{told}");
+    // Two places, of which one is written again when there is room.
+    writer.does("fd = os.open('a.md', os.O_RDWR)");
+    assert_eq!(writer.does("os.pwrite(fd, b'first', 5)"), "ENOSPC");
+    assert_eq!(writer.does("os.pwrite(fd, b'second', 50)"), "ENOSPC");
+    writer.does("fd2 = os.open('a.md', os.O_RDWR | os.O_APPEND)");
+    std::fs::remove_file(project.path("filler")).unwrap();
+    eventually("room", || writer.does("os.pwrite(fd, b'second', 50)") == "6");
+    assert_eq!(writer.does("os.close(fd2)"), "None");
+    assert_eq!(writer.does("os.close(fd)"), "ENOSPC");
+    assert_eq!(std::fs::read(project.path("a.md")).unwrap(), old);
+    assert_eq!(project.recovered().len(), 1);
+}
+
+#[test]
+fn f3_a_first_change_that_did_not_fit_and_is_made_again_is_published() {
+    watchdog();
+    for (open, change) in [
+        ("os.O_RDWR", "os.pwrite(fd, b'new', 5)"),
+        ("os.O_RDWR | os.O_APPEND", "os.write(fd, b'new')"),
+    ] {
+        let Some(small) = Small::on("small") else { return };
+        let project = without_room(&small);
+        let mut writer = Puppet::new(&project);
+        writer.does(&format!("fd = os.open('a.md', {open})"));
+        assert_eq!(writer.does(change), "ENOSPC");
+        std::fs::remove_file(project.path("filler")).unwrap();
+        eventually("room", || writer.does(change) == "3");
+        assert_eq!(writer.does("os.fsync(fd), os.close(fd)"), "(None, None)");
+        assert!(project.read("a.md").contains("new"));
+    }
+}
+
+#[test]
+fn f3_what_was_stored_through_a_mapping_and_did_not_fit_is_told_by_the_last_close_too() {
+    watchdog();
+    let Some(small) = Small::on("small") else { return };
+    let project = without_room(&small);
+    let mut writer = Puppet::new(&project);
+    writer.does("fd = os.open('a.md', os.O_RDWR)");
+    writer.does("last = os.dup(fd)");
+    writer.does("m = mmap.mmap(fd, 204800)");
+    writer.does("m[0:204800] = b'n' * 204800");
+    assert_eq!(writer.does("os.close(fd)"), "ENOSPC");
+    assert_eq!(writer.does("m.close()"), "None");
+    assert_eq!(writer.does("os.close(last)"), "ENOSPC");
+    assert_eq!(std::fs::read(project.path("a.md")).unwrap(), vec![b'o'; 200 << 10]);
+    let status = project.status();
+    assert_eq!(status["counts"]["failed"], 1, "{status}");
+    let told = status["incidents"].to_string();
+    assert!(told.contains("a.md") && told.contains("nowhere"), "{told}");
+}
+
 #[test]
 fn f3_what_was_torn_is_not_published_although_there_is_room_again() {
     watchdog();

@@ -294,6 +294,18 @@ FILES = [
         ["names::w8_what_is_written_after_a_rename_goes_to_the_new_name_also_when_that_was_saved_since"],
     ),
     (
+        "W11", "w11-what-was-held-back-keeps-set-id-bits", "src/mount/coordinated/append.rs",
+        "        held.clears |= clears;\n",
+        "        let _ = clears;\n",
+        ["names::w11_set_id_bits_go_when_a_user_appends_whatever_he_appends"],
+    ),
+    (
+        "W10", "w10-what-was-cut-off-is-appended-at-the-close", "src/mount/coordinated/append_close.rs",
+        "if bytes > 0 && held.kept_bytes == bytes {",
+        "if bytes > 0 && held.kept_bytes != bytes {",
+        ["rotating::w10_what_an_appender_has_held_back_is_cut_off_by_its_ftruncate_as_in_a_plain_file"],
+    ),
+    (
         "H3", "h3-a-rename-leaves-the-history-behind", "src/store/names.rs",
         "continues: live.is_none(),",
         "continues: false,",
@@ -306,16 +318,40 @@ FILES = [
         ["renames::w8_a_saver_with_a_coordinated_temporary_name_makes_versions_of_the_file_and_of_nothing_else"],
     ),
     (
-        "H3", "h3-a-number-means-two-versions", "src/store/lineage.rs",
-        "Ok(match shift.saturating_add(from.version) < SHIFTED_MAX {",
-        "Ok(match shift.saturating_add(from.version) > SHIFTED_MAX {",
+        "H3", "h3-a-number-means-two-versions", "src/store/arrival.rs",
+        "match shift.saturating_add(from.version) < SHIFTED_MAX {",
+        "match shift.saturating_add(from.version) > SHIFTED_MAX {",
         ["renames::h3_a_name_that_another_file_had_before_lists_the_versions_of_both"],
     ),
     (
         "H3", "h3-a-renamed-files-history-has-no-beginning", "src/store/lineage.rs",
-        "let after = before.find(|(_, record)| record.is_tombstone()).map_or(0, |(v, _)| *v);",
-        "let after = before.find(|(_, record)| record.is_tombstone()).map_or(0, |_| 0);",
+        "let began = before.find(|(_, record)| record.is_tombstone()).map_or(0, |(v, _)| *v);",
+        "let began = before.find(|(_, record)| record.is_tombstone()).map_or(0, |_| 0);",
         ["renames::w8_a_saver_with_a_coordinated_temporary_name_makes_versions_of_the_file_and_of_nothing_else"],
+    ),
+    (
+        "H3", "h3-what-a-name-knows-is-told-again-when-it-comes-back", "src/store/lineage.rs",
+        "self.record(at).filter(|record| record.is_arrival());",
+        "self.record(at).filter(|_| false);",
+        [
+            "lib::store::tests_lineage::a_file_whose_directory_is_renamed_forth_and_back_lists_each_save_once",
+            "renames::h2_h3_saves_at_the_places_of_a_directory_that_is_renamed_forth_and_back_are_each_listed_once",
+        ],
+    ),
+    (
+        "H3", "h3-a-file-that-came-back-as-it-had-left-is-another", "src/store/files.rs",
+        "Ok(current.filter(|current| !h.contents.contains_key(current)))",
+        "Ok(current.filter(|_| false))",
+        ["lib::store::tests_lineage::a_file_whose_directory_goes_anywhere_while_others_use_its_names_lists_each_save_once"],
+    ),
+    (
+        "H2", "h2-a-version-is-known-by-its-number-alone", "src/store/seen.rs",
+        "if seen.path == place.path {",
+        "if seen.version > 0 {",
+        [
+            "lib::store::tests_lineage::a_file_whose_directory_goes_anywhere_while_others_use_its_names_lists_each_save_once",
+            "renames::h2_what_is_written_late_to_a_file_that_was_renamed_is_based_on_the_version_that_it_had_then",
+        ],
     ),
     (
         "H3", "h3-a-renamed-directory-leaves-histories-behind", "src/mount/coordinated/directories.rs",
@@ -602,7 +638,7 @@ FILES = [
         ["retention::h1_the_histories_of_deleted_files_go_when_they_are_as_old_as_the_rule_allows"],
     ),
     (
-        "O2", "o2-a-fresh-mount-by-a-user-claims-passthrough", "src/mount/fs.rs",
+        "O2", "o2-a-fresh-mount-by-a-user-claims-passthrough", "src/mount/init.rs",
         "contains(InitFlags::FUSE_PASSTHROUGH) && creds::is_admin();",
         "contains(InitFlags::FUSE_PASSTHROUGH);",
         ["unprivileged::o1_a_users_own_mount_does_what_his_plain_directory_does"],
@@ -702,6 +738,44 @@ FILES = [
         "let bytes = bytes.unwrap_or(stat.size);",
         "let bytes = bytes.unwrap_or(stat.size.max(u64::MAX));",
         ["lib::store::append::tests::a_version_is_as_long_as_when_its_record_was_read_although_lines_were_appended_since"],
+    ),
+    (
+        "F3", "f3-close-says-nothing-of-a-first-change-that-did-not-fit", "src/mount/coordinated/staged.rs",
+        "(self.changed || !self.refused.is_empty()) && !self.unlinked",
+        "self.changed && !self.unlinked",
+        [
+            "small_disks::f3_a_first_change_that_did_not_fit_is_an_error_of_close_until_it_is_made_good",
+            "small_disks::f3_what_was_stored_through_a_mapping_and_did_not_fit_is_told_by_the_last_close_too",
+        ],
+    ),
+    (
+        "F3", "f3-a-failed-copy-is-final", "src/mount/coordinated/session.rs",
+        "|staged, copied| staged.filled = copied.is_ok(),",
+        "|staged, copied| (staged.filled, staged.failed) = (copied.is_ok(), copied.err()),",
+        ["small_disks::f3_a_first_change_that_did_not_fit_and_is_made_again_is_published"],
+    ),
+    (
+        "F3", "f3-a-limit-of-file-sizes-ends-the-daemon", "src/cli/mount/limits.rs",
+        "signal_hook::flag::register(libc::SIGXFSZ,",
+        "signal_hook::flag::register(libc::SIGUSR2,",
+        ["mounting::f3_a_limit_of_file_sizes_of_who_mounts_does_not_end_the_daemon"],
+    ),
+    (
+        "F3", "f3-a-mount-that-can-open-nothing-says-nothing", "src/cli/mount/limits.rs",
+        "const DESCRIPTORS_MIN: u64 = 256;",
+        "const DESCRIPTORS_MIN: u64 = 16;",
+        ["mounting::f3_a_mount_with_hardly_any_descriptors_is_refused_with_what_to_do"],
+    ),
+    (
+        "O1", "o1-poll-fills-the-log", "src/mount/fs.rs",
+        """        reply: ReplyPoll,
+    ) {
+        reply.error(reply_errno(Errno::NOSYS));""",
+        """        reply: ReplyPoll,
+    ) {
+        log::warn!("poll");
+        reply.error(reply_errno(Errno::NOSYS));""",
+        ["openers::o1_poll_says_at_once_that_a_file_is_ready_and_the_log_has_nothing_of_it"],
     ),
     (
         "F3", "f3-a-full-disk-refuses-removals", "src/store/names.rs",
@@ -854,8 +928,8 @@ FILES = [
     ),
     (
         "H2", "h2-based-on-is-forgotten", "src/store/publish.rs",
-        "            based_on: shadow.based_on,",
-        "            based_on: None,",
+        "            based_on,\n",
+        "            based_on: based_on.filter(|_| false),\n",
         ["history::h2_a_version_records_who_wrote_it_what_it_is_and_what_it_was_based_on"],
     ),
     (
@@ -1094,14 +1168,14 @@ FILES = [
     ),
     (
         "F3", "f3-a-refused-write-is-published", "src/mount/coordinated/staged.rs",
-        "self.refused = Some((offset + written as u64, stopped));",
-        "self.refused = None;",
+        "            self.refuse(offset + written as u64, stopped);\n",
+        "",
         ["small_disks::f3_what_was_torn_is_not_published_although_there_is_room_again"],
     ),
     (
         "F3", "f3-a-write-made-good-is-not-published", "src/mount/coordinated/staged.rs",
-        "self.refused = self.refused.filter(|(at, _)| !(offset..end).contains(at));",
-        "self.refused = self.refused.filter(|(at, _)| !(offset..offset).contains(at) || end == 0);",
+        "self.refused.retain(|at, _| !(offset..end).contains(at));",
+        "self.refused.retain(|at, _| !(offset..offset).contains(at) || end == 0);",
         ["small_disks::f3_a_writer_that_makes_room_and_writes_again_is_published"],
     ),
     (

@@ -229,8 +229,7 @@ SESSIONS = [
     ),
     (
         "R4", "r4-publishing-sets-the-time", "src/mount/coordinated/close.rs",
-        """let based_on = staged.shadow.based_on;
-        let in_place""",
+        """let in_place = is_ordinary ||""",
         """let now = rustix::fs::Timespec {
             tv_sec: 0,
             tv_nsec: rustix::fs::UTIME_NOW,
@@ -240,8 +239,7 @@ SESSIONS = [
             last_modification: now,
         };
         let _ = rustix::fs::futimens(&*content, &times);
-        let based_on = staged.shadow.based_on;
-        let in_place""",
+        let in_place = is_ordinary ||""",
         ["readers::r4_the_time_after_close_is_that_of_the_last_write", "readers::r4_a_set_time_survives_the_close"],
     ),
     (
@@ -571,8 +569,8 @@ SESSIONS = [
     ),
     (
         "W5", "w5-sessions-without-a-change-publish", "src/mount/coordinated/close.rs",
-        "if staged.unlinked || !staged.changed {",
-        "if staged.unlinked {",
+        "if !staged.matters() || !matters {",
+        "if staged.unlinked || (!matters && false) {",
         ["closing::w5_a_session_that_wrote_nothing_publishes_nothing"],
     ),
     (
@@ -807,7 +805,7 @@ SESSIONS = [
     ),
     (
         "W12", "w12-a-name-that-was-given-since-is-taken-for-a-publish", "src/mount/coordinated/overtaken.rs",
-        "&& self.store.version_at(place).ok() != Some(based_on)",
+        "&& !self.is_current(based_on, place)",
         "",
         ["locks::w12_a_file_that_was_only_given_another_name_since_is_emptied"],
     ),
@@ -823,8 +821,8 @@ SESSIONS = [
     ),
     (
         "W3", "w3-a-whole-file-is-written-into-what-its-lineage-saved", "src/mount/coordinated/staged.rs",
-        "if let Some(version) = self.emptied.filter(|_| !self.changed) {",
-        "if let Some(version) = self.emptied.filter(|_| false) {",
+        "if let Some(version) = self.emptied.clone().filter(|_| !self.changed) {",
+        "if let Some(version) = self.emptied.clone().filter(|_| false) {",
         ["opened::w3_who_has_emptied_a_file_to_write_it_writes_a_whole_one_whatever_its_lineage_saved"],
     ),
     (

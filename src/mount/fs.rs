@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, OpenFlags,
+    PollEvents, PollFlags, PollNotifier, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use rustix::io::{Errno, Result};
@@ -21,13 +22,14 @@ use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
 use super::handles::{Handle, Ordinary};
+use super::init;
 use super::nodes::{Name, NodeId};
 use super::notices;
 use super::route::{self, Coming, reply_uncached};
 use super::setattr::Changes;
 use super::tree::{Caller, Tree};
 use super::xattr::{self, Answer};
-use crate::os::{creds, proc};
+use crate::os::proc;
 
 /// The filesystem as fuser sees it.
 #[derive(Debug)]
@@ -38,33 +40,8 @@ pub struct Fs {
     stacked: bool,
 }
 
-/// Bytes of one write request at most.
-const WRITE_BYTES_MAX: u32 = 1 << 20;
-/// Read-ahead and asynchronous requests the kernel may have under way.
-const BACKGROUND_MAX: u16 = 64;
 /// The kernel asks for generations only for NFS export, which is not offered.
 pub(super) const GENERATION: Generation = Generation(0);
-
-/// What is asked of the kernel, each where it has it. Not asked for: FUSE_POSIX_LOCKS (the kernel keeps fcntl(2) locks itself, and each lock request
-/// that comes is a flock(2), which fuser could not tell apart from others), FUSE_WRITEBACK_CACHE (passthrough excludes it).
-///
-/// FUSE_HANDLE_KILLPRIV_V2: without it the kernel asks for `security.capability` before every single write. With it, set-id bits are ours
-/// to clear: see [`attr::has_set_id`].
-const WANTED: [InitFlags; 13] = [
-    InitFlags::FUSE_FLOCK_LOCKS,
-    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
-    InitFlags::FUSE_PASSTHROUGH,
-    InitFlags::FUSE_POSIX_ACL,
-    InitFlags::FUSE_DONT_MASK,
-    InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
-    InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_MAX_PAGES,
-    InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
-];
 
 impl Fs {
     /// Serves a tree.
@@ -146,24 +123,7 @@ pub(super) fn reply_xattr(result: Result<Answer>, reply: ReplyXattr) {
 
 impl fuser::Filesystem for Fs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        for flag in WANTED {
-            if let Err(missing) = config.add_capabilities(flag) {
-                log::info!("this kernel does not have {missing:?}");
-            }
-        }
-        if self.tree.shared_backing {
-            // Absent on no kernel that this runs on; without it, stale pages would be a matter of the attributes' timeout.
-            let _ = config.add_capabilities(InitFlags::FUSE_AUTO_INVAL_DATA);
-        }
-        let depth = if self.stacked { 2 } else { 1 };
-        let stacking = config.set_max_stack_depth(depth).is_ok();
-        // Without the capability the kernel offers it, and refuses each inode.
-        let offered = config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH) && creds::is_admin();
-        let passthrough = stacking && offered;
-        self.tree.passthrough.store(passthrough, Ordering::Relaxed);
-        if config.set_max_write(WRITE_BYTES_MAX).is_err() || config.set_max_background(BACKGROUND_MAX).is_err() {
-            log::warn!("the kernel keeps its own limits for writes and background requests");
-        }
+        init::agree(&self.tree, self.stacked, config);
         Ok(())
     }
 
@@ -614,6 +574,20 @@ impl fuser::Filesystem for Fs {
         let ready = self.coordination.refuse_lost(caller(request), node(ino));
         let remove = |file: BorrowedFd<'_>| xattr::remove(file, name);
         reply_empty(self.change_attributes(node(ino), ready, remove), reply);
+    }
+
+    /// Regular files are always ready. After ENOSYS the kernel says so itself, and asks no more.
+    fn poll(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _poll: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(reply_errno(Errno::NOSYS));
     }
 
     fn ioctl(

@@ -11,6 +11,7 @@ mod file;
 mod fs;
 mod getattr;
 mod handles;
+mod init;
 pub mod nodes;
 pub mod notices;
 pub mod pin;

@@ -227,7 +227,12 @@ pub fn without_fsetid<T>(work: impl FnOnce() -> T) -> T {
 
 /// Runs `work`, which changes the data of a file, on behalf of user `uid`: root keeps set-user-id bits, everybody else loses them.
 pub fn writing_as<T>(uid: u32, work: impl FnOnce() -> T) -> T {
-    if uid == 0 { work() } else { without_fsetid(work) }
+    clearing_set_id(uid != 0, work)
+}
+
+/// Runs `work`, which changes the data of a file: its set-id bits go where the writer's own write(2) would have `clear`ed them.
+pub fn clearing_set_id<T>(clear: bool, work: impl FnOnce() -> T) -> T {
+    if clear { without_fsetid(work) } else { work() }
 }
 
 /// Sets the umask of the calling thread only: the thread first leaves the process's shared umask, working directory and

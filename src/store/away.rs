@@ -68,6 +68,7 @@ impl<D: Disk> Store<D> {
         let done = Published {
             version: stone.version,
             replaced: stone.replaced,
+            stale: false,
             unkept: false,
         };
         advance(&mut history, stone);
@@ -78,24 +79,5 @@ impl<D: Disk> Store<D> {
         self.prune(&mut history, &info.retain, info.now);
         held.keep(history);
         Ok(done)
-    }
-
-    /// The version that an open file of `path` is, if it is the current one.
-    ///
-    /// # Errors
-    /// As [`Store::current_version`].
-    pub fn version_of(&self, path: &std::path::Path, file: &D::File) -> io::Result<Option<u64>> {
-        self.current_version(path, &self.disk().stat(file)?)
-    }
-
-    /// The current version of a place; `None` when there is no file.
-    ///
-    /// # Errors
-    /// As [`Store::current_version`].
-    pub fn version_at(&self, place: &Place<'_, D>) -> io::Result<Option<u64>> {
-        match self.stat_place(place)? {
-            Some(stat) => self.current_version(place.path, &stat),
-            None => Ok(None),
-        }
     }
 }

@@ -266,17 +266,17 @@ impl<D: Disk> Store<D> {
         self.disk().sync_dir(&history.dir)
     }
 
+    /// The version that the file holds: that which it held before, or one that left with its directory and has come back.
     fn still_current(&self, h: &FileHistory<D>, place: &Place<'_, D>, live: Option<&Stat>) -> io::Result<Option<u64>> {
-        let Some((live, current)) = live.zip(h.current) else {
-            return Ok(None);
-        };
-        let Some(record) = h.records.get(&current) else {
-            return Ok(None);
-        };
-        Ok(self
-            .history
-            .is_content_of(record, place.dir, place.name, live)?
-            .then_some(current))
+        let Some(live) = live else { return Ok(None) };
+        let known = h.current.and_then(|current| h.records.get(&current));
+        if let Some(record) = known
+            && self.history.is_content_of(record, place.dir, place.name, live)?
+        {
+            return Ok(h.current);
+        }
+        let current = self.history.current_of(&h.records, place.dir, place.name, live)?;
+        Ok(current.filter(|current| !h.contents.contains_key(current)))
     }
 
     /// Reads a file's history directory, making it where there is none, and sets right what a crash or a stranger left:

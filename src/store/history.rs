@@ -184,7 +184,7 @@ impl<D: Disk> History<D> {
         for number in numbers {
             let is_current = current == Some(number);
             let mut record = match (scan.records.get(&number), scan.contents.get(&number), &own.dir) {
-                (Some(record), _, _) if record.is_tombstone() || own.host(number).is_some() => record.clone(),
+                (Some(record), _, _) if record.is_tombstone() || lineage.keeps(number) => record.clone(),
                 (None, Some(name), Some(dir)) => match if_there(self.disk.stat_at(dir, name))? {
                     Some(stat) if live.as_ref().is_none_or(|(_, _, l)| l.ino != stat.ino) => found(path, number, &stat),
                     _ => continue,

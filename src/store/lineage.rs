@@ -1,5 +1,8 @@
 //! A file's history over the names it had. A version's record says from which name and version its file came (`came_from`); a directory's
 //! rename is in `moves`. Each name's own history stays where it is.
+//!
+//! A file that comes back to a name it had brings along what it was meanwhile, and no more: what the name has of it already is the same version, told once, by
+//! the number that it has there.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -11,49 +14,99 @@ use super::history::{Kept, Key, READS_MAX, Scan, VersionEntry, found};
 use super::record::{CameFrom, How, Identity, VersionRecord, decode_path, encode_path};
 use super::{History, prefix};
 
-/// Names that are followed back. A file that was renamed more often shows its older versions under the older names only.
+/// Names that are followed back. Of a file that had more, some versions are shown under the older names only.
 const FORMER_NAMES_MAX: usize = 64;
 
-/// Numbers beyond this are not given for the sake of a complete listing; JavaScript's readers of our JSON know no greater ones.
-const SHIFTED_MAX: u64 = 1 << 53;
+/// A version, by the segment of a lineage and its number there.
+type At = (usize, u64);
 
-/// A name's own records, and the number of its next version.
-pub(super) type Own<'a> = (&'a BTreeMap<u64, VersionRecord>, u64);
-
-/// The part of a name's history that is of one file.
+/// What a name has of a lineage.
 pub(super) struct Segment<D: Disk> {
     path: PathBuf,
     pub dir: Option<D::Dir>,
     pub scan: Scan,
-    /// The version whose content is not here: the live file's, or the one that left for another name.
+    /// The version that the live file holds; in the name's own segment only.
     pub current: Option<u64>,
-    /// The versions after this one …
+    /// Versions that left, with their file, for another name of the lineage; and which they are there.
+    left: BTreeMap<u64, At>,
+    /// When a file of the lineage had this name. They do not overlap.
+    stays: Vec<Stay>,
+}
+
+/// The versions of a name after one and up to another, and what is added to their numbers when they are told.
+#[derive(Debug, Clone, Copy)]
+struct Stay {
     after: u64,
-    /// … up to this one.
     until: u64,
-    /// Whose content `current` is, by segment and version. `None`: the live file's.
-    heir: Option<(usize, u64)>,
-    /// What is added to its numbers when they are told.
     shift: u64,
 }
 
-impl<D: Disk> Segment<D> {
-    pub fn host(&self, version: u64) -> Option<u64> {
-        prefix::host(
-            &self.scan.records,
-            |v| self.scan.contents.contains_key(&v),
-            self.current,
-            version,
-        )
+impl Stay {
+    const WHOLE: Stay = Stay {
+        after: 0,
+        until: u64::MAX,
+        shift: 0,
+    };
+
+    fn has(&self, version: u64) -> bool {
+        self.after < version && version <= self.until
     }
 
-    /// The records of the file's stay under this name.
-    fn stay(&self) -> impl DoubleEndedIterator<Item = &VersionRecord> {
+    fn told(&self, version: u64) -> u64 {
+        version.saturating_add(self.shift)
+    }
+}
+
+impl<D: Disk> Segment<D> {
+    pub fn new(path: &Path, dir: Option<D::Dir>, scan: Scan) -> Segment<D> {
+        Segment {
+            path: path.to_owned(),
+            dir,
+            scan,
+            current: None,
+            left: BTreeMap::new(),
+            stays: Vec::new(),
+        }
+    }
+
+    /// The version whose content holds this one: here, in the live file, or where it left for.
+    pub fn host(&self, version: u64) -> Option<u64> {
+        let held = |v| self.scan.contents.contains_key(&v) || self.left.contains_key(&v);
+        prefix::host(&self.scan.records, held, self.current, version)
+    }
+
+    fn records_of(&self, stay: Stay) -> impl Iterator<Item = &VersionRecord> {
         let range = (
-            std::ops::Bound::Excluded(self.after),
-            std::ops::Bound::Included(self.until),
+            std::ops::Bound::Excluded(stay.after),
+            std::ops::Bound::Included(stay.until),
         );
         self.scan.records.range(range).map(|(_, record)| record)
+    }
+
+    /// Where files came from that had this name during a stay, the earliest first, and which version they were here then. One that came back as it had left, when
+    /// others had had the name meanwhile, has replaced what it was itself.
+    fn arrivals(&self, stay: Stay) -> std::vec::IntoIter<(u64, CameFrom)> {
+        let back = |version: u64| CameFrom {
+            path: encode_path(&self.path),
+            version,
+            continues: true,
+            shift: 0,
+        };
+        let arrival = |record: &VersionRecord| {
+            let came_back = || record.replaced.filter(|replaced| *replaced <= stay.after).map(back);
+            Some((record.version, record.came_from.clone().or_else(came_back)?))
+        };
+        let all = self.records_of(stay).filter_map(arrival);
+        all.collect::<Vec<_>>().into_iter()
+    }
+
+    /// What of the stay that ended with version `until` is in none of the others.
+    fn uncovered(&self, until: u64, shift: u64) -> Option<Stay> {
+        let mut before = self.scan.records.range(..until).rev();
+        let began = before.find(|(_, record)| record.is_tombstone()).map_or(0, |(v, _)| *v);
+        let earlier = self.stays.iter().filter(|stay| stay.after < until);
+        let after = earlier.map(|stay| stay.until).fold(began, u64::max);
+        (after < until).then_some(Stay { after, until, shift })
     }
 }
 
@@ -67,23 +120,35 @@ pub(super) struct Lineage<D: Disk> {
     pub segments: Vec<Segment<D>>,
 }
 
+/// Where a content is.
+struct Content {
+    /// The history that it lies in, and as which version; `None`: it is the live file.
+    lies: Option<At>,
+    /// The version that was asked for is its beginning, as long as the record of this one says.
+    beginning: Option<At>,
+}
+
 impl<D: Disk> Lineage<D> {
+    /// Whether a version of the name's own can be read.
+    pub fn keeps(&self, version: u64) -> bool {
+        self.content((0, version)).is_some()
+    }
+
     /// Adds the versions of former names whose numbers the name itself has not used.
     pub fn add_former(&self, entries: &mut BTreeMap<u64, VersionEntry>) {
-        for segment in self.former() {
-            let up = |number: u64| number + segment.shift;
-            for record in segment.stay().filter(|record| segment.host(record.version).is_some()) {
-                entries.entry(up(record.version)).or_insert_with(|| VersionEntry {
-                    record: VersionRecord {
-                        version: up(record.version),
-                        based_on: record.based_on.map(up),
-                        replaced: record.replaced.map(up),
-                        ..record.clone()
-                    },
-                    current: false,
-                    gone: false,
-                });
-            }
+        for (number, at) in self.former() {
+            let Some(record) = self.record(at) else { continue };
+            let told = |version: u64| self.number((at.0, version));
+            entries.entry(number).or_insert_with(|| VersionEntry {
+                record: VersionRecord {
+                    version: number,
+                    based_on: record.based_on.and_then(told),
+                    replaced: record.replaced.and_then(told),
+                    ..record.clone()
+                },
+                current: false,
+                gone: false,
+            });
         }
     }
 
@@ -96,24 +161,132 @@ impl<D: Disk> Lineage<D> {
         })
     }
 
-    /// What the name itself has not listed already.
-    fn former(&self) -> impl Iterator<Item = &Segment<D>> {
-        let own = &self.segments[0].path;
-        self.segments[1..].iter().filter(move |segment| segment.path != *own)
+    /// The versions under former names that can be read, by the number that they are told by.
+    fn former(&self) -> BTreeMap<u64, At> {
+        let mut found = BTreeMap::new();
+        for (at, segment) in self.segments.iter().enumerate().skip(1) {
+            let records = segment.stays.iter().flat_map(|stay| segment.records_of(*stay));
+            let kept = records
+                .map(|record| (at, record.version))
+                .filter(|at| self.content(*at).is_some());
+            for at in kept {
+                let Some(number) = self.number(at) else { continue };
+                // By the name that it was saved under.
+                match self.origin(at) == at {
+                    true => found.insert(number, at),
+                    false => Some(*found.entry(number).or_insert(at)),
+                };
+            }
+        }
+        found
+    }
+
+    /// The segment of a name.
+    pub fn segment(&self, path: &Path) -> Option<usize> {
+        self.segments.iter().position(|segment| segment.path == path)
+    }
+
+    fn record(&self, (at, version): At) -> Option<&VersionRecord> {
+        self.segments[at].scan.records.get(&version)
+    }
+
+    /// The version as which a content was published: who comes to another name with his directory is still the same there.
+    fn origin(&self, mut at: At) -> At {
+        // What a damaged record says might lead in a circle.
+        for _ in 0..self.segments.len() {
+            let came_from = self.record(at).filter(|record| record.is_arrival());
+            let former = came_from.and_then(|record| record.came_from.as_ref()).and_then(|from| {
+                let path = decode_path(&from.path)?;
+                Some((self.segment(&path)?, from.version))
+            });
+            match former.filter(|former| self.record(*former).is_some()) {
+                Some(former) => at = former,
+                None => break,
+            }
+        }
+        at
+    }
+
+    /// The number that a version is told by: that which it has under the name itself, if any.
+    pub fn number(&self, at: At) -> Option<u64> {
+        if at.0 == 0 {
+            return Some(at.1);
+        }
+        let (segment, version) = self.origin(at);
+        let own = || {
+            let arrivals = self.segments[0]
+                .scan
+                .records
+                .values()
+                .filter(|record| record.is_arrival());
+            let mut same = arrivals.filter(|record| self.origin((0, record.version)) == (segment, version));
+            same.next().map(|record| record.version)
+        };
+        let stay = || self.segments[segment].stays.iter().find(|stay| stay.has(version));
+        match segment {
+            0 => Some(version),
+            _ => own().or_else(|| stay().map(|stay| stay.told(version))),
+        }
+    }
+
+    /// How many stays each segment has.
+    pub fn stays(&self) -> Vec<usize> {
+        self.segments.iter().map(|segment| segment.stays.len()).collect()
+    }
+
+    /// The lowest number of a version that is not the name's own, nor of the stays that were `known`.
+    pub fn lowest_new(&self, known: &[usize]) -> Option<u64> {
+        let known = |at: usize| known.get(at).copied().unwrap_or(0);
+        let is_known = |(at, version): At| {
+            let stays = &self.segments[at].stays;
+            at == 0 || stays[..known(at)].iter().any(|stay| stay.has(version))
+        };
+        let segments = self.segments.iter().enumerate();
+        let new = segments.flat_map(|(at, segment)| {
+            let stays = segment.stays.iter().skip(known(at));
+            let records = stays.flat_map(|stay| segment.records_of(*stay).map(move |record| (*stay, record.version)));
+            let new = records.filter(move |(_, version)| !is_known(self.origin((at, *version))));
+            new.map(|(stay, version)| stay.told(version))
+        });
+        new.min()
+    }
+
+    /// Adds to the numbers of all stays but those that were `known`.
+    pub fn shift_new(&mut self, known: &[usize], shift: u64) {
+        for (at, segment) in self.segments.iter_mut().enumerate() {
+            let new = segment.stays.iter_mut().skip(known.get(at).copied().unwrap_or(0));
+            new.for_each(|stay| stay.shift += shift);
+        }
     }
 
     /// The segment that a version is in, and its number there.
-    fn holder(&self, version: u64) -> Option<(usize, u64)> {
+    fn holder(&self, version: u64) -> Option<At> {
         let own = self.segments[0].scan.records.get(&version);
         if own.is_some_and(VersionRecord::is_tombstone) {
             return None;
         }
-        let own = &self.segments[0].path;
-        self.segments.iter().enumerate().find_map(|(at, segment)| {
-            let number = version.checked_sub(segment.shift)?;
-            let of_it = || segment.path != *own && segment.stay().any(|record| record.version == number);
-            (segment.host(number).is_some() && (at == 0 || of_it())).then_some((at, number))
-        })
+        match self.keeps(version) {
+            true => Some((0, version)),
+            false => self.former().remove(&version),
+        }
+    }
+
+    fn content(&self, (mut at, mut version): At) -> Option<Content> {
+        let steps: usize = self.segments.iter().map(|segment| segment.left.len()).sum();
+        let mut beginning = None;
+        for _ in 0..=steps {
+            let segment = &self.segments[at];
+            let host = segment.host(version)?;
+            if host != version {
+                beginning = beginning.or(Some((at, version)));
+            }
+            let lies = segment.scan.contents.contains_key(&host).then_some((at, host));
+            if lies.is_some() || segment.current == Some(host) {
+                return Some(Content { lies, beginning });
+            }
+            (at, version) = *segment.left.get(&host)?;
+        }
+        None
     }
 }
 
@@ -176,14 +349,8 @@ impl<D: Disk> History<D> {
             }
         }
         let own = Segment {
-            path: path.to_owned(),
-            dir,
-            scan,
             current,
-            after: 0,
-            until: u64::MAX,
-            heir: None,
-            shift: 0,
+            ..Segment::new(path, dir, scan)
         };
         Ok((live, own))
     }
@@ -191,53 +358,62 @@ impl<D: Disk> History<D> {
     /// The history of `path` and of the names that its files had before.
     pub(super) fn lineage(&self, path: &Path) -> io::Result<Lineage<D>> {
         let (live, own) = self.own_segment(path)?;
-        let mut lineage = Lineage {
-            live,
-            segments: vec![own],
-        };
-        self.trace(&mut lineage.segments)?;
+        self.lineage_of(live, own)
+    }
+
+    pub(super) fn lineage_of(&self, live: Option<Live<D>>, mut own: Segment<D>) -> io::Result<Lineage<D>> {
+        own.stays = vec![Stay::WHOLE];
+        let segments = vec![own];
+        let mut lineage = Lineage { live, segments };
+        let arrivals = lineage.segments[0].arrivals(Stay::WHOLE);
+        self.trace(&mut lineage.segments, (0, arrivals, 0))?;
         Ok(lineage)
     }
 
-    /// Adds what the files of `segments` were before.
-    fn trace(&self, segments: &mut Vec<Segment<D>>) -> io::Result<()> {
-        let mut at = 0;
-        while at < segments.len() && segments.len() < FORMER_NAMES_MAX {
-            let (mut former, shift) = (Vec::new(), segments[at].shift);
-            for record in segments[at].stay().rev() {
-                if let Some(from) = &record.came_from {
-                    former.extend(self.segment_before(from, (at, record.version), shift)?);
+    /// Adds what the files were before that came to a segment, whose numbers are told with something added. The earliest first: a number that was once told
+    /// stays, whoever comes later.
+    pub(super) fn trace(
+        &self,
+        segments: &mut Vec<Segment<D>>,
+        arrived: (usize, std::vec::IntoIter<(u64, CameFrom)>, u64),
+    ) -> io::Result<()> {
+        let mut todo = vec![arrived];
+        while let Some((at, arrivals, shift)) = todo.last_mut() {
+            let Some((version, from)) = arrivals.next() else {
+                todo.pop();
+                continue;
+            };
+            let heir = (*at, version);
+            let shift = shift.saturating_add(from.shift);
+            if let Some(former) = self.segment_before(segments, &from)? {
+                let segment = &mut segments[former];
+                if former != heir.0 {
+                    segment.left.entry(from.version).or_insert(heir);
+                }
+                if let Some(stay) = segment.uncovered(from.version, shift) {
+                    segment.stays.push(stay);
+                    todo.push((former, segment.arrivals(stay), shift));
                 }
             }
-            segments.extend(former);
-            at += 1;
         }
-        segments.truncate(FORMER_NAMES_MAX);
         Ok(())
     }
 
-    /// What is added to the numbers that a file had as `from`, now that it comes to `path`: so much that they come after those which the
-    /// name has used for other files.
-    pub(super) fn shift(&self, path: &Path, (own, next): Own<'_>, from: &CameFrom) -> io::Result<u64> {
-        if own.is_empty() || !from.continues {
-            return Ok(0);
+    /// The segment of the name that a file had before; `None` where nothing of it is known.
+    fn segment_before(&self, segments: &mut Vec<Segment<D>>, from: &CameFrom) -> io::Result<Option<usize>> {
+        let path = decode_path(&from.path).filter(|_| from.continues);
+        let Some(path) = path else { return Ok(None) };
+        if let Some(known) = segments.iter().position(|segment| segment.path == path) {
+            return Ok(Some(known));
         }
-        let mut segments: Vec<_> = self.segment_before(from, (0, 0), 0)?.into_iter().collect();
-        self.trace(&mut segments)?;
-        let here = encode_path(path);
-        let came_from_here = |record: &VersionRecord| record.came_from.as_ref().is_some_and(|from| from.path == here);
-        let others = segments
-            .iter()
-            .filter(|segment| segment.path != path)
-            .flat_map(|segment| {
-                let others = segment.stay().filter(|record| !came_from_here(record));
-                others.map(|record| record.version + segment.shift)
-            });
-        let shift = others.min().map_or(0, |lowest| next.saturating_sub(lowest));
-        Ok(match shift.saturating_add(from.version) < SHIFTED_MAX {
-            true => shift,
-            false => 0,
-        })
+        let (dir, scan) = match segments.len() < FORMER_NAMES_MAX {
+            true => self.history_of(&path)?,
+            false => (None, Scan::empty()),
+        };
+        Ok(dir.map(|dir| {
+            segments.push(Segment::new(&path, Some(dir), scan));
+            segments.len() - 1
+        }))
     }
 
     fn history_of(&self, path: &Path) -> io::Result<(Option<D::Dir>, Scan)> {
@@ -267,68 +443,6 @@ impl<D: Disk> History<D> {
         }
     }
 
-    /// What a file that came from elsewhere was there. `heir` is what became of it, whose numbers are told with `shift` added.
-    fn segment_before(&self, from: &CameFrom, heir: (usize, u64), shift: u64) -> io::Result<Option<Segment<D>>> {
-        if !from.continues {
-            return Ok(None);
-        }
-        let Some(path) = decode_path(&from.path) else {
-            return Ok(None);
-        };
-        let key = Key::of(&path);
-        let Some(dir) = self.open_key(&key)? else {
-            return Ok(None);
-        };
-        let scan = self.scan(&dir, &key)?;
-        let mut before = scan.records.range(..from.version).rev();
-        let after = before.find(|(_, record)| record.is_tombstone()).map_or(0, |(v, _)| *v);
-        Ok(Some(Segment {
-            path,
-            dir: Some(dir),
-            scan,
-            current: Some(from.version),
-            after,
-            until: from.version,
-            heir: Some(heir),
-            shift: shift + from.shift,
-        }))
-    }
-
-    /// The record of a file that came to `path` with a directory, and has not been changed since: what it was under its former path, with a
-    /// number that its own history has not used.
-    pub(super) fn arrived(
-        &self,
-        path: &Path,
-        (dir, name, live): (&D::Dir, &std::ffi::OsStr, &Stat),
-        own: Own<'_>,
-    ) -> io::Result<Option<VersionRecord>> {
-        let (mut at, mut bound) = (path.to_owned(), u64::MAX);
-        loop {
-            let before = self.moves.read().before(&at, bound);
-            let Some((former, number)) = before else {
-                return Ok(None);
-            };
-            if let Some(record) = self.record_at(&former, dir, name, live)? {
-                let mut from = CameFrom {
-                    path: encode_path(&former),
-                    version: record.version,
-                    continues: true,
-                    shift: 0,
-                };
-                from.shift = self.shift(path, own, &from)?;
-                return Ok(Some(VersionRecord {
-                    version: (record.version + from.shift).max(own.1),
-                    path: encode_path(path),
-                    came_from: Some(from),
-                    // What it extends is in the other history.
-                    extends: None,
-                    ..record
-                }));
-            }
-            (at, bound) = (former, number);
-        }
-    }
-
     /// Whether a file that left `path` with its directory, and has not been changed since, is somewhere: all that it was is in the history of `path`. What
     /// cannot be told counts as yes.
     pub(super) fn lives_elsewhere(&self, path: &Path, records: &BTreeMap<u64, VersionRecord>) -> io::Result<bool> {
@@ -350,22 +464,6 @@ impl<D: Disk> History<D> {
         Ok(self.moves.read().state() != state)
     }
 
-    fn record_at(
-        &self,
-        former: &Path,
-        dir: &D::Dir,
-        name: &std::ffi::OsStr,
-        live: &Stat,
-    ) -> io::Result<Option<VersionRecord>> {
-        let key = Key::of(former);
-        let Some(history) = self.open_key(&key)? else {
-            return Ok(None);
-        };
-        let mut scan = self.scan(&history, &key)?;
-        let version = self.current_of(&scan.records, dir, name, live)?;
-        Ok(version.and_then(|version| scan.records.remove(&version)))
-    }
-
     /// Opens the content of a version that is somewhere in the lineage.
     /// `None`: the history has changed since it was read; `at_last`: what a power failure has left looks like that too.
     pub(super) fn open_in(
@@ -375,36 +473,28 @@ impl<D: Disk> History<D> {
         at_last: bool,
     ) -> io::Result<Option<Kept<D::File>>> {
         let missing = || not_kept(version);
-        let (mut at, mut wanted) = lineage.holder(version).ok_or_else(missing)?;
-        let mut bytes = None;
-        loop {
-            let segment = &lineage.segments[at];
-            let host = segment.host(wanted).ok_or_else(missing)?;
-            if host != wanted && bytes.is_none() {
-                // Only a pruned version has none, and another extends only what has stopped growing.
-                let record = segment.scan.records.get(&wanted).ok_or_else(missing)?;
-                if record.growing && !at_last {
-                    return Ok(None);
-                }
-                bytes = Some(record.bytes);
-            }
-            if let (true, Some(dir)) = (segment.scan.contents.contains_key(&host), &segment.dir) {
-                let file = if_there(self.disk.open(dir, OsStr::new(&host.to_string())))?;
-                return file.map(|file| self.kept(file, bytes)).transpose();
-            }
-            match (segment.heir, &lineage.live) {
-                (Some(heir), _) => (at, wanted) = heir,
-                (None, Some((dir, name, stat))) => {
-                    let Some(file) = if_there(self.disk.open(dir, name))? else {
-                        return Ok(None);
-                    };
-                    let same = self.disk.stat(&file)?.ino == stat.ino;
-                    // Lines that were appended since are of a later version.
-                    let bytes = bytes.unwrap_or(stat.size);
-                    return same.then(|| self.kept(file, Some(bytes))).transpose();
-                }
-                (None, None) => return Err(missing()),
-            }
+        let holder = lineage.holder(version).ok_or_else(missing)?;
+        let Content { lies, beginning } = lineage.content(holder).ok_or_else(missing)?;
+        let bytes = match beginning {
+            // Only a pruned version has none, and another extends only what has stopped growing.
+            Some(at) => match lineage.record(at).ok_or_else(missing)? {
+                record if record.growing && !at_last => return Ok(None),
+                record => Some(record.bytes),
+            },
+            None => None,
+        };
+        if let Some((at, host)) = lies {
+            let dir = lineage.segments[at].dir.as_ref().ok_or_else(missing)?;
+            let file = if_there(self.disk.open(dir, OsStr::new(&host.to_string())))?;
+            return file.map(|file| self.kept(file, bytes)).transpose();
         }
+        let (dir, name, stat) = lineage.live.as_ref().ok_or_else(missing)?;
+        let Some(file) = if_there(self.disk.open(dir, name))? else {
+            return Ok(None);
+        };
+        let same = self.disk.stat(&file)?.ino == stat.ino;
+        // Lines that were appended since are of a later version.
+        let bytes = bytes.unwrap_or(stat.size);
+        same.then(|| self.kept(file, Some(bytes))).transpose()
     }
 }

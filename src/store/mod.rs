@@ -12,6 +12,7 @@
 //! change of the same file waits for it (callers serialise anyway, this keeps a mistake from becoming a lost version).
 
 mod append;
+mod arrival;
 mod away;
 pub mod disk;
 mod error;
@@ -36,6 +37,7 @@ mod recover;
 mod recovered;
 mod redo;
 mod room;
+mod seen;
 mod shadow;
 mod unrecorded;
 
@@ -45,6 +47,8 @@ mod sim;
 mod tests_faults;
 #[cfg(test)]
 mod tests_garbage;
+#[cfg(test)]
+mod tests_lineage;
 #[cfg(test)]
 mod tests_moves;
 #[cfg(test)]
@@ -72,6 +76,7 @@ pub use real::RealDisk;
 pub use recover::{Action, RecoveryItem, RecoveryReport};
 pub use recovered::RecoveredEntry;
 pub use room::Retention;
+pub use seen::Seen;
 pub use shadow::Shadow;
 
 use crate::rules::{Durability, Policy};

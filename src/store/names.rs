@@ -98,15 +98,15 @@ impl<D: Disk> Store<D> {
         let mut record = self.record_for(dst, &history, &moving, replaced, (who, based_on), info);
         record.hash = self.hash_small(&file, &moving, info).map_err(at(Stage::Look))?;
         if let Some(version) = source.as_ref().and_then(|(_, _, stone)| stone.replaced) {
-            let mut from = CameFrom {
+            let from = CameFrom {
                 path: encode_path(src.path),
                 version,
                 continues: live.is_none(),
                 shift: 0,
             };
             let own = (&history.records, history.next);
-            from.shift = self.history.shift(dst.path, own, &from).map_err(at(Stage::Look))?;
-            record.come_from(from);
+            let arrival = self.history.arrival(dst.path, own, from).map_err(at(Stage::Look))?;
+            record.come_from(arrival.from);
         }
         undo.dirs.push((history.dir.clone(), record_name(record.version)));
         self.announce(&mut history, &record).map_err(at(Stage::Record))?;
@@ -129,6 +129,7 @@ impl<D: Disk> Store<D> {
         let done = Published {
             version: record.version,
             replaced,
+            stale: false,
             unkept: false,
         };
         advance(&mut history, record);
@@ -282,6 +283,7 @@ impl<D: Disk> Store<D> {
         let done = Published {
             version: stone.version,
             replaced: Some(version),
+            stale: false,
             unkept: false,
         };
         advance(&mut history, stone);
@@ -320,6 +322,7 @@ impl<D: Disk> Store<D> {
         Ok(Published {
             version,
             replaced: Some(version),
+            stale: false,
             unkept: false,
         })
     }
@@ -401,6 +404,7 @@ impl<D: Disk> Store<D> {
             done[index] = Some(Published {
                 version: record.version,
                 replaced: Some(version),
+                stale: false,
                 unkept: false,
             });
             advance(&mut history, record);

@@ -24,6 +24,8 @@ pub struct Published {
     pub version: u64,
     /// The version that was current before; `None` when there was no file.
     pub replaced: Option<u64>,
+    /// The writer had seen another version than the one that was replaced, or none.
+    pub stale: bool,
     /// What was replaced, removed or moved away is not in the history: there was no room on the disk.
     pub unkept: bool,
 }
@@ -177,6 +179,7 @@ impl<D: Disk> Store<D> {
             let done = Published {
                 version: record.version,
                 replaced,
+                stale: record.based_on != replaced,
                 unkept: false,
             };
             history.next = record.version + 1;
@@ -237,6 +240,12 @@ impl<D: Disk> Store<D> {
                 .map_err(at(Stage::Meta))?;
             shadow.meta_from = Some((live.ino, live.ctime_ns));
         }
+        let based_on = match &shadow.based_on {
+            Some(seen) => self
+                .seen_at(place, history, seen, (live, replaced))
+                .map_err(at(Stage::Look))?,
+            None => None,
+        };
         let stat = self.disk().stat(&shadow.file).map_err(at(Stage::Look))?;
         let hash = match &info.hash {
             Some(hash) => Some(hash.clone()),
@@ -251,9 +260,9 @@ impl<D: Disk> Store<D> {
             hash,
             how: info.how,
             who: shadow.who.clone(),
-            based_on: shadow.based_on,
+            based_on,
             replaced,
-            stale: shadow.based_on.is_some() && shadow.based_on != replaced,
+            stale: based_on.is_some() && based_on != replaced,
             identity: Some(Identity::of(&stat)),
             extends: None,
             growing: false,

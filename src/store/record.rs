@@ -182,6 +182,12 @@ impl VersionRecord {
         self.came_from = Some(from);
     }
 
+    /// Whether it is no version of its own, but the one that its file was when it came here with its directory, to be gone on from.
+    pub fn is_arrival(&self) -> bool {
+        let is_same = |from: &CameFrom| from.continues && from.version.saturating_add(from.shift) == self.version;
+        self.came_from.as_ref().is_some_and(is_same)
+    }
+
     /// Says that the name went away; there is no content.
     pub fn is_tombstone(&self) -> bool {
         self.how == How::Unlink

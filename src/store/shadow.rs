@@ -9,11 +9,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Store;
 use super::disk::{Disk, Stat};
 use super::history::Key;
 use super::record::{JournalLine, RecoveredKind, RecoveredRecord, Who, clip_who, encode_path};
 use super::room::{Spare, is_full};
+use super::{Seen, Store};
 use crate::session::SessionId;
 
 /// How many empty files are kept ready. Two sessions in a row find one each while the next is made.
@@ -30,7 +30,7 @@ pub struct Shadow<D: Disk> {
     /// Who writes.
     pub who: Who,
     /// The version it started from. May be set until the publish.
-    pub based_on: Option<u64>,
+    pub based_on: Option<Seen>,
     /// The session changed owner, mode, ACL or attributes of the shadow itself: they are then its own.
     pub meta_touched: bool,
     pub(super) name: ShadowName,
@@ -77,12 +77,12 @@ impl<D: Disk> Store<D> {
         target: &Path,
         current: Option<&D::File>,
         who: Who,
-        based_on: Option<u64>,
+        based_on: Option<Seen>,
         now: u64,
     ) -> io::Result<Shadow<D>> {
         // An empty file, and a line of the journal.
         self.with_room(Spare::for_change_of(target), now, || {
-            self.try_begin(id, target, current, who.clone(), based_on, now)
+            self.try_begin(id, target, current, who.clone(), based_on.clone(), now)
         })
     }
 
@@ -92,7 +92,7 @@ impl<D: Disk> Store<D> {
         target: &Path,
         current: Option<&D::File>,
         who: Who,
-        based_on: Option<u64>,
+        based_on: Option<Seen>,
         now: u64,
     ) -> io::Result<Shadow<D>> {
         let disk = self.disk();
@@ -204,7 +204,7 @@ impl<D: Disk> Store<D> {
             id: shadow.id.0,
             path: encode_path(&shadow.target),
             who: shadow.who.clone(),
-            based_on: shadow.based_on,
+            based_on: shadow.based_on.as_ref().map(|seen| seen.version),
             time: now,
         };
         let spare = Spare::for_change_of(&shadow.target);
@@ -268,7 +268,7 @@ impl<D: Disk> Store<D> {
             bytes: stat.size,
             reason: why.to_owned(),
             who: Some(shadow.who.clone()),
-            based_on: shadow.based_on,
+            based_on: shadow.based_on.as_ref().map(|seen| seen.version),
         };
         self.set_aside(&self.shadows, &shadow.name.text(), record)
     }

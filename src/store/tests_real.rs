@@ -266,8 +266,13 @@ fn records_say_who_when_how_and_whether_the_write_was_stale() {
         uid: 7,
     };
     let current = fs::File::open(p.at("f")).unwrap();
+    let seen = Seen {
+        path: "f".into(),
+        version: 1,
+        identity: None,
+    };
     let shadow = store
-        .begin(SessionId(3), Path::new("f"), Some(&current), who.clone(), Some(1), 3)
+        .begin(SessionId(3), Path::new("f"), Some(&current), who.clone(), Some(seen), 3)
         .unwrap();
     shadow.file.as_ref().write_all(b"third").unwrap();
     let done = store.publish(shadow, &p.place(name), &info(4)).unwrap();
@@ -276,6 +281,7 @@ fn records_say_who_when_how_and_whether_the_write_was_stale() {
         Published {
             version: 3,
             replaced: Some(2),
+            stale: true,
             unkept: false,
         }
     );
@@ -317,6 +323,7 @@ fn a_deleted_file_stays_restorable_and_its_numbers_go_on() {
         Published {
             version: 3,
             replaced: None,
+            stale: false,
             unkept: false,
         }
     );
@@ -335,6 +342,7 @@ fn a_change_made_past_concordfs_becomes_a_version_of_its_own() {
         Published {
             version: 3,
             replaced: Some(2),
+            stale: true,
             unkept: false,
         }
     );

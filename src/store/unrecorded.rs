@@ -98,6 +98,7 @@ impl<D: Disk> Store<D> {
                 Published {
                     version: version.max(history.next - 1) + 1,
                     replaced: Some(version),
+                    stale: false,
                     unkept: false,
                 }
             }
@@ -123,6 +124,7 @@ impl<D: Disk> Store<D> {
         Published {
             version: 1,
             replaced: Some(1),
+            stale: false,
             unkept: true,
         }
     }

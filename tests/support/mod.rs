@@ -300,7 +300,7 @@ pub fn wait(child: &mut Child, at_most: Duration) -> std::process::ExitStatus {
 }
 
 /// Waits until something is so.
-pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < command_time_max(), "it never came to this: {what}");

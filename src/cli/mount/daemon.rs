@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::spawn::Counts;
+use crate::cli::mount::limits;
 use crate::cli::project::STORE;
 use crate::cli::rooms::{MountOrder, Rooms};
 use crate::control::beacon::{self, Beacon};
@@ -67,6 +68,7 @@ pub fn run(
         writeln!(line, "[{time} {level:<5} {target}] {message}")
     })
     .try_init();
+    limits::lift_file_size().context("taking SIGXFSZ")?;
     live(order, stay, rooms, |service| obey(signals, service, stay), ready)
 }
 

@@ -2,7 +2,8 @@
 
 pub mod config;
 mod daemon;
-pub mod overlap;
+pub mod limits;
+mod overlap;
 pub mod service;
 mod spawn;
 
@@ -113,6 +114,7 @@ fn order(mount: &Mount) -> anyhow::Result<MountOrder> {
         None => mountpoint.clone(),
     };
     fuse_is_there()?;
+    limits::enough_descriptors(&mountpoint)?;
     overlap::check(&mountpoint, &backing)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, &backing, flags, Mode::empty()).at(&backing)?;

@@ -66,6 +66,8 @@ pub(super) struct Held {
     /// Nothing is seen before the close.
     pub whole: bool,
     pub removed: bool,
+    /// Of what is not published yet, somebody has written a part whose write(2) clears set-id bits.
+    pub clears: bool,
     /// Something of it may not be on disk.
     pub unsynced: bool,
     pub lost: Option<Errno>,
@@ -83,6 +85,7 @@ impl Held {
             kept_bytes: 0,
             whole,
             removed: false,
+            clears: false,
             unsynced: false,
             lost: None,
             processes,
@@ -133,6 +136,12 @@ impl Appender {
         !self.sync && held.is_some_and(|held| held.attached && !held.whole && held.log.is_quick())
     }
 
+    /// What it has held back of the file that it appends to.
+    pub(super) fn held_bytes(&self) -> u64 {
+        let held = self.held.lock();
+        if held.removed { 0 } else { held.kept_bytes }
+    }
+
     /// A descriptor was closed. Returns the processes that may have another, where it matters whether it was the last: RELEASE comes soon,
     /// and is early enough for who has held nothing back and is not the only one that appends.
     pub(super) fn closed_by(&self, flusher: ProcId, closing: Closing) -> Option<Vec<u32>> {
@@ -174,6 +183,7 @@ impl Coordination {
                 Err(errno) => return Err(errno),
             }
         }
+        held.clears |= clears;
         let (finished, rest) = if held.whole {
             (&[][..], data)
         } else {
@@ -182,17 +192,16 @@ impl Coordination {
         if !finished.is_empty() {
             let parts: &[&[u8]] = &[&held.tail, finished];
             let parts = if held.tail.is_empty() { &parts[1..] } else { parts };
-            let mut commit = || Log::with(&mut held.log, |log, state| self.commit((log, state), parts, appender));
-            let placed = if clears {
-                creds::without_fsetid(commit)?
-            } else {
-                commit()?
-            };
+            let log = &mut held.log;
+            let placed = creds::clearing_set_id(held.clears, || {
+                Log::with(log, |log, state| self.commit((log, state), parts, appender))
+            })?;
             if placed == Placed::Nowhere {
                 return self.keep_all(held, appender, data, true);
             }
             held.unsynced = true;
             held.tail.clear();
+            held.clears = clears;
         }
         if held.whole || held.tail.len() + rest.len() > LINE_BYTES_MAX {
             return self.keep_all(held, appender, rest, false).map(|_| data.len() as u32);

@@ -11,6 +11,7 @@ use super::session::EndReply;
 use super::{Coordination, Counted, caller, described, nanos_now};
 use crate::mount::notices::News;
 use crate::mount::tree::Caller;
+use crate::os::creds;
 use crate::os::proc::{self, Closing};
 use crate::rules::{Append, Durability};
 use crate::store::record::RecoveredKind;
@@ -129,10 +130,12 @@ impl Coordination {
     fn publish_rest(&self, held: &mut Held, appender: &Appender) -> Result<(), Errno> {
         let log = &mut held.log;
         let committed = match (&held.kept, held.whole, held.tail.is_empty()) {
-            (Some(kept), true, _) if held.kept_bytes > 0 => {
+            (Some(kept), true, _) if held.kept_bytes > 0 => creds::clearing_set_id(held.clears, || {
                 Log::with(log, |log, state| self.commit_file((log, state), &kept.file, appender))
-            }
-            (_, false, false) => Log::with(log, |log, state| self.commit((log, state), &[&held.tail], appender)),
+            }),
+            (_, false, false) => creds::clearing_set_id(held.clears, || {
+                Log::with(log, |log, state| self.commit((log, state), &[&held.tail], appender))
+            }),
             _ => {
                 self.drop_kept(held);
                 return Ok(());
@@ -141,6 +144,7 @@ impl Coordination {
         match committed {
             Ok(Placed::There) => {
                 held.unsynced = true;
+                held.clears = false;
                 held.tail.clear();
                 self.drop_kept(held);
                 // What the kernel told of was told when it was held back.
@@ -163,6 +167,16 @@ impl Coordination {
                 );
                 Err(errno)
             }
+        }
+    }
+
+    /// Forgets what a handle has held back, if that is still the same number of bytes: it was cut off.
+    pub(super) fn drop_held(&self, appender: &Appender, bytes: u64) {
+        let mut held = appender.held.lock();
+        if bytes > 0 && held.kept_bytes == bytes {
+            held.tail.clear();
+            self.drop_kept(&mut held);
+            held.whole = held.removed || appender.policy.append == Append::Close;
         }
     }
 

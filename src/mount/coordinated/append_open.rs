@@ -224,7 +224,7 @@ impl Coordination {
     pub fn promote(self: &Arc<Self>, number: u64, writer: &Writer) -> Result<(), Errno> {
         let session = writer.session();
         let ready = session.staged(|staged| {
-            let intact = !staged.unlinked && staged.failed.is_none() && staged.refused.is_none();
+            let intact = !staged.unlinked && staged.failure().is_none();
             Ok((intact && staged.handles == 1).then(|| staged.processes.clone()))
         });
         let Ok(Some(processes)) = ready else { return Ok(()) };

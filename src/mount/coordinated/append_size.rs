@@ -51,9 +51,45 @@ impl Coordination {
         answer: Answer<Stat>,
     ) {
         let this = Arc::clone(self);
-        self.tree.workers.run(move || match this.appended(&appender) {
+        self.tree.workers.run(move || {
+            let going = match this.before_truncation(&appender, len) {
+                Ok(going) => going,
+                Err(errno) => return answer(Err(errno)),
+            };
+            let (that, handle) = (Arc::clone(&this), Arc::clone(&appender));
+            let done = move |truncated: Result<Stat, Errno>| {
+                if truncated.is_ok() {
+                    that.drop_held(&handle, going);
+                }
+                answer(truncated);
+            };
+            this.truncate_appended_file(caller, &appender, len, Box::new(done));
+        });
+    }
+
+    /// What a handle has held back is, to it, the end of its file: it goes with what is cut off, and returned is how many bytes that are. Where something of it
+    /// stays it is published first.
+    fn before_truncation(&self, appender: &Appender, len: u64) -> Result<u64, Errno> {
+        let held = appender.held_bytes();
+        if held == 0 {
+            return Ok(0);
+        }
+        let seen = match self.appended(appender) {
+            Appended::Named(_, Some(file)) | Appended::Departed(file) => end_of(&file)?,
+            Appended::Named(name, None) => end_of(&self.live_of(&name)?)?,
+            Appended::Gone => return Ok(0),
+        };
+        if len <= seen {
+            return Ok(held);
+        }
+        self.publish_held(appender).map(|()| 0)
+    }
+
+    fn truncate_appended_file(self: &Arc<Self>, caller: Caller, appender: &Appender, len: u64, answer: Answer<Stat>) {
+        let this = Arc::clone(self);
+        match self.appended(appender) {
             Appended::Named(name, _) => match this.target(name.parent, &name.name) {
-                Some(target) => this.truncate_to(caller, &appender, target, len, answer),
+                Some(target) => this.truncate_to(caller, appender, target, len, answer),
                 None => answer(Err(Errno::INVAL)),
             },
             Appended::Departed(file) => {
@@ -61,7 +97,7 @@ impl Coordination {
             }
             // What is written to it is kept, and nobody reads it.
             Appended::Gone => answer(rustix::fs::fstat(appender.file.pin.fd())),
-        });
+        }
     }
 
     fn truncate_to(
@@ -124,6 +160,12 @@ impl Coordination {
                 Appended::Named(_, None) | Appended::Gone => return answer(Ok(())),
             };
             let end = offset.saturating_add(length);
+            // What it holds back lies in the room that it makes.
+            if !mode.contains(FallocateFlags::KEEP_SIZE)
+                && let Err(errno) = this.publish_held(&appender)
+            {
+                return answer(Err(errno));
+            }
             if mode.contains(FallocateFlags::KEEP_SIZE) || end_of(&file).is_ok_and(|size| end <= size) {
                 return answer(reserve(&file, FallocateFlags::KEEP_SIZE));
             }

@@ -21,7 +21,7 @@ use crate::mount::pin::{Access, Pin};
 use crate::mount::tree::Caller;
 use crate::session::{FileKey, ProcId, SessionId};
 use crate::store::record::{How, Who};
-use crate::store::{RealDisk, Shadow};
+use crate::store::{RealDisk, Seen, Shadow};
 
 /// What is needed to begin a session once the queue has admitted it.
 pub(super) struct Beginning {
@@ -256,7 +256,7 @@ impl Coordination {
         &self,
         ended: &Session,
         content: Arc<std::fs::File>,
-        version: Option<u64>,
+        version: Option<Seen>,
     ) -> Result<Arc<Session>, Errno> {
         let mut continued = ended.continued.lock();
         if let Some(session) = &*continued {
@@ -276,7 +276,7 @@ impl Coordination {
         &self,
         ended: &Session,
         content: Arc<std::fs::File>,
-        version: Option<u64>,
+        version: Option<Seen>,
     ) -> Result<Arc<Session>, Errno> {
         let id = self.files.lock().queue.number();
         let (name, about) = (

@@ -191,7 +191,9 @@ impl Coordination {
 
     /// What becomes of what was staged.
     fn finish(&self, session: &Session, staged: Staged, why: Ending) -> Outcome {
-        if staged.unlinked || !staged.changed {
+        // Who is gone by force has no use for what could not be written.
+        let matters = staged.changed || why == Ending::Closed;
+        if !staged.matters() || !matters {
             return self.drop_staged(session, staged);
         }
         let what_failed = match session.about.how {
@@ -200,8 +202,7 @@ impl Coordination {
         };
         let lost = match why {
             Ending::Closed => staged
-                .failed
-                .or(staged.refused.map(|(_, errno)| errno))
+                .failure()
                 .map(|errno| (format!("{what_failed}: {errno}"), errno, Counted::Failed)),
             Ending::Killed => Some((
                 "its writer was killed before it closed the file".to_owned(),
@@ -232,7 +233,7 @@ impl Coordination {
     fn drop_staged(&self, session: &Session, staged: Staged) -> Outcome {
         self.counts.add(Counted::Unchanged);
         let content = staged.base.clone().unwrap_or_else(|| Arc::clone(&staged.shadow.file));
-        let version = staged.shadow.based_on;
+        let version = staged.shadow.based_on.clone();
         if let Err(error) = self.store.drop_unwritten(staged.shadow) {
             log::warn!("an empty shadow stays in .concord/shadows until the next start: {error}");
         }
@@ -251,6 +252,7 @@ impl Coordination {
                 "what {} staged for {name} was not published: {reason}; it is kept in .concord/recovered/{kept}",
                 described(&session.about.who)
             ),
+            Ok(None) if counted == Counted::Failed => self.note_lost(session, reason),
             Ok(None) => {}
             Err(error) => {
                 log::error!("what was staged for {name} stays in .concord/shadows until the next start: {error}")
@@ -279,7 +281,7 @@ impl Coordination {
             // The queue did not see to it that it stays.
             return self.drop_staged(session, staged);
         }
-        let started_from = (staged.base.as_deref(), staged.shadow.based_on);
+        let started_from = (staged.base.as_deref(), staged.shadow.based_on.as_ref());
         if staged.only_opened && self.is_overtaken(started_from, &name, &place(&dir, &name, &path)) {
             return self.drop_staged(session, staged);
         }
@@ -301,7 +303,6 @@ impl Coordination {
             in_place: is_ordinary,
             ..publish_info(session.about.how, &session.about.policy)
         };
-        let based_on = staged.shadow.based_on;
         let in_place = is_ordinary || self.is_shared(&name);
         if in_place && let Err(error) = self.store.ensure_image(&place(&dir, &name, &path)) {
             // The publish will come to the same end and say so.
@@ -334,16 +335,14 @@ impl Coordination {
                 if session.is_late() {
                     self.counts.add(Counted::Late);
                 }
-                if published.replaced != based_on {
+                if published.stale {
                     self.counts.add(Counted::Stale);
                 }
                 self.note_unkept(&path, &published, "emptied");
                 self.published(&path);
-                self.tell_watchers(&name, path, session.about.how);
-                Outcome::Done {
-                    content,
-                    version: Some(published.version),
-                }
+                self.tell_watchers(&name, path.clone(), session.about.how);
+                let version = Some(self.store.published_as(path, published.version, &content));
+                Outcome::Done { content, version }
             }
             Err(error) => {
                 self.counts.add(Counted::Failed);

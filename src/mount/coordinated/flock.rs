@@ -187,8 +187,7 @@ impl Coordination {
         };
         self.tree.workers.run(move || {
             this.publish_saved(saved);
-            let unpublished =
-                |staged: &mut Staged| Ok(staged.changed && !staged.unlinked && staged.last_close == Ending::Closed);
+            let unpublished = |staged: &mut Staged| Ok(staged.matters() && staged.last_close == Ending::Closed);
             if session.staged(unpublished) == Ok(true) {
                 // Others of its lineage write to the session too; they go on with what it leaves.
                 session.set_resumable();
@@ -225,7 +224,7 @@ impl Coordination {
             Holder::Appender(appender) => return self.publish_held(appender),
             Holder::Reader(_) | Holder::Other => return Ok(()),
         };
-        match session.staged(|staged| Ok(staged.changed && !staged.unlinked)) {
+        match session.staged(|staged| Ok(staged.matters())) {
             Ok(true) => {
                 session.set_resumable();
                 self.end_now(&session, Ending::Closed)

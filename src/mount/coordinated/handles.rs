@@ -150,7 +150,8 @@ impl Writer {
     /// # Errors
     /// As [`Writer::change`], and ENOSPC, EDQUOT, EFBIG, EIO.
     pub fn write(&self, coordination: &Coordination, offset: u64, data: &[u8], at_end: bool) -> Result<u32, Errno> {
-        let write = || self.change(coordination, |staged| staged.write(offset, data, at_end));
+        let store = coordination.store();
+        let write = || self.with_session(coordination, |session| session.write(store, offset, data, at_end));
         let again = |errno| match coordination.finds_no_room(errno, &self.session().name()) {
             true => write(),
             false => Err(errno),

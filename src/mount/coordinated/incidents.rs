@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use super::{Coordination, nanos_now};
+use super::session::Session;
+use super::{Coordination, described, nanos_now};
 use crate::store::{PublishError, Published};
 
 /// The newest are remembered.
@@ -53,6 +54,16 @@ impl Coordination {
         };
         self.incidents
             .add(&error.path, format!("{what} while {}: {}", error.stage, error.source));
+    }
+
+    /// A session failed, and nothing of it is kept.
+    pub(super) fn note_lost(&self, session: &Session, reason: &str) {
+        let name = session.name();
+        let path = self.path_of(&name).unwrap_or_else(|_| PathBuf::from(&name.name));
+        let who = described(&session.about.who);
+        let why = format!("it was not changed: {reason}; what {who} wrote to it is nowhere");
+        log::error!("{}: {why}", path.display());
+        self.incidents.add(&path, why);
     }
 
     /// `done` says what was done to the file.

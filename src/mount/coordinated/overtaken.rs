@@ -11,7 +11,7 @@ use crate::mount::attr;
 use crate::mount::nodes::Name;
 use crate::session::SessionId;
 use crate::store::record::How;
-use crate::store::{Place, RealDisk};
+use crate::store::{Place, RealDisk, Seen};
 
 impl Coordination {
     /// A session has ended, and may have become the current version: others of its file start from that. Waits for the disk.
@@ -64,7 +64,7 @@ impl Coordination {
             return Ok(());
         };
         let (dir, path) = self.located(&name)?;
-        if !self.is_overtaken((base.as_deref(), based_on), &name, &place(&dir, &name, &path)) {
+        if !self.is_overtaken((base.as_deref(), based_on.as_ref()), &name, &place(&dir, &name, &path)) {
             return Ok(());
         }
         let before = session.pin();
@@ -91,7 +91,7 @@ impl Coordination {
     /// Whether the name leads to another version by now than the one that a session started from. Lines that were appended to that make no other.
     pub(super) fn is_overtaken(
         &self,
-        (base, based_on): (Option<&std::fs::File>, Option<u64>),
+        (base, based_on): (Option<&std::fs::File>, Option<&Seen>),
         name: &Name,
         place: &Place<'_, RealDisk>,
     ) -> bool {
@@ -100,6 +100,12 @@ impl Coordination {
             return true;
         };
         // A file that was given another name meanwhile has moved to an image, with its version.
-        (now.st_dev, now.st_ino) != (base.st_dev, base.st_ino) && self.store.version_at(place).ok() != Some(based_on)
+        (now.st_dev, now.st_ino) != (base.st_dev, base.st_ino) && !self.is_current(based_on, place)
+    }
+
+    fn is_current(&self, seen: Option<&Seen>, place: &Place<'_, RealDisk>) -> bool {
+        let number = |seen: &Seen| (seen.path.clone(), seen.version);
+        let current = self.store.version_at(place);
+        current.is_ok_and(|current| current.as_ref().map(number) == seen.map(number))
     }
 }

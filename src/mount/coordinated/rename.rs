@@ -197,7 +197,9 @@ impl Coordination {
                 .filter(|replaced| replaced.st_nlink == 1)
                 .and_then(|replaced| self.tree.nodes.find(attr::identity(&replaced, false)));
             kept.into_iter().for_each(|id| self.tree.nodes.keep_aside(id, true));
-            let done = self.store.replace(&from, &to, options, &who, based_on, &info);
+            let done = self
+                .store
+                .replace(&from, &to, options, &who, based_on.map(|seen| seen.version), &info);
             if done.as_ref().is_err_and(|error| !error.published) {
                 kept.into_iter().for_each(|id| self.tree.nodes.keep_aside(id, false));
             }

@@ -16,7 +16,7 @@ use crate::mount::tree::Caller;
 use crate::rules::Policy;
 use crate::session::{FileKey, ProcId, SessionId};
 use crate::store::record::{How, Who};
-use crate::store::{RealDisk, Shadow, Store};
+use crate::store::{RealDisk, Seen, Shadow, Store};
 
 /// The store of a mount.
 pub type RealStore = Store<RealDisk>;
@@ -91,7 +91,7 @@ pub enum Life {
     /// It can.
     Open,
     /// It is over. A handle that lives on continues from this content, of this version.
-    Done(Arc<std::fs::File>, Option<u64>),
+    Done(Arc<std::fs::File>, Option<Seen>),
 }
 
 /// Where a session is in its life.
@@ -119,7 +119,7 @@ pub enum Outcome {
         /// What its handles see since.
         content: Arc<std::fs::File>,
         /// Its version.
-        version: Option<u64>,
+        version: Option<Seen>,
     },
     /// Not published; this is what every later use is told.
     Lost(Errno),
@@ -225,7 +225,7 @@ impl Session {
     /// The version that it became, once it has.
     pub fn version(&self) -> Option<u64> {
         match &*self.stage.lock() {
-            Stage::Over(Outcome::Done { version, .. }) => *version,
+            Stage::Over(Outcome::Done { version, .. }) => version.as_ref().map(|seen| seen.version),
             _ => None,
         }
     }
@@ -247,7 +247,7 @@ impl Session {
 
     /// The same, if there is nothing in it to publish.
     pub fn take_unchanged(&self) -> Option<Staged> {
-        self.take_if(|staged| !staged.changed && !staged.unlinked)
+        self.take_if(|staged| !staged.matters() && !staged.unlinked)
     }
 
     /// The same, if it was opened only, and the queue knows it.
@@ -338,10 +338,10 @@ impl Session {
     }
 
     /// Nothing was written to it yet, and it is open: what it is based on, and since which version.
-    pub fn untouched(&self) -> Option<(Option<Arc<std::fs::File>>, Option<u64>)> {
+    pub fn untouched(&self) -> Option<(Option<Arc<std::fs::File>>, Option<Seen>)> {
         match &*self.stage.lock() {
             Stage::Open(staged) if staged.only_opened && !staged.unlinked => {
-                Some((staged.base.clone(), staged.shadow.based_on))
+                Some((staged.base.clone(), staged.shadow.based_on.clone()))
             }
             _ => None,
         }
@@ -444,7 +444,9 @@ impl Session {
             match &*stage {
                 Stage::Open(_) => return Ok(Life::Open),
                 Stage::Over(Outcome::Lost(errno)) => return Err(*errno),
-                Stage::Over(Outcome::Done { content, version }) => return Ok(Life::Done(content.clone(), *version)),
+                Stage::Over(Outcome::Done { content, version }) => {
+                    return Ok(Life::Done(content.clone(), version.clone()));
+                }
                 Stage::Ending { .. } => self.settled.wait(&mut stage),
             }
         }
@@ -501,7 +503,7 @@ impl Session {
     /// Copies the base into the shadow, if that has not happened yet. Waits for the disk.
     ///
     /// # Errors
-    /// As [`Session::staged`]; ENOSPC, EDQUOT, EIO: the session can then only be discarded.
+    /// As [`Session::staged`]; ENOSPC, EDQUOT, EIO: nothing is changed then, and the next who changes something copies again.
     pub fn fill(&self, store: &RealStore) -> Result<(), Errno> {
         self.fill_after(store, |_| {})
     }
@@ -545,6 +547,23 @@ impl Session {
         self.fill_after(store, Staged::take_up_whole)
     }
 
+    /// pwrite(2) of all of `data`; at the end of the file with `append`. Waits for the disk unless [`Session::is_quick`].
+    ///
+    /// # Errors
+    /// As [`Session::fill`] and [`Staged::write`].
+    pub fn write(&self, store: &RealStore, offset: u64, data: &[u8], append: bool) -> Result<usize, Errno> {
+        if let Err(errno) = self.fill_to_write(store) {
+            // Of one that has ended there is no more to say than that.
+            let _ = self.staged(|staged| {
+                let at = if append { staged.end() } else { offset };
+                staged.refuse(at, errno);
+                Ok(())
+            });
+            return Err(errno);
+        }
+        self.change(|staged| staged.write(offset, data, append))
+    }
+
     fn fill_after(&self, store: &RealStore, note: impl FnOnce(&mut Staged)) -> Result<(), Errno> {
         self.apart(
             |staged| {
@@ -556,10 +575,7 @@ impl Session {
                 }))
             },
             |apart| apart.copy_base(store),
-            |staged, copied| match copied {
-                Ok(()) => staged.filled = true,
-                Err(errno) => staged.failed = Some(errno),
-            },
+            |staged, copied| staged.filled = copied.is_ok(),
         )
     }
 

@@ -1,5 +1,6 @@
 //! What a session has staged: a shadow, and the version that it started from.
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::close::Ending;
 use super::session::RealStore;
 use crate::mount::errno::from_io;
 use crate::session::ProcId;
-use crate::store::{RealDisk, Shadow};
+use crate::store::{RealDisk, Seen, Shadow};
 
 /// What a session has staged.
 pub struct Staged {
@@ -30,15 +31,15 @@ pub struct Staged {
     pub only_opened: bool,
     /// Its opener had it emptied (O_TRUNC), and nobody has looked since at what it holds: what is written is meant to be all there is. The version that it was
     /// emptied in place of.
-    pub emptied: Option<Option<u64>>,
+    pub emptied: Option<Option<Seen>>,
     /// Somebody has looked at what it holds, and may write accordingly: by a handle of it, at its size too (SEEK_END), or by its name.
     pub looked_at: bool,
     /// Its name was removed by its own lineage: there is nothing to publish to.
     pub unlinked: bool,
     /// Copying the base or a sync failed; such content is never published (fsyncgate).
     pub failed: Option<Errno>,
-    /// A write that the disk refused, and at which offset it stopped. Until it is made good the content is torn, and not published (F3).
-    pub refused: Option<(u64, Errno)>,
+    /// Writes that the disk refused, by the offsets at which they stopped. Until they are made good the content is torn, and not published (F3).
+    pub(super) refused: BTreeMap<u64, Errno>,
     /// Handles that are open on it for writing.
     pub handles: usize,
     /// Those of them of which no descriptor was ever closed: somebody has each of them, or is in the open(2) that gives it, where /proc does not show it yet.
@@ -67,12 +68,15 @@ pub struct Fresh {
     pub len: u64,
 }
 
+/// As many refused writes may be made good one by one.
+const REFUSED_MAX: usize = 4096;
+
 impl Staged {
     /// Of a session that has just begun. `truncate`: it does not look at what the file holds.
     pub fn new(shadow: Shadow<RealDisk>, base: Option<Arc<std::fs::File>>, truncate: bool, opener: ProcId) -> Staged {
         let fresh = truncate || base.is_none();
         Staged {
-            emptied: truncate.then_some(shadow.based_on),
+            emptied: truncate.then(|| shadow.based_on.clone()),
             shadow,
             busy: false,
             base,
@@ -82,7 +86,7 @@ impl Staged {
             looked_at: false,
             unlinked: false,
             failed: None,
-            refused: None,
+            refused: BTreeMap::new(),
             handles: 1,
             unclosed: 1,
             opened: 1,
@@ -154,7 +158,7 @@ impl Staged {
     /// The same for a write through a handle of it: who has emptied it writes a whole file, whatever was published since (W3).
     pub(super) fn take_up_whole(&mut self) {
         self.take_up();
-        if let Some(version) = self.emptied.filter(|_| !self.changed) {
+        if let Some(version) = self.emptied.clone().filter(|_| !self.changed) {
             self.shadow.based_on = version;
             // Who read it by name may have had the version copied that it started anew from.
             self.failed = self.failed.or(rustix::fs::ftruncate(&self.shadow.file, 0).err());
@@ -168,6 +172,31 @@ impl Staged {
         self.mark = Some(fresh.mark);
         (self.filled, self.changed, self.looked_at) = (false, false, false);
         std::mem::replace(&mut self.shadow, fresh.shadow)
+    }
+
+    /// Whether its writer has to be told how it ends: there is something to publish, or was to be.
+    pub fn matters(&self) -> bool {
+        (self.changed || !self.refused.is_empty()) && !self.unlinked
+    }
+
+    /// The disk has refused a write, all of it or from this offset on.
+    pub fn refuse(&mut self, offset: u64, errno: Errno) {
+        if self.refused.len() < REFUSED_MAX {
+            self.refused.insert(offset, errno);
+        } else {
+            self.failed = self.failed.or(Some(errno));
+        }
+    }
+
+    /// Where a write at the end goes, or would, before the base is copied.
+    pub fn end(&self) -> u64 {
+        let size = rustix::fs::fstat(self.content()).map_or(0, |stat| stat.st_size.max(0) as u64);
+        if self.filled { size } else { size.min(self.base_len) }
+    }
+
+    /// Why it can not be published as it is.
+    pub fn failure(&self) -> Option<Errno> {
+        self.failed.or_else(|| self.refused.values().next().copied())
     }
 
     /// Whether somebody has written to it and closed it, and another handle keeps it open.
@@ -207,11 +236,11 @@ impl Staged {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => from_io(&error),
             };
-            self.refused = Some((offset + written as u64, stopped));
+            self.refuse(offset + written as u64, stopped);
             return if written > 0 { Ok(written) } else { Err(stopped) };
         }
         let end = offset + written as u64;
-        self.refused = self.refused.filter(|(at, _)| !(offset..end).contains(at));
+        self.refused.retain(|at, _| !(offset..end).contains(at));
         Ok(written)
     }
 
@@ -223,7 +252,7 @@ impl Staged {
         rustix::fs::ftruncate(&self.shadow.file, len)?;
         self.filled = true;
         self.note_change();
-        self.refused = self.refused.filter(|(at, _)| *at < len);
+        self.refused.retain(|at, _| *at < len);
         Ok(())
     }
 }
@@ -239,7 +268,11 @@ impl Apart {
         let Some((base, base_len)) = &self.base else {
             return Ok(());
         };
-        store.fill(&self.shadow, base).map_err(|error| from_io(&error))?;
+        if let Err(error) = store.fill(&self.shadow, base) {
+            // What there is of it is nothing that its writer has written, and takes room.
+            let _ = rustix::fs::ftruncate(&self.shadow, 0);
+            return Err(from_io(&error));
+        }
         // The base may have grown since the session began.
         if rustix::fs::fstat(&self.shadow)?.st_size.max(0) as u64 > *base_len {
             rustix::fs::ftruncate(&self.shadow, *base_len)?;
