@@ -53,6 +53,12 @@ SESSIONS = [
         ["appends::w10_o1_who_takes_o_append_from_its_handle_writes_nothing_where_it_did_not_ask"],
     ),
     (
+        "W10", "w10-the-first-copies-may-meet", "src/cli/tell.rs",
+        "News::Mounted => copy(&opened),",
+        "News::Mounted => Ok(()),",
+        ["copies::w10_copies_go_through_the_daemon_whoever_copies_first"],
+    ),
+    (
         "W10", "w10-lines-of-two-appenders-are-never-one", "src/mount/coordinated/append_log.rs",
         "            && last.identity == identity\n",
         "            && Arc::ptr_eq(&last.file, file)\n",

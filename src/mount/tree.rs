@@ -139,6 +139,13 @@ impl Tree {
         }
     }
 
+    /// See [`Notices::begin`].
+    pub fn mounted(&self) {
+        if let Some(notices) = self.notices.get() {
+            notices.begin();
+        }
+    }
+
     /// Whether a request only tells watchers: see [`Notices`].
     pub fn is_teller(&self, tid: u32) -> bool {
         self.notices.get().is_some_and(|notices| notices.is_teller(tid))
