@@ -53,6 +53,33 @@ SESSIONS = [
         ["appends::w10_o1_who_takes_o_append_from_its_handle_writes_nothing_where_it_did_not_ask"],
     ),
     (
+        "W10", "w10-the-kernel-counts-the-size-by-itself", "src/mount/coordinated/append_counted.rs",
+        "let size = length.count(counted);",
+        "let size = length.count(counted).filter(|_| false);",
+        ["copies::w10_what_is_copied_by_the_size_that_the_kernel_counts_ends_with_a_line"],
+    ),
+    (
+        "W10", "w10-what-is-held-back-counts-for-the-kernel", "src/mount/coordinated/append_grow.rs",
+        "if current.length.commit(to) {",
+        "if current.length.commit(to) && false {",
+        ["copies::w10_what_is_copied_beside_a_line_that_is_held_back_ends_with_a_line"],
+    ),
+    (
+        "W10", "w10-who-comes-while-pages-are-dropped-does-not-wait", "src/mount/coordinated/append_counted.rs",
+        "(paged != 0 && paged < size) || self.dropping.is_locked()",
+        "paged != 0 && paged < size",
+        [
+            "lib::mount::coordinated::append_counted::tests::"
+            "pages_that_were_read_before_it_grew_are_dropped_before_the_kernel_learns_of_it",
+        ],
+    ),
+    (
+        "W10", "w10-the-first-copies-may-meet", "src/cli/tell.rs",
+        "News::Mounted => copy(&opened),",
+        "News::Mounted => Ok(()),",
+        ["copies::w10_copies_go_through_the_daemon_whoever_copies_first"],
+    ),
+    (
         "W10", "w10-lines-of-two-appenders-are-never-one", "src/mount/coordinated/append_log.rs",
         "            && last.identity == identity\n",
         "            && Arc::ptr_eq(&last.file, file)\n",

@@ -396,7 +396,7 @@ impl fuser::Filesystem for Fs {
             Ok(Handle::Writer(writer)) => {
                 return self.write_coordinated(caller(request), (fh.0, writer), offset, data, coming, reply);
             }
-            Ok(Handle::Appender(appender)) => return self.write_appended(appender, data, coming, reply),
+            Ok(Handle::Appender(appender)) => return self.write_appended(appender, offset, data, coming, reply),
             _ => {}
         }
         match self

@@ -62,7 +62,11 @@ impl Fs {
                     answer(shown, Ok((ttl, stat)), reply);
                 });
             }
-            Ok(Some(found)) => answer(number(&self.tree, &self.coordination, id), Ok(found), reply),
+            Ok(Some(found)) => {
+                let shown = number(&self.tree, &self.coordination, id);
+                let outdated = self.coordination.outdated_by_size(id, found.1.st_size);
+                self.after_pages(outdated, move || answer(shown, Ok(found), reply));
+            }
             Ok(None) => {
                 let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
                 self.tree.workers.run(move || {

@@ -164,6 +164,7 @@ impl Mount {
         let fs = fs::Fs::new(Arc::clone(&tree), Arc::clone(&coordination), stacked);
         let session = fuser::Session::new(fs, &mountpoint, &config).map_err(wrap)?;
         tree.set_notifier(session.notifier());
+        tree.mounted();
         let known = MountTable::read().ok().and_then(|mounts| {
             let mount = mounts.at(&mountpoint)?;
             Some((mount.id, mount.device))

@@ -47,6 +47,8 @@ pub enum News {
     Saved,
     /// The file is gone.
     Gone,
+    /// Nobody is told anything: the mount has begun. See [`Notices::begin`].
+    Mounted,
 }
 
 /// What is told, and the path that leads to the node, relative to the directory that is mounted.
@@ -91,7 +93,7 @@ pub struct Silence<'a>(#[expect(dead_code, reason = "it is there to be held")] M
 
 impl Notices {
     /// `program` reads a notice after the other ([`read`]) from its standard input, tells it, and says so with a byte on its standard output; it runs from the
-    /// first publish on. Nodes that are not `known` to the kernel any more are not told of.
+    /// first notice on. Nodes that are not `known` to the kernel any more are not told of.
     ///
     /// # Errors
     /// Those of starting a thread.
@@ -125,6 +127,16 @@ impl Notices {
     pub fn tell(&self, path: PathBuf, news: News) {
         // The thread says why when it gives up.
         let _ = self.news.send((Instant::now(), (news, path)));
+    }
+
+    /// The mount is there: the process makes its first copy_file_range(2), soon and alone. Linux 6.18 asks by a new request at first, which fuser refuses, and then by the
+    /// old one; of two programs whose first ones meet, the kernel takes the second's refusal for that of the old one, and copies by its pages as long as the mount is
+    /// there: up to the size that it has, and with zeros where it has read a page before (`__fuse_copy_file_range`).
+    pub fn begin(&self) {
+        let path = Path::new(STORE).join("format");
+        let due = Instant::now().checked_sub(TOLD_AFTER).unwrap_or_else(Instant::now);
+        // As in `tell`.
+        let _ = self.news.send((due, (News::Mounted, path)));
     }
 
     /// Whether a request comes from the process that tells: it changes nothing.
@@ -245,6 +257,7 @@ fn written((news, path): &Notice) -> Vec<u8> {
         News::Modified => 0,
         News::Saved => 1,
         News::Gone => 2,
+        News::Mounted => 3,
     };
     let mut bytes = vec![news];
     bytes.extend(length.to_ne_bytes());
@@ -263,7 +276,8 @@ pub fn read(from: &mut impl Read) -> io::Result<Notice> {
     let news = match news {
         0 => News::Modified,
         1 => News::Saved,
-        _ => News::Gone,
+        2 => News::Gone,
+        _ => News::Mounted,
     };
     let mut path = vec![0; usize::from(u16::from_ne_bytes([low, high]))];
     from.read_exact(&mut path)?;

@@ -1,7 +1,7 @@
 //! Requests about coordinated files: from fuser's replies to the answers of [`Coordination`] and back.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Appender, Coordination, Creation, Finds, Opened, Target, Use, Writer};
+use super::coordinated::{Appender, Coordination, Creation, Finds, Opened, Outdated, Target, Use, Writer};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
@@ -25,6 +25,9 @@ use crate::session::{LockMode, LockOwner};
 
 /// A reply of copy_file_range(2) has 32 bits; a multiple of the page size keeps a clone aligned.
 const COPY_BYTES_MAX: u64 = 0x7fff_f000;
+
+/// The same where a version is copied, which is not published in place meanwhile.
+const READING_BYTES_MAX: u64 = 64 << 20;
 
 /// How long the kernel may keep the attributes of a version: for the system call that asked. The node may be taken over by a session.
 const VERSION_TTL: Duration = Duration::from_millis(1);
@@ -63,14 +66,29 @@ impl Fs {
                 } else {
                     VERSION_TTL
                 };
-                reply.entry_with_ttls(
-                    &attr_ttl,
-                    &Duration::ZERO,
-                    &attr::attributes(entry.id, &entry.stat),
-                    GENERATION,
-                );
+                let outdated = self.coordination.outdated_by_size(entry.id, entry.stat.st_size);
+                self.after_pages(outdated.filter(|_| growing), move || {
+                    reply.entry_with_ttls(
+                        &attr_ttl,
+                        &Duration::ZERO,
+                        &attr::attributes(entry.id, &entry.stat),
+                        GENERATION,
+                    );
+                });
             }
             Err(error) => reply.error(reply_errno(error)),
+        }
+    }
+
+    /// Answers when the kernel has dropped its outdated pages.
+    pub fn after_pages(&self, outdated: Option<Outdated>, answer: impl FnOnce() + Send + 'static) {
+        let tree = Arc::clone(&self.tree);
+        match outdated {
+            Some(outdated) => self.tree.workers.run(move || {
+                outdated.tell(&tree);
+                answer();
+            }),
+            None => answer(),
         }
     }
 
@@ -253,13 +271,21 @@ impl Fs {
 
     /// write(2) to a handle that appends. On a worker thread where it is the first since a while, or others are at it. EINVAL without O_APPEND: what is in the
     /// file is others' lines.
-    pub fn write_appended(&self, appender: Arc<Appender>, data: &[u8], coming: Coming, reply: ReplyWrite) {
+    pub fn write_appended(&self, appender: Arc<Appender>, offset: u64, data: &[u8], coming: Coming, reply: ReplyWrite) {
         if !coming.at_end {
             return reply.error(reply_errno(Errno::INVAL));
         }
         let clears = coming.clears;
+        let (tree, coordination) = (Arc::clone(&self.tree), Arc::clone(&self.coordination));
+        let by = Arc::clone(&appender);
         let answer = move |written: Result<u32>| match written {
-            Ok(count) => reply.written(count),
+            Ok(count) => match coordination.outdated_by_write(&by, offset, count) {
+                Some(outdated) => Arc::clone(&tree).workers.run(move || {
+                    outdated.tell(&tree);
+                    reply.written(count);
+                }),
+                None => reply.written(count),
+            },
             Err(error) => reply.error(reply_errno(error)),
         };
         if appender.is_quick() {
@@ -486,32 +512,53 @@ pub fn reply_uncached(result: Result<Entry>, reply: ReplyEntry) {
     }
 }
 
+/// What copy_file_range(2) reads, and where that ends.
+enum Source {
+    File(Arc<Pin>),
+    Version(Arc<Pin>, u64),
+    Staged(OwnedFd, u64),
+}
+
 /// copy_file_range(2) between any two open files.
 fn copy(coordination: &Coordination, from: (&Handle, u64), to: (&Handle, u64), length: u64) -> Result<u32> {
     let length = length.min(COPY_BYTES_MAX);
-    let own;
-    let pin;
+    // Before the target's session is locked, which may be the source's.
     let source = match from.0 {
-        Handle::Ordinary(file) => file.pin.reader()?,
+        Handle::Ordinary(file) => Source::File(Arc::clone(&file.pin)),
         Handle::Reader(reader) => {
-            pin = coordination.bound(reader, Use::Measured);
-            pin.reader()?
+            let pin = coordination.bound(reader, Use::Measured);
+            // As by read(2): lines that are just being written are nobody's to see.
+            let end = coordination.growing_of(&pin, false);
+            Source::Version(pin, end.unwrap_or(u64::MAX))
         }
         Handle::Writer(writer) => {
-            own = writer.content()?;
-            own.as_fd()
+            let (content, end) = writer.content()?;
+            Source::Staged(content, end)
         }
         Handle::Appender(_) => return Err(Errno::BADF),
     };
-    match to.0 {
-        Handle::Writer(writer) => writer.copy_from(coordination, source, from.1, to.1, length as usize),
-        Handle::Ordinary(file) => copy_into(source, from.1, file.pin.writer()?, to.1, length as usize),
+    let into = |target: BorrowedFd<'_>| {
+        let copied = |source: BorrowedFd<'_>, end: u64| {
+            let (mut from_at, mut to_at) = (from.1, to.1);
+            match length.min(end.saturating_sub(from.1)) as usize {
+                0 => Ok(0),
+                length => rustix::fs::copy_file_range(source, Some(&mut from_at), target, Some(&mut to_at), length),
+            }
+        };
+        match &source {
+            Source::File(pin) => copied(pin.reader()?, u64::MAX),
+            Source::Version(pin, end) => {
+                let end = (*end).min(from.1.saturating_add(READING_BYTES_MAX));
+                pin.reading(|source| copied(source, end))
+            }
+            Source::Staged(content, end) => copied(content.as_fd(), *end),
+        }
+    };
+    let copied = match to.0 {
+        Handle::Writer(writer) => writer.copy_from(coordination, into),
+        Handle::Ordinary(file) => into(file.pin.writer()?),
         // Open with O_APPEND: the kernel refuses that itself.
         Handle::Reader(_) | Handle::Appender(_) => Err(Errno::BADF),
-    }
-}
-
-fn copy_into(from: BorrowedFd<'_>, offset: u64, to: BorrowedFd<'_>, to_offset: u64, length: usize) -> Result<u32> {
-    let (mut from_at, mut to_at) = (offset, to_offset);
-    rustix::fs::copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), length).map(|count| count as u32)
+    };
+    copied.map(|count| count as u32)
 }

@@ -139,6 +139,13 @@ impl Tree {
         }
     }
 
+    /// See [`Notices::begin`].
+    pub fn mounted(&self) {
+        if let Some(notices) = self.notices.get() {
+            notices.begin();
+        }
+    }
+
     /// Whether a request only tells watchers: see [`Notices`].
     pub fn is_teller(&self, tid: u32) -> bool {
         self.notices.get().is_some_and(|notices| notices.is_teller(tid))
@@ -204,6 +211,25 @@ impl Tree {
         {
             // ENOENT: it does not know the node any more. ENODEV: the mount is gone.
             log::debug!("the kernel did not write back what was stored through mappings: {error}");
+        }
+    }
+
+    /// The kernel drops what pages it has of a node from an offset on. Waits for those that are being read: not for a thread that reads requests.
+    pub fn drop_pages(&self, id: NodeId, from: u64) {
+        if let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.inval_inode(fuser::INodeNo(id.0), from as i64, 0)
+        {
+            log::debug!("the kernel was not told of new content: {error}");
+        }
+    }
+
+    /// A node's file is longer than the kernel counts, which asks nobody before sendfile(2) and copy_file_range(2): it is told where the file ends, by its last byte.
+    /// Waits as [`Tree::drop_pages`] does.
+    pub fn tell_longer(&self, id: NodeId, (last, byte): (u64, u8)) {
+        if let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.store(fuser::INodeNo(id.0), last, &[byte])
+        {
+            log::debug!("the kernel was not told how long a file is: {error}");
         }
     }
 

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::append_counted::Outdated;
 use super::append_grow::Placed;
 use super::append_log::Log;
 use super::permission::{Right, Rights};
@@ -44,6 +45,8 @@ pub struct Appender {
     /// O_SYNC or O_DSYNC.
     pub(super) sync: bool,
     pub(super) held: Mutex<Held>,
+    /// What the kernel must be told of the file that lines of this handle went to. Nothing else is locked under it.
+    pub(super) overtaken: Mutex<Option<Outdated>>,
 }
 
 impl std::fmt::Debug for Appender {
@@ -115,6 +118,7 @@ impl Appender {
             policy: target.policy.clone(),
             sync: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
             held: Mutex::new(Held::new(log, vec![process.tgid], whole)),
+            overtaken: Mutex::new(None),
         }
     }
 

@@ -107,6 +107,10 @@ impl Coordination {
             Ok(())
         } else {
             let published = self.publish_rest(held, appender);
+            if let Some(overtaken) = appender.overtaken.lock().take() {
+                let tree = Arc::clone(&self.tree);
+                self.tree.workers.run(move || overtaken.tell(&tree));
+            }
             self.tell_formers(&held.log.name(), News::Saved);
             published
         };

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
@@ -86,7 +85,7 @@ impl Coordination {
             // As anywhere: what of it was written stays.
             return write(&file).map(|_| Placed::There).map_err(|error| from_io(&error));
         };
-        let committed = current.committed.load(Ordering::Acquire);
+        let committed = current.length.committed();
         if current.torn {
             file.set_len(committed).map_err(|error| from_io(&error))?;
             current.torn = false;
@@ -108,8 +107,11 @@ impl Coordination {
             }
             from_io(&error)
         })?;
-        current.committed.store(to, Ordering::Release);
         let identity = current.identity;
+        if current.length.commit(to) {
+            let overtaken = self.overtook_count((identity, &current.length), by.file.node, to);
+            *by.overtaken.lock() = overtaken;
+        }
         state.remember(log, (&file, identity), committed.min(before), to);
         self.tell_formers(&state.name, News::Modified);
         Ok(Placed::There)
@@ -147,10 +149,7 @@ impl Coordination {
         let open = Log::with(log, |_, state| match &state.live {
             Live::Open(current) => match current.failed {
                 Some(errno) => Err(errno),
-                None => Ok(Some((
-                    Arc::clone(&current.file),
-                    current.committed.load(Ordering::Acquire),
-                ))),
+                None => Ok(Some((Arc::clone(&current.file), current.length.committed()))),
             },
             Live::Departed(file) => Ok(Some((Arc::clone(file), 0))),
             Live::Idle | Live::Moved(_) | Live::Gone => Ok(None),
@@ -172,7 +171,7 @@ impl Coordination {
             current.synced = current.synced.max(length);
             match (&current.growth, current.unusual) {
                 (Some(growth), true) => {
-                    let committed = current.committed.load(Ordering::Acquire);
+                    let committed = current.length.committed();
                     let noted = self.store.note_growth(growth, committed, current.synced, true);
                     noted.map_err(|error| from_io(&error))
                 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -13,12 +13,12 @@ use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::append_bytes::{copy, glue};
+use super::append_counted::{Growing, Length};
 use super::staged::Staged;
 use super::{Coordination, is_file, place};
 use crate::mount::attr;
 use crate::mount::errno::from_io;
-use crate::mount::nodes::{Identity, Name, NodeId};
-use crate::mount::pin::Pin;
+use crate::mount::nodes::{Identity, Name};
 use crate::store::{Growth, RealDisk};
 
 /// Dead entries of the table that are worth looking for.
@@ -58,7 +58,7 @@ pub(super) enum Live {
 pub(super) struct Current {
     pub file: Arc<File>,
     pub identity: Identity,
-    pub committed: Arc<AtomicU64>,
+    pub length: Arc<Length>,
     pub growth: Option<Growth<RealDisk>>,
     /// What a failed write left behind the committed length could not be taken away.
     pub torn: bool,
@@ -93,8 +93,8 @@ impl Drop for Mark {
 #[derive(Default)]
 pub struct Logs {
     by_name: Mutex<HashMap<Name, Weak<Log>>>,
-    /// The committed lengths of the files that grow just now.
-    growing: RwLock<HashMap<Identity, Arc<AtomicU64>>>,
+    /// How long they are that grow just now.
+    pub(super) growing: RwLock<Growing>,
 }
 
 impl Logs {
@@ -145,7 +145,7 @@ impl Logs {
         let mut growing = self.growing.write();
         if growing
             .get(&current.identity)
-            .is_some_and(|known| Arc::ptr_eq(known, &current.committed))
+            .is_some_and(|known| Arc::ptr_eq(known, &current.length))
         {
             growing.remove(&current.identity);
         }
@@ -175,7 +175,7 @@ impl Log {
         let state = self.state.try_lock()?;
         let Live::Open(current) = &state.live else { return None };
         let mut stat = rustix::fs::fstat(&current.file).ok()?;
-        stat.st_size = current.committed.load(Ordering::Acquire) as i64;
+        stat.st_size = current.length.committed() as i64;
         Some(stat)
     }
 
@@ -230,7 +230,7 @@ impl Log {
         let Some(base) = base else { return Ok((mark, 0)) };
         let stat = rustix::fs::fstat(base)?;
         let length = match &state.live {
-            Live::Open(current) if current.identity.ino == stat.st_ino => current.committed.load(Ordering::Acquire),
+            Live::Open(current) if current.identity.ino == stat.st_ino => current.length.committed(),
             _ => stat.st_size.max(0) as u64,
         };
         Ok((mark, length))
@@ -279,26 +279,6 @@ impl State {
 }
 
 impl Coordination {
-    /// The committed length of the file that a node stands for, while lines are appended to it. The kernel must not remember it.
-    pub fn growing(&self, node: NodeId) -> Option<u64> {
-        let growing = self.logs.growing.read();
-        if growing.is_empty() {
-            return None;
-        }
-        let committed = growing.get(&self.tree.nodes.identity(node)?)?;
-        Some(committed.load(Ordering::Acquire))
-    }
-
-    /// [`Coordination::growing`] of an open file.
-    pub fn growing_of(&self, pin: &Pin) -> Option<u64> {
-        let growing = self.logs.growing.read();
-        if growing.is_empty() {
-            return None;
-        }
-        let committed = growing.get(&attr::identity(&rustix::fs::fstat(pin.fd()).ok()?, false))?;
-        Some(committed.load(Ordering::Acquire))
-    }
-
     /// One more handle appends to the file.
     ///
     /// # Errors
@@ -376,7 +356,7 @@ impl Coordination {
         let length = stat.st_size.max(0) as u64;
         let current = Current {
             identity,
-            committed: Arc::new(AtomicU64::new(length)),
+            length: Arc::new(Length::new(length)),
             growth: None,
             torn: false,
             unusual: false,
@@ -384,11 +364,12 @@ impl Coordination {
             failed: None,
             file: Arc::new(file),
         };
-        self.logs
-            .growing
-            .write()
-            .insert(identity, Arc::clone(&current.committed));
-        if let Some(node) = self.tree.nodes.find(identity) {
+        let node = self.tree.nodes.find(identity);
+        if node.is_some_and(|node| self.paged_end(node).is_some()) {
+            current.length.page();
+        }
+        self.logs.growing.write().insert(identity, Arc::clone(&current.length));
+        if let Some(node) = node {
             self.tree.attributes_changed(node);
         }
         self.stop(state, Live::Open(Box::new(current)));

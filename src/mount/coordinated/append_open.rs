@@ -258,6 +258,7 @@ impl Coordination {
             path: self.path_of(&session.name()).unwrap_or_default(),
             policy: session.about.policy.clone(),
             sync: false,
+            overtaken: Mutex::new(None),
             held: Mutex::new(Held::new(log, processes, false)),
         };
         {

@@ -180,38 +180,33 @@ impl Writer {
         })
     }
 
-    /// copy_file_range(2) into the shadow; returns how many bytes were copied.
+    /// copy_file_range(2) into the shadow, which `copy` is given; returns how many bytes were copied.
     ///
     /// # Errors
     /// As [`Writer::write`].
     pub fn copy_from(
         &self,
         coordination: &Coordination,
-        from: BorrowedFd<'_>,
-        offset: u64,
-        to_offset: u64,
-        length: usize,
-    ) -> Result<u32, Errno> {
+        copy: impl Fn(BorrowedFd<'_>) -> Result<usize, Errno>,
+    ) -> Result<usize, Errno> {
         self.change(coordination, |staged| {
-            let (mut from_at, mut to_at) = (offset, to_offset);
-            let copied =
-                rustix::fs::copy_file_range(from, Some(&mut from_at), &staged.shadow.file, Some(&mut to_at), length);
+            let copied = copy(staged.shadow.file.as_fd());
             if copied.is_ok_and(|count| count > 0) {
                 staged.note_change();
             }
-            copied.map(|count| count as u32)
+            copied
         })
     }
 
-    /// A descriptor of its own of what the session sees, to copy from.
+    /// A descriptor of its own of what the session sees, to copy from, and how many bytes of it that are.
     ///
     /// # Errors
     /// EMFILE.
-    pub fn content(&self) -> Result<OwnedFd, Errno> {
+    pub fn content(&self) -> Result<(OwnedFd, u64), Errno> {
         let session = self.looked_at();
-        match session.left() {
-            Some(content) => rustix::io::fcntl_dupfd_cloexec(content, 3),
-            None => rustix::io::fcntl_dupfd_cloexec(session.pin().fd(), 3),
+        match session.left_bytes() {
+            Some((content, bytes)) => Ok((rustix::io::fcntl_dupfd_cloexec(content, 3)?, bytes)),
+            None => Ok((rustix::io::fcntl_dupfd_cloexec(session.pin().fd(), 3)?, u64::MAX)),
         }
     }
 

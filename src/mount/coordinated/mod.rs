@@ -7,6 +7,7 @@
 mod append;
 mod append_bytes;
 mod append_close;
+mod append_counted;
 mod append_grow;
 mod append_log;
 mod append_moves;
@@ -61,6 +62,7 @@ use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 pub use append::Appender;
+pub use append_counted::Outdated;
 pub use counts::Counted;
 pub use files::{Creation, Finds};
 pub use flock::Wish;

@@ -87,9 +87,9 @@ impl Readers {
         }
     }
 
-    fn any(&self, node: NodeId, is: impl Fn(&Reader) -> bool) -> bool {
+    fn find(&self, node: NodeId, is: impl Fn(&Reader) -> bool) -> Option<Arc<Reader>> {
         let of_node = self.0.lock().get(&node).cloned().unwrap_or_default();
-        of_node.iter().filter_map(Weak::upgrade).any(|reader| is(&reader))
+        of_node.iter().filter_map(Weak::upgrade).find(|reader| is(reader))
     }
 }
 
@@ -142,7 +142,9 @@ impl Coordination {
             self.bound(reader, Use::Read(offset, size))
         };
         // Lines that are just being written are nobody's to see.
-        let left = self.growing_of(&pin).map(|committed| committed.saturating_sub(offset));
+        let left = self
+            .growing_of(&pin, for_mapping)
+            .map(|committed| committed.saturating_sub(offset));
         let size = left.map_or(size, |left| size.min(u32::try_from(left).unwrap_or(u32::MAX)));
         pin.reading(|fd| read_at(fd, offset, size as usize))
     }
@@ -280,8 +282,18 @@ impl Coordination {
         self.tree.nodes.handle_closed(node);
     }
 
+    /// Where the version ends that a node stands for, if pages of it were read by a handle that is still open.
+    pub(super) fn paged_end(&self, node: NodeId) -> Option<u64> {
+        let paged = self
+            .readers
+            .find(node, |reader| reader.mapped.load(Ordering::Acquire))?;
+        Some(rustix::fs::fstat(paged.shown().fd()).ok()?.st_size.max(0) as u64)
+    }
+
     /// Whether a node has handles that are not bound to what it stands for: the kernel must ask for its size each time.
     pub fn has_unsettled_readers(&self, node: NodeId) -> bool {
-        self.readers.any(node, |reader| !reader.settled.load(Ordering::Acquire))
+        self.readers
+            .find(node, |reader| !reader.settled.load(Ordering::Acquire))
+            .is_some()
     }
 }
