@@ -675,7 +675,7 @@ fn take_inodes(small: &Small, name: &str) {
 #[test]
 fn f1_a_daemon_that_died_on_a_full_disk_is_mounted_again_and_what_finds_no_room_waits_for_the_next() {
     watchdog();
-    let (Some(bytes), Some(inodes)) = (Small::on("small"), Small::with_few_inodes()) else {
+    let (Some(bytes), Some(inodes)) = (Small::on("small"), Small::with_few_inodes(128)) else {
         return;
     };
     for (small, sessions) in [(bytes, 25), (inodes, 3)] {
@@ -768,7 +768,9 @@ fn f1_the_end_of_a_log_is_cut_off_and_kept_where_there_is_no_room_for_both() {
 fn f3_a_disk_without_inodes_is_mounted_found_and_unmounted_whether_its_daemon_had_died_or_not() {
     watchdog();
     for died in [true, false] {
-        let Some(small) = Small::with_few_inodes() else { return };
+        let Some(small) = Small::with_few_inodes(128) else {
+            return;
+        };
         let mut project = mounted(&small, "small");
         std::fs::write(project.path("a.md"), "old").unwrap();
         match died {
