@@ -327,6 +327,33 @@ fn w11_a_name_that_was_given_beside_a_session_is_in_its_queue_though_the_kernel_
 }
 
 #[test]
+fn w11_a_file_that_lost_its_other_name_is_found_by_the_name_that_it_has() {
+    watchdog();
+    let project = Project::with(&[]);
+    let mut other = Puppet::new(&project);
+    for step in [
+        "put('a.md', 'first')",
+        "os.link('a.md', 'x.txt')",
+        "put('a.md', 'in place')",
+        // So the kernel goes on to know the node of the ordinary name, though it opens nothing.
+        "known = os.open('x.txt', os.O_PATH)",
+        "os.unlink('x.txt')",
+        "os.rename('a.md', 'b.md')",
+        "os.rename('b.md', 'y.txt')",
+        "put('a.md', 'another')",
+        "put('y.txt', 'ordinary')",
+        "os.rename('y.txt', 'c.md')",
+        "put('c.md', 'coordinated')",
+    ] {
+        assert!(["None", "ok"].contains(&&*other.does(step)), "{step}");
+    }
+    assert_eq!(
+        ["a.md", "c.md"].map(|name| project.read(name)),
+        ["another", "coordinated"]
+    );
+}
+
+#[test]
 fn w11_the_history_of_a_file_with_two_names_is_one_and_is_restored_under_both() {
     let mut project = linked("v1\n", &[]);
     succeed(project.sh("echo two > a.md; echo three > b.md; echo four > a.md"));

@@ -814,8 +814,8 @@ SESSIONS = [
     ),
     (
         "W12", "w12-who-wrote-no-line-before-it-let-go-holds-back-lines", "src/mount/coordinated/append_close.rs",
-        "held.whole = held.removed || appender.policy.append == Append::Close;",
-        "held.whole |= held.removed;",
+        "appender);\n        held.whole = held.removed || appender.policy.append == Append::Close;",
+        "appender);\n        held.whole |= held.removed;",
         ["locks::w12_letting_go_publishes_what_is_no_line"],
     ),
     (

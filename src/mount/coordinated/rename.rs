@@ -238,6 +238,14 @@ impl Coordination {
                 (None, _) => {}
             }
             self.tree.renamed(old, new, &moved, None, moving.flags);
+            // The inode behind an image has a node of its own, which another name may have led to.
+            let behind = self.tree.nodes.find(attr::identity(&live, false));
+            let had = |node: &NodeId| self.tree.nodes.info(*node).is_some_and(|info| info.names.contains(old));
+            if live.st_ino != moved.st_ino
+                && let Some(node) = behind.filter(had)
+            {
+                self.tree.nodes.rename(node, old, new.clone());
+            }
             let by_inode = || Whose::Inode(attr::identity(&moved, false));
             let whose = |name: &Name, is_coordinated: bool| match is_coordinated {
                 true => Whose::Name(name.clone()),
