@@ -326,6 +326,33 @@ fn w11_a_name_that_was_given_beside_a_session_is_in_its_queue_though_the_kernel_
     assert!(["EAGAIN", "EWOULDBLOCK"].contains(&&*at_once), "{at_once}");
 }
 
+/// Both names are one file when it begins to wait.
+#[test]
+fn w11_who_waited_by_one_name_saves_that_though_the_other_leads_elsewhere_when_its_turn_comes() {
+    for (change, left) in [
+        ("os.unlink('a.md')", None),
+        ("os.replace('x.tmp', 'a.md')", Some("replaced")),
+    ] {
+        watchdog();
+        let project = Project::with(&[("a.md", "v1"), ("x.tmp", "replaced")]);
+        let [mut holder, mut changer, mut saver] = [(); 3].map(|()| Puppet::new(&project));
+        assert_eq!(holder.does("os.link('a.md', 'b.md')"), "None");
+        assert_eq!(holder.does("f = open('a.md', 'r+')"), "ok");
+        changer.starts(change);
+        project.await_sessions(1, 1);
+        saver.starts("put('b.md', 'by its own name')");
+        project.await_sessions(1, 2);
+        assert_eq!(holder.does("f.close()"), "None");
+        assert_eq!([changer.says(), saver.says()], ["None", "None"], "{change}");
+        assert_eq!(project.read("b.md"), "by its own name", "{change}");
+        assert_eq!(
+            std::fs::read_to_string(project.path("a.md")).ok().as_deref(),
+            left,
+            "{change}"
+        );
+    }
+}
+
 #[test]
 fn w11_a_file_that_lost_its_other_name_is_found_by_the_name_that_it_has() {
     watchdog();

@@ -544,6 +544,12 @@ FILES = [
         ["lib::mount::nodes::tests::an_inode_that_was_just_made_is_nobodys_that_had_its_number"],
     ),
     (
+        "W11", "w11-who-waited-saves-by-the-name-that-stood-for-all", "src/mount/coordinated/open.rs",
+        "match own.and_then(|node| this.led_elsewhere(node, &joined)) {",
+        "match own.and_then(|node| this.led_elsewhere(node, &joined)).filter(|_| false) {",
+        ["links::w11_who_waited_by_one_name_saves_that_though_the_other_leads_elsewhere_when_its_turn_comes"],
+    ),
+    (
         "W11", "w11-nobody-hears-of-the-end-of-an-image", "src/store/images.rs",
         "told(held);",
         "drop((held, told));",
@@ -751,7 +757,7 @@ FILES = [
     (
         "F3", "f3-a-failed-copy-is-final", "src/mount/coordinated/session.rs",
         "|staged, copied| staged.filled = copied.is_ok(),",
-        "|staged, copied| (staged.filled, staged.failed) = (copied.is_ok(), copied.err()),",
+        "|staged, copied| (staged.filled, staged.failed) = (copied.is_ok(), staged.failed.or(copied.err())),",
         ["small_disks::f3_a_first_change_that_did_not_fit_and_is_made_again_is_published"],
     ),
     (

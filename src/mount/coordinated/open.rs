@@ -205,6 +205,7 @@ impl Coordination {
         self.admit(
             target,
             claim,
+            own_node.then_some(node),
             beginning,
             Box::new(move |session| {
                 answer(session.map(|session| {
@@ -225,11 +226,12 @@ impl Coordination {
         })
     }
 
-    /// Asks the queue for a session, and begins or joins it.
+    /// Asks the queue for a session, and begins or joins it. `own`: a node that the thread has to itself, which has the name that it came by.
     fn admit(
         self: &Arc<Self>,
         target: Target,
         claim: Claim,
+        own: Option<NodeId>,
         beginning: impl FnOnce(SessionId, FileKey) -> Beginning + Send + 'static,
         answer: Answer<Arc<Session>>,
     ) {
@@ -240,7 +242,16 @@ impl Coordination {
         };
         let joined = target.clone();
         let resume = move |granted: Result<Granted, Errno>| match granted {
-            Ok(Granted::New(id)) => answer(this.begin(&joined, beginning(id, again.file))),
+            Ok(Granted::New(id)) => match own.and_then(|node| this.led_elsewhere(node, &joined)) {
+                None => answer(this.begin(&joined, beginning(id, again.file))),
+                Some(target) => Arc::clone(&this.tree).workers.run(move || {
+                    this.release(id, again.file);
+                    let that = Arc::clone(&this);
+                    let in_hand = InHand::take(&that.files, &target.name);
+                    let file = in_hand.key();
+                    this.admit(target, Claim { file, ..again }, own, beginning, answer);
+                }),
+            },
             Ok(Granted::Join(id)) => {
                 let session = this.files.lock().session(id).cloned();
                 match session.as_ref().map(|session| session.join(again.opener.proc)) {
@@ -261,13 +272,19 @@ impl Coordination {
                         let that = Arc::clone(&this);
                         let in_hand = InHand::take(&that.files, &joined.name);
                         let file = in_hand.key();
-                        this.admit(joined, Claim { file, intent, ..again }, beginning, answer);
+                        this.admit(joined, Claim { file, intent, ..again }, own, beginning, answer);
                     }),
                 }
             }
             Err(errno) => answer(Err(errno)),
         };
         self.acquire(&target, claim, Box::new(resume));
+    }
+
+    /// The file of a node that a thread has to itself, where that is not `awaited` any more: the name that stood for all of a file's (W11) was removed or given to another
+    /// file while the thread waited, and it came by one that was not.
+    pub(super) fn led_elsewhere(&self, node: NodeId, awaited: &Target) -> Option<Target> {
+        self.target_of(node).filter(|now| now.name != awaited.name)
     }
 
     /// Takes a node from its name, for a session, unless somebody is `in_the_way`. This comes before the queue admits it: whoever is told of the session must find

@@ -67,6 +67,10 @@ impl Coordination {
             Box::new(move |granted| {
                 let begun = granted.and_then(|granted| {
                     let (Granted::New(id) | Granted::Join(id)) = granted;
+                    if own_node && this.led_elsewhere(node, &truncated).is_some() {
+                        this.release(id, key);
+                        return Err(Errno::STALE);
+                    }
                     let (how, creates) = (How::Truncate, None);
                     let beginning = Beginning {
                         id,
