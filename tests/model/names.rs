@@ -271,6 +271,12 @@ impl World {
             _ => self.carry_out(change.what, change.own),
         };
         self.let_go(pid, change.has);
+        // Who went along to another name that stands for all has its turn there.
+        for name in NAMES {
+            if self.lines[&name].holders.is_empty() {
+                self.go_on(name);
+            }
+        }
         Expected::Is(answer)
     }
 

@@ -149,5 +149,23 @@ pub fn all() -> Vec<(&'static str, bool, Cast, Vec<Op>)> {
                 Op(2, Chmod(A, 384)),
             ],
         ),
+        (
+            "who_waited_by_the_name_that_is_left_gets_the_file",
+            false,
+            Cast {
+                users: [Root, Ann, Bob, Bob],
+                dirs: [Everybodys, Everybodys, Everybodys],
+            },
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chown(A, 0, 4000)),
+                Op(0, Chmod(A, 436)),
+                Op(3, Link(A, B)),
+                Op(0, Open(2, A, R.trunc())),
+                Op(3, Unlink(A)),
+                Op(2, Open(2, B, W.creat().trunc())),
+            ],
+        ),
     ]
 }
