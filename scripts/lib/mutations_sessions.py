@@ -1073,8 +1073,8 @@ SESSIONS = [
     ),
     (
         "W6", "w6-who-joins-a-session-that-just-ended-begins-one-beside-others", "src/mount/coordinated/open.rs",
-        "this.admit(joined, Claim { file, intent, ..again }, beginning, answer);",
-        "this.admit(joined, Claim { intent: if file == again.file { intent } else { Intent::Truncate }, ..again }, beginning, answer);",
+        "self.admit(target, Claim { file, ..claim }, own, beginning, answer);",
+        "self.admit(target, Claim { intent: if file == claim.file { claim.intent } else { Intent::Truncate }, ..claim }, own, beginning, answer);",
         ["growing::w6_what_a_child_wrote_to_the_parents_session_is_published_whoever_closes_last"],
     ),
     (

@@ -324,9 +324,9 @@ impl Coordination {
 
     /// A second descriptor of a shadow, which holds its inode. EMFILE: then there is no session, and the shadow goes.
     fn pinned(&self, shadow: Shadow<RealDisk>) -> Result<(Shadow<RealDisk>, Arc<Pin>), Errno> {
-        match rustix::io::fcntl_dupfd_cloexec(&shadow.file, 3).and_then(descriptors::keep) {
-            Ok(fd) => {
-                let stat = rustix::fs::fstat(&fd)?;
+        let held = rustix::io::fcntl_dupfd_cloexec(&shadow.file, 3).and_then(descriptors::keep);
+        match held.and_then(|fd| Ok((rustix::fs::fstat(&fd)?, fd))) {
+            Ok((stat, fd)) => {
                 self.tree.nodes.number_came_back(attr::identity(&stat, false));
                 Ok((shadow, Arc::new(Pin::new(fd, Access::Both, None))))
             }

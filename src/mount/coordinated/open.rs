@@ -246,10 +246,7 @@ impl Coordination {
                 None => answer(this.begin(&joined, beginning(id, again.file))),
                 Some(target) => Arc::clone(&this.tree).workers.run(move || {
                     this.release(id, again.file);
-                    let that = Arc::clone(&this);
-                    let in_hand = InHand::take(&that.files, &target.name);
-                    let file = in_hand.key();
-                    this.admit(target, Claim { file, ..again }, own, beginning, answer);
+                    this.admit_anew(target, again, own, beginning, answer);
                 }),
             },
             Ok(Granted::Join(id)) => {
@@ -268,17 +265,27 @@ impl Coordination {
                                 again.intent
                             }
                         };
-                        // Nobody had the old key in hand, and whoever came meanwhile may have given the name another.
-                        let that = Arc::clone(&this);
-                        let in_hand = InHand::take(&that.files, &joined.name);
-                        let file = in_hand.key();
-                        this.admit(joined, Claim { file, intent, ..again }, own, beginning, answer);
+                        this.admit_anew(joined, Claim { intent, ..again }, own, beginning, answer);
                     }),
                 }
             }
             Err(errno) => answer(Err(errno)),
         };
         self.acquire(&target, claim, Box::new(resume));
+    }
+
+    /// [`Coordination::admit`] for who has waited: nobody had the old key in hand, and whoever came meanwhile may have given the name another.
+    fn admit_anew(
+        self: &Arc<Self>,
+        target: Target,
+        claim: Claim,
+        own: Option<NodeId>,
+        beginning: impl FnOnce(SessionId, FileKey) -> Beginning + Send + 'static,
+        answer: Answer<Arc<Session>>,
+    ) {
+        let in_hand = InHand::take(&self.files, &target.name);
+        let file = in_hand.key();
+        self.admit(target, Claim { file, ..claim }, own, beginning, answer);
     }
 
     /// The file of a node that a thread has to itself, where that is not `awaited` any more: the name that stood for all of a file's (W11) was removed or given to another
