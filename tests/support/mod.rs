@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod puppet;
+pub mod small;
 pub mod twin;
 
 use std::io::Write;
