@@ -86,7 +86,7 @@ fn w10_what_is_copied_beside_a_line_that_is_held_back_ends_with_a_line() {
 #[test]
 fn w10_copies_of_a_log_that_is_appended_to_and_emptied_end_with_a_line() {
     watchdog();
-    let project = Project::with(&[("log.jsonl", "")]);
+    let project = begun("log.jsonl", "");
     let appender = "import os, random
 while True:
     fd = os.open('log.jsonl', os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -123,9 +123,8 @@ print('whole')";
 fn w10_copies_go_through_the_daemon_whoever_copies_first() {
     watchdog();
     for _ in 0..8 {
-        let project = Project::with(&[("log.jsonl", "first\n")]);
-        let daemon = project.status()["pid"].as_u64().unwrap();
-        eventually("the mount has begun", || has_told(daemon));
+        let project = begun("log.jsonl", "first\n");
+        let daemon = pid(&project);
         let copier = "import os, sys, time
 seen, to = os.open('log.jsonl', os.O_RDONLY), os.open('copy.' + sys.argv[1], os.O_RDWR | os.O_CREAT)
 print('ready', flush=True)
@@ -160,6 +159,18 @@ print(os.copy_file_range(seen, to, 1 << 30))";
         let answers = answers(daemon) - before;
         assert!(answers < 30, "the kernel has read it by {answers} answers");
     }
+}
+
+/// A project whose daemon has made the first copy of the mount: before, two programs whose first ones meet still copy by the kernel's pages.
+fn begun(name: &str, content: &str) -> Project {
+    let project = Project::with(&[(name, content)]);
+    let daemon = pid(&project);
+    eventually("the mount has begun", || has_told(daemon));
+    project
+}
+
+fn pid(project: &Project) -> u64 {
+    project.status()["pid"].as_u64().unwrap()
 }
 
 /// Whether the process that tells watchers has done anything.
