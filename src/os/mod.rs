@@ -1,7 +1,8 @@
-//! Safe wrappers of what rustix lacks: /proc, per-thread credentials, starting writeback. The only `unsafe` of the crate lives here.
+//! Safe wrappers of what rustix lacks: /proc, per-thread credentials, starting writeback, the allocator. The only `unsafe` of the crate lives here.
 
 pub mod boot;
 pub mod creds;
+pub mod memory;
 pub mod mountinfo;
 pub mod namespaces;
 pub mod peer;

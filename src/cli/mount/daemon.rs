@@ -21,6 +21,7 @@ use crate::cli::rooms::{MountOrder, Rooms};
 use crate::control::beacon::{self, Beacon};
 use crate::control::lossless::printable;
 use crate::control::{Peer, Service, Unmounting, server};
+use crate::os::memory;
 use crate::store::RealDisk;
 use crate::store::disk::Disk;
 
@@ -54,6 +55,7 @@ pub fn run(
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("taking the signals")?;
     // What a program creates has the mode that the kernel worked out with that program's umask.
     rustix::process::umask(Mode::empty());
+    memory::give_large_blocks_back();
     // RUST_LOG chooses; a second logger cannot be set, and there is none before.
     let _ = env_logger::Builder::from_env(
         env_logger::Env::default().default_filter_or("info,fuser::session=error,fuser::mnt=warn"),
