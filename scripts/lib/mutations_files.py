@@ -29,9 +29,21 @@ FILES = [
     ),
     (
         "W8", "w8-who-opens-what-has-just-left-gets-the-ordinary-file", "src/mount/coordinated/opened.rs",
-        "nodes.for_each(|node| self.departed.note(node, name, now));",
-        "nodes.for_each(|node| self.departed.note(node, name, now - 2 * ON_THE_WAY_AT_MOST));",
+        "nodes.for_each(|node| self.tree.nodes.will_depart(node, name, now));",
+        "nodes.for_each(|node| self.tree.nodes.will_depart(node, name, now - std::time::Duration::from_secs(60)));",
         ["departed::w8_who_opens_a_file_that_is_just_leaving_for_an_ordinary_name_gets_what_the_coordinated_one_leads_to"],
+    ),
+    (
+        "O1", "o1-a-number-that-comes-back-has-departed", "src/mount/nodes.rs",
+        "            if node.lookups == 0 {",
+        "            if node.lookups == u32::MAX {",
+        ["lib::mount::nodes::tests::a_file_that_gets_the_number_of_one_that_departed_has_not_departed"],
+    ),
+    (
+        "O1", "o1-what-nobody-has-found-departs", "src/mount/nodes.rs",
+        "if inner.nodes.get(&id).is_some_and(|node| node.lookups > 0) {",
+        "if inner.nodes.contains_key(&id) {",
+        ["lib::mount::nodes::tests::a_file_that_gets_the_number_of_one_that_departed_has_not_departed"],
     ),
     (
         "O1", "o1-what-has-just-left-is-not-opened-by-its-ordinary-name", "src/mount/coordinated/opened.rs",

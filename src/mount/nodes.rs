@@ -1,5 +1,6 @@
 //! Nodes: what the kernel knows by number, and where it is in the backing tree.
 
+mod departed;
 mod inner;
 mod node;
 
@@ -7,11 +8,13 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::RwLock;
 
 use super::dirs::DirCache;
 use super::pin::Pin;
+use departed::Departed;
 use inner::{Inner, SYNTHETIC_FIRST};
 pub use node::{Identity, Name, NodeId, NodeInfo, ROOT};
 use node::{Names, Node};
@@ -40,6 +43,7 @@ impl NodeTable {
             formers: HashMap::new(),
             shown_as: HashMap::new(),
             numbers: VecDeque::new(),
+            departed: Departed::default(),
         };
         inner
             .nodes
@@ -194,6 +198,19 @@ impl NodeTable {
         let ended: Vec<NodeId> = inner.formers.get(name).into_iter().flatten().copied().collect();
         ended.iter().for_each(|id| inner.is_former_no_more(*id));
         ended
+    }
+
+    /// A coordinated name that has led to a node is about to lead elsewhere.
+    pub fn will_depart(&self, id: NodeId, name: &Name, now: Instant) {
+        let mut inner = self.inner.write();
+        if inner.nodes.get(&id).is_some_and(|node| node.lookups > 0) {
+            inner.departed.note(id, name, now);
+        }
+    }
+
+    /// The coordinated name that has led to a node until lately.
+    pub fn departed_from(&self, id: NodeId, now: Instant) -> Option<Name> {
+        self.inner.read().departed.name_of(id, now).cloned()
     }
 
     /// The store is about to give a node's inode a second name, or has taken it away again.
@@ -372,6 +389,9 @@ impl NodeTable {
         let mut inner = self.inner.write();
         if let Some(node) = inner.nodes.get_mut(&id) {
             node.lookups = node.lookups.saturating_sub(u32::try_from(lookups).unwrap_or(u32::MAX));
+            if node.lookups == 0 {
+                inner.departed.forget(id);
+            }
         }
         inner.drop_unused(id, &self.dirs);
     }

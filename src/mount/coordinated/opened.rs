@@ -2,10 +2,8 @@
 //! thread found it, and has left it since, for an ordinary one. Then the thread is sent round: the LOOKUP of its second walk says which name it means, and finds a
 //! node of its own by a coordinated one.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use parking_lot::Mutex;
 use rustix::fs::Stat;
 
 use super::files::{Finds, InHand};
@@ -13,11 +11,6 @@ use super::{Coordination, Target};
 use crate::mount::attr;
 use crate::mount::nodes::{Name, NodeId};
 use crate::mount::tree::Caller;
-
-/// A thread that has found a node opens it at once; after this long none is on its way any more.
-const ON_THE_WAY_AT_MOST: Duration = Duration::from_secs(30);
-/// More entries than this are worth looking through for those that are too old.
-const DEPARTED_SWEEP_MIN: usize = 1024;
 
 /// By which of its names a node was opened.
 #[derive(Debug, Clone)]
@@ -36,30 +29,6 @@ enum CameBy {
     Coordinated,
     Ordinary,
     Unknown,
-}
-
-/// Nodes that a coordinated name has led to until lately, and the name. The lock is held for no system call and comes after all others.
-#[derive(Debug, Default)]
-pub(super) struct Departed(Mutex<HashMap<NodeId, (Name, Instant)>>);
-
-impl Departed {
-    fn note(&self, node: NodeId, name: &Name, now: Instant) {
-        let mut nodes = self.0.lock();
-        nodes.insert(node, (name.clone(), now));
-        if nodes.len() >= DEPARTED_SWEEP_MIN && nodes.len().is_power_of_two() {
-            nodes.retain(|_, (_, since)| is_recent(*since, now));
-        }
-    }
-
-    fn name_of(&self, node: NodeId, now: Instant) -> Option<Name> {
-        let nodes = self.0.lock();
-        let (name, since) = nodes.get(&node)?;
-        is_recent(*since, now).then(|| name.clone())
-    }
-}
-
-fn is_recent(since: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(since) <= ON_THE_WAY_AT_MOST
 }
 
 impl Coordination {
@@ -121,12 +90,12 @@ impl Coordination {
         let led_to = [self.stat(name), self.stat_backing(name)].into_iter().flatten();
         let nodes = led_to.filter_map(found).chain(self.tree.nodes.formers(name));
         let now = Instant::now();
-        nodes.for_each(|node| self.departed.note(node, name, now));
+        nodes.for_each(|node| self.tree.nodes.will_depart(node, name, now));
     }
 
     /// The coordinated name that has led to a node until lately.
     fn departed_from(&self, node: NodeId) -> Option<Target> {
-        let name = self.departed.name_of(node, Instant::now())?;
+        let name = self.tree.nodes.departed_from(node, Instant::now())?;
         let target = self.target(name.parent, &name.name)?;
         Some(self.for_all_names(target))
     }
@@ -148,7 +117,6 @@ fn came_by(finds: Option<Finds>, node: NodeId, reads: bool) -> CameBy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mount::nodes::ROOT;
 
     #[test]
     fn who_has_looked_up_the_coordinated_name_on_its_way_is_told_from_who_has_not() {
@@ -167,22 +135,5 @@ mod tests {
         }
         assert_eq!(came_by(Some(Finds::Current), node, true), CameBy::Coordinated);
         assert_eq!(came_by(Some(Finds::Current), node, false), CameBy::Unknown);
-    }
-
-    #[test]
-    fn what_a_node_was_called_is_known_for_a_while() {
-        let (departed, start) = (Departed::default(), Instant::now());
-        let name = |number: u64| Name::new(ROOT, number.to_string().as_ref());
-        let late = start + ON_THE_WAY_AT_MOST + Duration::from_millis(1);
-        departed.note(NodeId(1), &name(1), start);
-        assert_eq!(departed.name_of(NodeId(1), start + ON_THE_WAY_AT_MOST), Some(name(1)));
-        assert_eq!(departed.name_of(NodeId(1), late), None);
-        assert_eq!(departed.name_of(NodeId(2), start), None);
-        (2..=DEPARTED_SWEEP_MIN as u64).for_each(|number| departed.note(NodeId(number), &name(number), late));
-        assert_eq!(
-            departed.0.lock().len(),
-            DEPARTED_SWEEP_MIN - 1,
-            "those that are too old go"
-        );
     }
 }

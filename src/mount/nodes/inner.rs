@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::departed::Departed;
 use super::node::{Identity, Name, Names, Node, NodeId, ROOT};
 use crate::mount::dirs::DirCache;
 
@@ -35,6 +36,7 @@ pub(super) struct Inner {
     pub shown_as: HashMap<NodeId, NodeId>,
     /// Those that keep their numbers, the one that was written longest ago first.
     pub numbers: VecDeque<NodeId>,
+    pub departed: Departed,
 }
 
 impl Inner {

@@ -291,3 +291,25 @@ fn so_many_numbers_are_kept_and_no_more() {
     assert!(table.info(files[0]).is_none());
     assert!(table.info(files[1]).is_some());
 }
+
+#[test]
+fn a_file_that_gets_the_number_of_one_that_departed_has_not_departed() {
+    let table = table();
+    let (now, file) = (Instant::now(), || {
+        table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile)
+    });
+    let first = file();
+    table.will_depart(first, &name(ROOT, "a"), now);
+    assert_eq!(table.departed_from(first, now), Some(name(ROOT, "a")));
+    table.remove_name(first, &name(ROOT, "a"), held(), true);
+    assert_eq!(
+        table.departed_from(first, now),
+        Some(name(ROOT, "a")),
+        "somebody may be on the way to it still"
+    );
+    table.forget(first, 1);
+    assert_eq!(table.departed_from(file(), now), None);
+    table.forget(first, 1);
+    table.will_depart(first, &name(ROOT, "a"), now);
+    assert_eq!(table.departed_from(file(), now), None, "nobody was on the way to it");
+}
