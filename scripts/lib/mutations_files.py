@@ -40,6 +40,12 @@ FILES = [
         ["lib::mount::nodes::tests::a_file_that_gets_the_number_of_one_that_departed_has_not_departed"],
     ),
     (
+        "O1", "o1-what-was-forgotten-while-an-answer-was-under-way-stays", "src/mount/nodes.rs",
+        "            inner.lingering.push(id);",
+        "            inner.lingering.clear();",
+        ["lib::mount::nodes::tests::a_removed_file_is_held_no_longer_than_who_answered_its_open"],
+    ),
+    (
         "O1", "o1-what-nobody-has-found-departs", "src/mount/nodes.rs",
         "if inner.nodes.get(&id).is_some_and(|node| node.lookups > 0) {",
         "if inner.nodes.contains_key(&id) {",
