@@ -28,6 +28,34 @@ FILES = [
         ["links::w8_truncate_by_a_coordinated_name_beside_an_ordinary_one_waits_and_is_a_version"],
     ),
     (
+        "W8", "w8-what-a-linked-file-replaces-is-not-kept", "src/mount/coordinated/rename.rs",
+        "(source.is_some() || target.is_some())) || replaces;",
+        "(source.is_some() || target.is_some())) || (replaces && !replaces);",
+        [
+            "replaced::w8_whatever_takes_a_files_place_the_versions_of_that_stay",
+            "replaced::w8_what_was_replaced_by_a_link_is_restored",
+            "replaced::w8_a_linked_file_takes_the_place_of_one_that_is_written_when_that_is_closed",
+        ],
+    ),
+    (
+        "W10", "w10-who-appends-stays-with-what-a-linked-file-replaced", "src/mount/coordinated/rename.rs",
+        "                Some(_) => self.replaced(&mut locked.1),",
+        "                Some(_) => {}",
+        ["replaced::w10_who_appends_to_a_file_whose_place_a_linked_one_takes_goes_on_there"],
+    ),
+    (
+        "W10", "w10-who-appends-to-a-linked-file-loses-it-with-the-name", "src/mount/coordinated/rename.rs",
+        "            self.name_changed(old, &live);",
+        "            let _ = &live;",
+        ["replaced::w10_who_appends_to_a_linked_file_goes_on_when_its_name_takes_the_place_of_another"],
+    ),
+    (
+        "W12", "w12-a-lock-stays-with-the-name-that-a-linked-file-takes", "src/mount/coordinated/rename.rs",
+        "                self.locks.lock().removed(&to);",
+        "                let _ = &to;",
+        ["replaced::w12_the_lock_of_a_file_whose_place_a_linked_one_takes_is_not_that_ones"],
+    ),
+    (
         "W8", "w8-who-opens-what-has-just-left-gets-the-ordinary-file", "src/mount/coordinated/opened.rs",
         "nodes.for_each(|node| self.tree.nodes.will_depart(node, name, now));",
         "nodes.for_each(|node| self.tree.nodes.will_depart(node, name, now - std::time::Duration::from_secs(60)));",
@@ -65,8 +93,8 @@ FILES = [
     ),
     (
         "H1", "h1-an-exchange-keeps-no-version-of-a-file-with-other-names", "src/mount/coordinated/rename.rs",
-        "moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(is_file));",
-        "moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(|stat| is_file(stat) && (!exchanges || stat.st_nlink == 1)));",
+        "let target = moving.target.as_ref();",
+        "let target = moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(|stat| is_file(stat) && (!exchanges || stat.st_nlink == 1)));",
         ["links::h1_an_exchange_keeps_the_version_of_a_file_with_other_names"],
     ),
     (
@@ -292,8 +320,8 @@ FILES = [
     ),
     (
         "W8", "w8-renames-are-plain-ones", "src/mount/coordinated/rename.rs",
-        "if !by_store || !unusual.is_empty()",
-        "if by_store || !unusual.is_empty()",
+        "if !by_store || same ||",
+        "if by_store || same ||",
         [
             "names::w8_renames_and_truncations_by_many_processes_are_versions_in_one_order",
             "history::h2_each_way_by_which_a_version_comes_is_recorded",
@@ -301,8 +329,8 @@ FILES = [
     ),
     (
         "W8", "w8-what-leaves-for-an-ordinary-name-leaves-no-version", "src/mount/coordinated/rename.rs",
-        "(source.is_none() && target.is_none())",
-        "target.is_none()",
+        "(can_move && (source.is_some() || target.is_some()))",
+        "(can_move && target.is_some())",
         ["names::w8_a_file_that_leaves_for_an_ordinary_name_stays_restorable"],
     ),
     (
