@@ -68,6 +68,22 @@ FILES = [
         ["lib::mount::nodes::tests::a_file_that_gets_the_number_of_one_that_departed_has_not_departed"],
     ),
     (
+        "O1", "o1-only-ordinary-opens-pass-by-what-others-pass-by", "src/mount/modes.rs",
+        "            (Some(passing), _) => Mode::Passing(Arc::clone(passing)),",
+        "            (Some(passing), Mode::Passing(_)) => Mode::Passing(Arc::clone(passing)),\n            (Some(_), wish) => wish,",
+        [
+            "names::w8_a_file_that_its_writer_still_has_open_is_read_by_its_new_name",
+            "openers::o1_a_file_that_somebody_has_open_past_the_daemon_when_it_gets_a_coordinated_name_is_opened_in_every_way",
+            "lib::mount::modes::tests::the_kernel_refuses_no_open_in_whatever_order_it_hears_of_the_answers",
+        ],
+    ),
+    (
+        "O1", "o1-an-open-passes-by-beside-others-that-do-not", "src/mount/modes.rs",
+        "(None, Mode::Passing(_)) if of_node.others > 0 => Mode::Cached,",
+        "(None, Mode::Passing(_)) if of_node.others > usize::MAX - 1 => Mode::Cached,",
+        ["lib::mount::modes::tests::the_kernel_refuses_no_open_in_whatever_order_it_hears_of_the_answers"],
+    ),
+    (
         "O1", "o1-what-was-forgotten-while-an-answer-was-under-way-stays", "src/mount/nodes.rs",
         "            inner.lingering.push(id);",
         "            inner.lingering.clear();",
@@ -126,12 +142,6 @@ FILES = [
         "self.name_of(&content).unwrap_or_else(|| ended.name()),",
         "ended.name(),",
         ["model::what_went_wrong_once_goes_right"],
-    ),
-    (
-        "W8", "w8-an-open-file-is-renamed-and-nobody-can-open-it", "src/mount/route.rs",
-        "match pin.as_deref().and_then(Pin::backing) {",
-        "match pin.as_deref().and_then(Pin::backing).filter(|_| false) {",
-        ["names::w8_a_file_that_its_writer_still_has_open_is_read_by_its_new_name", "model::what_went_wrong_once_goes_right"],
     ),
     (
         "Notices", "notices-a-publish-is-not-told-of", "src/mount/coordinated/close.rs",
