@@ -44,12 +44,6 @@ FILES = [
         ["replaced::w10_who_appends_to_a_file_whose_place_a_linked_one_takes_goes_on_there"],
     ),
     (
-        "W10", "w10-who-appends-to-a-linked-file-loses-it-with-the-name", "src/mount/coordinated/rename.rs",
-        "            self.name_changed(old, &live);",
-        "            let _ = &live;",
-        ["replaced::w10_who_appends_to_a_linked_file_goes_on_when_its_name_takes_the_place_of_another"],
-    ),
-    (
         "W12", "w12-a-lock-stays-with-the-name-that-a-linked-file-takes", "src/mount/coordinated/rename.rs",
         "                self.locks.lock().removed(&to);",
         "                let _ = &to;",
@@ -681,6 +675,12 @@ FILES = [
         "H1", "h1-max-bytes-is-ignored", "src/store/prune.rs",
         "retain.max_bytes.is_some_and(|max| bytes > max)",
         "retain.max_bytes.is_some_and(|max| bytes > max << 10)",
+        ["retention::h1_versions_are_kept_within_the_bytes_that_the_rule_allows"],
+    ),
+    (
+        "H1", "h1-one-large-version-takes-all-before-it-along", "src/store/prune.rs",
+        "        if is_too_large(version) {",
+        "        if is_too_large(version) && count > 1000 {",
         ["retention::h1_versions_are_kept_within_the_bytes_that_the_rule_allows"],
     ),
     (
