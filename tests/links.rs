@@ -659,3 +659,27 @@ fn w5_who_goes_on_to_write_by_the_descriptor_that_he_read_by_makes_one_version()
     assert_eq!(project.read("notes.md"), "one two");
     assert_eq!(project.history("notes.md").len(), 2);
 }
+
+/// By the ordinary name the file would not be found to be coordinated, and who saves it by the other would write into it.
+#[test]
+fn w8_w11_no_ordinary_name_stands_for_a_file_that_has_a_coordinated_one() {
+    let project = linked("v1\n", &[]);
+    let mut puppet = Puppet::new(&project);
+    // Somebody uses a file with several names.
+    assert_eq!(puppet.does("put('a.md', 'v2')"), "None");
+    for step in [
+        "put('x', 'one')",
+        "os.link('x', 'y')",
+        "os.rename('y', 'c.md')",
+        "os.rename('x', 'y')",
+        "put('c.md', 'two')",
+        "put('c.md', 'three')",
+    ] {
+        assert_eq!(puppet.does(step), "None", "{step}");
+    }
+    assert_eq!([project.read("c.md"), project.read("y")], ["three", "three"]);
+    let history = project.history("c.md");
+    let how: Vec<_> = history.iter().map(|version| version["how"].as_str().unwrap()).collect();
+    assert_eq!(how, ["close", "close", "found"]);
+    assert_eq!(project.show("c.md", 2), b"two");
+}

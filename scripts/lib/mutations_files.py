@@ -28,6 +28,15 @@ FILES = [
         ["links::w8_truncate_by_a_coordinated_name_beside_an_ordinary_one_waits_and_is_a_version"],
     ),
     (
+        "W8", "w8-an-ordinary-name-stands-for-all", "src/mount/coordinated/linked.rs",
+        "                if !self.is_coordinated(name) {",
+        "                if !is_file(&stat) {",
+        [
+            "links::w8_w11_no_ordinary_name_stands_for_a_file_that_has_a_coordinated_one",
+            "kept::h1_no_save_is_lost_whatever_becomes_of_the_names_of_its_file",
+        ],
+    ),
+    (
         "W8", "w8-what-a-linked-file-replaces-is-not-kept", "src/mount/coordinated/rename.rs",
         "(source.is_some() || target.is_some())) || replaces;",
         "(source.is_some() || target.is_some())) || (replaces && !replaces);",

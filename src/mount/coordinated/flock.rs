@@ -249,7 +249,7 @@ impl Coordination {
         })
     }
 
-    fn is_coordinated(&self, name: &Name) -> bool {
+    pub(super) fn is_coordinated(&self, name: &Name) -> bool {
         self.target(name.parent, &name.name).is_some()
     }
 

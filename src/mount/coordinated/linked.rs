@@ -78,9 +78,17 @@ impl Coordination {
         let known = self.linked.names.lock().get(&stat.st_ino).cloned();
         match known {
             Some(known) if known == *name => known,
-            Some(known) if self.stat_backing(&known).is_ok_and(|other| other.st_ino == stat.st_ino) => known,
+            Some(known)
+                if self.is_coordinated(&known)
+                    && self.stat_backing(&known).is_ok_and(|other| other.st_ino == stat.st_ino) =>
+            {
+                known
+            }
             _ if !is_file(&stat) => name.clone(),
             outdated if stat.st_nlink > 1 => {
+                if !self.is_coordinated(name) {
+                    return name.clone();
+                }
                 let home = self.home(&stat).unwrap_or_else(|| name.clone());
                 self.remember(stat.st_ino, outdated.as_ref(), home)
             }
