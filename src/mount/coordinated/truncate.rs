@@ -44,7 +44,9 @@ impl Coordination {
                 && (!files.queue.is_idle(key) || files.expects(key) || self.tree.nodes.open_pin(node).is_some())
         };
         if !self.takes_over(node, reroute.is_some(), in_the_way) {
-            self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
+            self.files
+                .lock()
+                .send_round(caller.tid, (key, self.names(node)), Finds::Own(None), None);
             return answer(Err(Errno::STALE));
         }
         if reroute.is_none() && self.has_entry_renewed(caller, key, node) {
