@@ -114,3 +114,64 @@ fn o1_who_opens_a_file_by_the_ordinary_name_that_it_has_just_got_has_that_file()
     );
     assert_eq!(project.history("f.md").len(), before);
 }
+
+/// Holds each open(2) of one process in the mount until it is let on.
+const GATE_OF_ONE: &str = "import struct
+libc = ctypes.CDLL(None, use_errno=True)
+comes = threading.Semaphore(0)
+def shut(whose):
+    global gate
+    gate = libc.fanotify_init(0x4, os.O_RDONLY)
+    if gate < 0 or libc.fanotify_mark(gate, 0x11, ctypes.c_uint64(0x10000), -100, b'.'):
+        raise OSError(ctypes.get_errno(), 'fanotify')
+    threading.Thread(target=watch, args=(whose,), daemon=True).start()
+def watch(whose):
+    global held
+    while True:
+        for event in struct.iter_unpack('IBBHQii', os.read(gate, 24)):
+            fd, pid = event[5:]
+            if pid == whose:
+                held = fd
+                comes.release()
+            else:
+                let_on(fd)
+def let_on(fd):
+    os.write(gate, struct.pack('iI', fd, 1))
+    os.close(fd)";
+
+/// The name that stands for all of a file's goes while a thread is on its way by another one, and the file has a writer by that already.
+#[test]
+fn w8_w2_who_was_sent_round_by_one_name_waits_its_turn_though_the_other_is_gone() {
+    for how in ["os.O_WRONLY", "os.O_WRONLY | os.O_TRUNC"] {
+        watchdog();
+        let project = Project::with(&[("a.md", "v1")]);
+        let [mut reader, mut holder, mut saver, mut gate] = [(); 4].map(|()| Puppet::new(&project));
+        assert_eq!(gate.does(&GATE_OF_ONE.replace('\n', "\x1f")), "ok");
+        assert_eq!(
+            gate.does("os.link('a.md', 'b.md'), put('a.md', 'linked')"),
+            "(None, None)"
+        );
+        assert_eq!(reader.does("f = open('b.md'); f.read()"), "ok");
+        let whose = saver.does("os.getpid()");
+        let refused = gate.does(&format!("shut({whose})"));
+        if refused != "None" {
+            eprintln!("fanotify: {refused}: not tested");
+            return;
+        }
+        saver.starts(&format!("put('b.md', 'SAVED', {how})"));
+        // Its first open; then it has been sent round, and has found a node of its own.
+        assert_eq!(
+            gate.does("comes.acquire(), let_on(held), comes.acquire()"),
+            "(True, None, True)"
+        );
+        assert_eq!(gate.does("os.unlink('a.md')"), "None");
+        assert_eq!(holder.does("f = open('b.md', 'r+')"), "ok");
+        assert_eq!(gate.does("let_on(held)"), "None");
+        project.await_sessions(1, 1);
+        assert_eq!(holder.does("f.close()"), "None");
+        assert_eq!(saver.says(), "None", "{how}");
+        let saved = if how.contains("TRUNC") { "SAVED" } else { "SAVEDd" };
+        assert_eq!(project.read("b.md"), saved);
+        assert!(!project.path("a.md").exists());
+    }
+}

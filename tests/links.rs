@@ -354,6 +354,61 @@ fn w11_who_waited_by_one_name_saves_that_though_the_other_leads_elsewhere_when_i
 }
 
 #[test]
+fn w8_a_file_that_lost_a_name_beside_a_session_is_linked_by_the_other_that_it_has() {
+    for written in ["None", "f.write('zz')"] {
+        watchdog();
+        let project = Project::with(&[("a.md", "v1")]);
+        let mut holder = Puppet::new(&project);
+        for step in [
+            // By the mount, so that the node has both names.
+            "os.link('a.md', 'b.md')",
+            "f = open('a.md', 'r+')",
+            "os.unlink('a.md')",
+            written,
+            "f.close()",
+            "f = open('b.md', 'r+')",
+            "os.link('b.md', 'c.md')",
+        ] {
+            assert!(["None", "ok", "2"].contains(&&*holder.does(step)), "{step}, {written}");
+        }
+        assert_eq!(holder.does("f.write('QQ'), f.close()"), "(2, None)");
+        for name in ["b.md", "c.md"] {
+            assert_eq!(
+                (project.read(name), inode(&project, name).1),
+                ("QQ".into(), 2),
+                "{written}"
+            );
+        }
+    }
+}
+
+/// The kernel counts links itself, and links nothing of which it counts none.
+#[test]
+fn w8_a_name_that_is_there_is_linked_while_others_of_the_file_come_and_go() {
+    watchdog();
+    let project = linked("v1", &[]);
+    const COMES_AND_GOES: &str = "def comes_and_goes(name):
+    failed = []
+    for _ in range(1500):
+        try:
+            os.link('a.md', name)
+            os.unlink(name)
+        except OSError as error:
+            failed.append(error)
+    return failed";
+    let mut all = ["c.md", "e.md", "d/f.md"].map(|name| (name, Puppet::new(&project)));
+    assert_eq!(all[0].1.does("os.unlink('b.md')"), "None");
+    for (name, puppet) in &mut all {
+        assert_eq!(puppet.does(COMES_AND_GOES), "ok");
+        puppet.starts(&format!("comes_and_goes('{name}')"));
+    }
+    for (name, puppet) in &mut all {
+        assert_eq!(puppet.says(), "[]", "{name}");
+    }
+    assert_eq!(inode(&project, "a.md").1, 1);
+}
+
+#[test]
 fn w11_a_file_that_lost_its_other_name_is_found_by_the_name_that_it_has() {
     watchdog();
     let project = Project::with(&[]);

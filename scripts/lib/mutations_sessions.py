@@ -1163,4 +1163,25 @@ SESSIONS = [
         "_ if let Some(appender) = self.coordination.appended_by_descriptor(caller, node).filter(|_| false) => {",
         ["lineage::w11_who_appends_changes_the_mode_of_the_file_that_its_lines_go_to"],
     ),
+    (
+        "W8", "w8-a-session-s-node-keeps-a-name-that-was-removed", "src/mount/coordinated/names.rs",
+        "sessions.for_each(|session| self.tree.nodes.lose_name(session.about.node, name));",
+        "sessions.for_each(|session| drop((session.about.node, name)));",
+        ["links::w8_a_file_that_lost_a_name_beside_a_session_is_linked_by_the_other_that_it_has"],
+    ),
+    (
+        "W2", "w2-who-was-sent-round-is-known-by-the-key-only", "src/mount/coordinated/files.rs",
+        "|reroute: &&mut Reroute| reroute.file != file && names",
+        "|reroute: &&mut Reroute| false && reroute.file != file && names",
+        [
+            "departed::w8_w2_who_was_sent_round_by_one_name_waits_its_turn_though_the_other_is_gone",
+            "lib::who_was_sent_round_is_known_again_by_its_name_under_whatever_key",
+        ],
+    ),
+    (
+        "W8", "w8-the-kernel-counts-the-last-link-down", "src/mount/route.rs",
+        "let left = self.coordination.is_left_by_name(entry.id);",
+        "let left = false && self.coordination.is_left_by_name(entry.id);",
+        ["links::w8_a_name_that_is_there_is_linked_while_others_of_the_file_come_and_go"],
+    ),
 ]

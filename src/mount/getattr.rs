@@ -57,7 +57,7 @@ impl Fs {
                 self.tree.workers.run(move || {
                     // link(2) asks what the caller may do with the file. It is refused without asking us if that has no name, but is about the file that has it now.
                     if syscall::is_link(caller.tid) {
-                        stat.st_nlink = 1;
+                        stat.st_nlink += 1;
                     }
                     answer(shown, Ok((ttl, stat)), reply);
                 });
@@ -98,10 +98,16 @@ impl Fs {
         Some(found)
     }
 
-    /// Whether a node is a replaced version, and somebody asks who may have found it when it was the current one.
+    /// Whether a node is a replaced version, and somebody asks who may have found it when it was the current one; or the kernel may be about to count its last link down,
+    /// when it learns that another is gone.
     fn may_be_linked(&self, caller: Caller, id: NodeId, stat: &Stat) -> bool {
-        let may = stat.st_nlink == 0 && caller.tid != 0 && !self.tree.is_teller(caller.tid);
-        may && self.tree.nodes.is_detached(id) && self.coordination.target_of(id).is_some()
+        let is_replaced = || self.tree.nodes.is_detached(id) && self.coordination.target_of(id).is_some();
+        let may = match stat.st_nlink {
+            0 => is_replaced(),
+            1 => self.coordination.is_left_by_name(id),
+            _ => false,
+        };
+        may && caller.tid != 0 && !self.tree.is_teller(caller.tid)
     }
 
     /// The attributes of a file that grows are those of its whole lines, and change without the kernel.
@@ -198,6 +204,7 @@ fn shown(
         }
         let uncertain = growing(coordination, id, &mut stat)
             || is_between
+            || coordination.is_left_by_name(id)
             || coordination.is_passing(id)
             || coordination.has_unsettled_readers(id)
             || coordination.has_appenders_elsewhere(id)

@@ -197,8 +197,17 @@ impl NodeTable {
         }
         let mut inner = self.inner.write();
         let ended: Vec<NodeId> = inner.formers.get(name).into_iter().flatten().copied().collect();
-        ended.iter().for_each(|id| inner.is_former_no_more(*id));
+        for id in &ended {
+            inner.is_former_no_more(*id);
+            // Who has found it by another name means the file that has that.
+            inner.lose_name(*id, name, &self.dirs);
+        }
         ended
+    }
+
+    /// A name is gone that a node may have, besides others.
+    pub fn lose_name(&self, id: NodeId, name: &Name) {
+        self.inner.write().lose_name(id, name, &self.dirs);
     }
 
     /// A coordinated name that has led to a node is about to lead elsewhere.

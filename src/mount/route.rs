@@ -61,7 +61,12 @@ impl Fs {
                 // An image does not grow, but the session that takes its node over may start from a later version.
                 let asked_for = self.coordination.is_to_be_shown(caller);
                 let unsettled = self.coordination.has_unsettled_readers(entry.id);
-                let uncertain = shadow || passing || growing || asked_for || unsettled;
+                let left = self.coordination.is_left_by_name(entry.id);
+                if left && entry.stat.st_nlink == 1 {
+                    // It may be about to count one down: see there. Who wants to know asks, as it may keep none of this.
+                    entry.stat.st_nlink = 2;
+                }
+                let uncertain = shadow || passing || growing || asked_for || unsettled || left;
                 let attr_ttl = if uncertain || self.tree.is_image(entry.id) {
                     Duration::ZERO
                 } else {

@@ -84,7 +84,7 @@ impl Coordination {
             };
             if is_there && self.files.lock().session_on(node).is_some() {
                 // By its own node it is not taken for one of those who have the session open.
-                if self.files.lock().send_round_once(caller.tid, key) {
+                if self.files.lock().send_round_once(caller.tid, (key, self.names(node))) {
                     return answer(Err(Errno::STALE));
                 }
                 if is_own() {
@@ -105,7 +105,9 @@ impl Coordination {
             match (is_back, self.goes_on_as(node, &target)) {
                 (false, Some(renamed)) if rounds < OVERTAKEN_MAX => target = renamed,
                 (false, _) if caller.tid != 0 => {
-                    self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
+                    self.files
+                        .lock()
+                        .send_round(caller.tid, (key, self.names(node)), Finds::Own(None), None);
                     return answer(Err(Errno::STALE));
                 }
                 (true, _) if is_there && rounds < OVERTAKEN_MAX => {}
@@ -162,7 +164,8 @@ impl Coordination {
         let key = in_hand.key();
         if let Created::Session(session) = &created {
             // Its node is what a walk leads its lineage to.
-            if session.is_open() && session.about.node != node && self.files.lock().send_round_once(caller.tid, key) {
+            let goes_round = || self.files.lock().send_round_once(caller.tid, (key, self.names(node)));
+            if session.is_open() && session.about.node != node && goes_round() {
                 return answer(Err(Errno::STALE));
             }
             if session.join(caller::process(caller)).is_ok() {

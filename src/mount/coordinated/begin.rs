@@ -77,8 +77,16 @@ impl Coordination {
             ..
         } = beginning;
         let who = self.descriptions.of(process, caller.uid);
-        let base = self.base(target, &beginning)?;
-        let mut shadow = self.shadow(target, &beginning, &base, &who)?;
+        let started = || {
+            let base = self.base(target, &beginning)?;
+            let shadow = self.shadow(target, &beginning, &base, &who)?;
+            Ok((base, shadow))
+        };
+        let (base, mut shadow) = match started() {
+            // Its own lineage, which it does not wait for, may have removed the name in between. Now it finds nothing, or another file.
+            Err(Errno::NOENT) => started()?,
+            started => started?,
+        };
         if let Some(file) = &beginning.dressed_as {
             shadow = self.store.dressed_as(shadow, file).map_err(|error| from_io(&error))?;
         }
@@ -88,9 +96,10 @@ impl Coordination {
         let identity = attr::identity(&rustix::fs::fstat(pin.fd())?, false);
         let Some(node) = self.free_node(target, &beginning, (identity, &pin)) else {
             let creates = base.creates;
+            let names = beginning.node.map_or_else(Vec::new, |node| self.names(node));
             self.files
                 .lock()
-                .send_round(caller.tid, file, Finds::Own(None), creates);
+                .send_round(caller.tid, (file, names), Finds::Own(None), creates);
             self.store.drop_unwritten(shadow).map_err(|error| from_io(&error))?;
             return Err(Errno::STALE);
         };

@@ -56,11 +56,13 @@ impl Coordination {
     pub fn stat_of_promised(&self, caller: Caller, node: NodeId) -> Result<Stat, Errno> {
         let creates = self.files.lock().creation_by(node);
         if creates.is_none()
-            && let (Some(creation), Some(target)) = (asked(caller), self.target_of(node))
+            && let (Some(creation), Some(target)) =
+                (asked(caller), self.target_of(node).or_else(|| self.departed_from(node)))
         {
             let in_hand = InHand::take(&self.files, &target.name);
+            let names = self.names(node);
             let mut files = self.files.lock();
-            files.send_round(caller.tid, in_hand.key(), Finds::Own(None), Some(creation));
+            files.send_round(caller.tid, (in_hand.key(), names), Finds::Own(None), Some(creation));
         }
         let creates = creates.ok_or(Errno::STALE)?;
         let info = self.tree.nodes.info(node).ok_or(Errno::STALE)?;
@@ -163,7 +165,9 @@ impl Coordination {
         let file = in_hand.key();
         let seen = self.tree.nodes.identity(node);
         let Some(reroute) = self.arrived_on_own(caller, file, node) else {
-            self.files.lock().send_round(caller.tid, file, Finds::Own(None), None);
+            self.files
+                .lock()
+                .send_round(caller.tid, (file, self.names(node)), Finds::Own(None), None);
             return answer(Err(Errno::STALE));
         };
         // Never one more handle: a session of its own lineage that is there was unlinked.

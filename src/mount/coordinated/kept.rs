@@ -55,7 +55,9 @@ impl Coordination {
         let _opening = self.tree.opening(node);
         let is_free = !self.tree.is_open(node);
         let own = (is_free && self.tree.nodes.look_up_again(node)).then_some(node);
-        self.files.lock().send_round(caller.tid, key, Finds::Own(own), None);
+        self.files
+            .lock()
+            .send_round(caller.tid, (key, self.names(node)), Finds::Own(own), None);
         true
     }
 
@@ -74,12 +76,13 @@ impl Coordination {
             return false;
         };
         let in_hand = InHand::take(&self.files, &target.name);
+        self.comes_back(caller, node, in_hand.key());
         let is_back = self.files.lock().take_reroute(caller.tid, in_hand.key()).is_some();
         let goes = !is_back && self.tree.nodes.is_kept(node);
         if goes {
             self.files
                 .lock()
-                .send_round(caller.tid, in_hand.key(), Finds::Current, None);
+                .send_round(caller.tid, (in_hand.key(), self.names(node)), Finds::Current, None);
         }
         goes
     }

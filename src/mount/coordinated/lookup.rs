@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::files::{Finds, Reroute};
+use super::files::{Finds, InHand, Reroute};
 use super::shown::is_of_lineage;
 use super::{Coordination, Creation, Target, caller, creator};
 use crate::mount::attr;
@@ -22,7 +22,16 @@ impl Coordination {
     /// ENOENT when there is no version yet, and the caller is not its creator.
     pub fn lookup(self: &Arc<Self>, caller: Caller, target: &Target) -> Result<Entry, Errno> {
         let key_name = self.key_name(&target.name);
-        let key = self.files.lock().key_of(&key_name);
+        let comes_back = self.files.lock().was_sent(caller.tid);
+        let in_hand = comes_back.then(|| InHand::take(&self.files, &key_name));
+        let key = match &in_hand {
+            Some(in_hand) => {
+                let mut files = self.files.lock();
+                files.follow(caller.tid, std::slice::from_ref(&target.name), in_hand.key());
+                Some(in_hand.key())
+            }
+            None => self.files.lock().key_of(&key_name),
+        };
         let found = self.look_up(caller, target, key);
         if let (Err(Errno::NOENT), Some(key)) = (&found, key) {
             self.end_walk(caller, key);
@@ -114,7 +123,7 @@ impl Coordination {
                     false => self.tree.nodes.fresh(target.name.clone(), identity, kind),
                 };
                 if stranger {
-                    self.files.lock().stranger_finds(key, id);
+                    self.files.lock().stranger_finds((key, target.name.clone()), id);
                     return Ok(Some(Entry {
                         id,
                         stat,
@@ -125,6 +134,7 @@ impl Coordination {
                 self.tree.nodes.look_up_again(id);
                 if let Some(reroute) = self.files.lock().reroute(caller.tid, key) {
                     reroute.finds = Finds::Own(Some(id));
+                    reroute.names = vec![target.name.clone()];
                 }
                 id
             }
@@ -153,7 +163,7 @@ impl Coordination {
     /// on has ended elsewhere.
     pub(super) fn arrived(&self, caller: Caller, file: FileKey, node: NodeId) -> Option<Reroute> {
         if caller.tid == 0 {
-            return self.files.lock().take_stranger(node, file);
+            return self.files.lock().take_stranger(node);
         }
         let reroute = self.files.lock().take_reroute(caller.tid, file)?;
         match reroute.finds {
@@ -172,10 +182,13 @@ impl Coordination {
             .filter(|reroute| !reroute.finds.is_current())
     }
 
-    /// There is nothing by the name: a thread that was sent round to it does not come back.
+    /// There is nothing by the name: a thread that was sent round to it does not come back. But the kernel may ask twice, whether the name that it knows is still
+    /// right, and what it leads to then, and there may be something again.
     fn end_walk(&self, caller: Caller, key: FileKey) {
         self.files.lock().take_shown(caller.tid);
-        if caller.tid != 0 && self.files.lock().reroute(caller.tid, key).is_some() {
+        let misses_again = |reroute: &mut Reroute| !reroute.misses();
+        let ends = self.files.lock().reroute(caller.tid, key).is_some_and(misses_again);
+        if caller.tid != 0 && ends {
             self.arrived(caller, key, ROOT);
             self.files.lock().settle(key);
         }

@@ -75,6 +75,13 @@ impl Coordination {
             self.tree.remove(name.parent, &name.name, AtFlags::empty())?;
             self.name_left_image(image, name);
             self.name_changed(name, &before);
+            // A node that stands for a shadow is not found by what has lost the name.
+            let files = self.files.lock();
+            let sessions = files
+                .all_sessions()
+                .map(|(_, session)| session)
+                .chain(files.late_sessions());
+            sessions.for_each(|session| self.tree.nodes.lose_name(session.about.node, name));
             return Ok(());
         }
         let who = self.descriptions.of(process, caller.uid);

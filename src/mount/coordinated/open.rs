@@ -97,7 +97,9 @@ impl Coordination {
         };
         if !is_back && matches!(found, Err(Errno::STALE)) {
             self.arrived(caller, file, node);
-            self.files.lock().send_round(caller.tid, file, finds, None);
+            self.files
+                .lock()
+                .send_round(caller.tid, (file, self.names(node)), finds, None);
             return found;
         }
         let opened = match found {
@@ -161,7 +163,9 @@ impl Coordination {
         let refused = nonblock && self.nearest_of(key, &opener).is_none();
         let in_the_way = || reroute.is_none() && !refused && self.must_go_round(key, node, &opener, truncate);
         if !self.takes_over(node, reroute.is_some(), in_the_way) {
-            self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);
+            self.files
+                .lock()
+                .send_round(caller.tid, (key, self.names(node)), Finds::Own(None), None);
             return answer(Err(Errno::STALE));
         }
         if reroute.is_none() && !refused && self.has_entry_renewed(caller, key, node) {
@@ -196,7 +200,7 @@ impl Coordination {
             truncate,
             creates,
             like: None,
-            dressed_as,
+            dressed_as: dressed_as.clone(),
             own_node,
             seen,
             wanted: permission::wanted(flags),
@@ -232,7 +236,7 @@ impl Coordination {
         target: Target,
         claim: Claim,
         own: Option<NodeId>,
-        beginning: impl FnOnce(SessionId, FileKey) -> Beginning + Send + 'static,
+        beginning: impl Fn(SessionId, FileKey) -> Beginning + Send + 'static,
         answer: Answer<Arc<Session>>,
     ) {
         let this = Arc::clone(self);
@@ -243,7 +247,15 @@ impl Coordination {
         let joined = target.clone();
         let resume = move |granted: Result<Granted, Errno>| match granted {
             Ok(Granted::New(id)) => match own.and_then(|node| this.led_elsewhere(node, &joined)) {
-                None => answer(this.begin(&joined, beginning(id, again.file))),
+                None => match (this.begin(&joined, beginning(id, again.file)), own) {
+                    // Its own lineage, which it does not wait for, has removed the name just now.
+                    (Err(Errno::NOENT), Some(node)) if let Some(target) = this.led_elsewhere(node, &joined) => {
+                        Arc::clone(&this.tree)
+                            .workers
+                            .run(move || this.admit_anew(target, again, own, beginning, answer));
+                    }
+                    (begun, _) => answer(begun),
+                },
                 Some(target) => Arc::clone(&this.tree).workers.run(move || {
                     this.release(id, again.file);
                     this.admit_anew(target, again, own, beginning, answer);
@@ -280,7 +292,7 @@ impl Coordination {
         target: Target,
         claim: Claim,
         own: Option<NodeId>,
-        beginning: impl FnOnce(SessionId, FileKey) -> Beginning + Send + 'static,
+        beginning: impl Fn(SessionId, FileKey) -> Beginning + Send + 'static,
         answer: Answer<Arc<Session>>,
     ) {
         let in_hand = InHand::take(&self.files, &target.name);
@@ -352,9 +364,10 @@ impl Coordination {
             if held && flags.contains(OFlags::NONBLOCK) && self.nearest_of(key, &opener).is_none() {
                 return answer(Err(Errno::WOULDBLOCK));
             }
+            let to = (key, vec![target.name]);
             self.files
                 .lock()
-                .send_round(caller.tid, key, Finds::Own(None), Some(creation));
+                .send_round(caller.tid, to, Finds::Own(None), Some(creation));
             return answer(Err(Errno::STALE));
         }
         let process = opener.proc;
@@ -374,6 +387,12 @@ impl Coordination {
                 let taken = granted.map_err(|errno| match errno {
                     // By somebody else, since it was looked at.
                     Errno::WOULDBLOCK if exclusive => Errno::EXIST,
+                    Errno::WOULDBLOCK if !flags.contains(OFlags::NONBLOCK) => {
+                        let mut files = this.files.lock();
+                        let to = (key, vec![created.name.clone()]);
+                        files.send_round(caller.tid, to, Finds::Own(None), Some(creation));
+                        Errno::STALE
+                    }
                     errno => errno,
                 });
                 answer(taken.and_then(|granted| {
@@ -382,7 +401,8 @@ impl Coordination {
                         // Another creator came and went since it was looked at.
                         if !exclusive {
                             let mut files = this.files.lock();
-                            files.send_round(caller.tid, key, Finds::Own(None), Some(creation));
+                            let to = (key, vec![created.name.clone()]);
+                            files.send_round(caller.tid, to, Finds::Own(None), Some(creation));
                         }
                         this.release(id, key);
                         return Err(if exclusive { Errno::EXIST } else { Errno::STALE });

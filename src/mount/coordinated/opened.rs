@@ -11,6 +11,7 @@ use super::{Coordination, Target};
 use crate::mount::attr;
 use crate::mount::nodes::{Name, NodeId};
 use crate::mount::tree::Caller;
+use crate::session::FileKey;
 
 /// By which of its names a node was opened.
 #[derive(Debug, Clone)]
@@ -36,6 +37,12 @@ impl Coordination {
     pub fn opened_by(&self, caller: Caller, node: NodeId, reads: bool) -> Opened {
         // In this order: a name is noted before it leads elsewhere.
         let now = self.target_of(node);
+        if let Some(target) = &now
+            && self.files.lock().was_sent(caller.tid)
+        {
+            let in_hand = InHand::take(&self.files, &target.name);
+            self.comes_back(caller, node, in_hand.key());
+        }
         let target = match now {
             Some(target) if !self.is_mixed(node) => return Opened::Coordinated(target),
             Some(target) => target,
@@ -63,12 +70,25 @@ impl Coordination {
         }
         drop(files);
         self.arrived(caller, key, node);
+        let names = self.names(node);
         let mut files = self.files.lock();
         match reads {
-            true => files.send_round_to_read(caller.tid, key),
-            false => files.send_round(caller.tid, key, Finds::Own(None), None),
+            true => files.send_round_to_read(caller.tid, (key, names)),
+            false => files.send_round(caller.tid, (key, names), Finds::Own(None), None),
         }
         Opened::Unknown
+    }
+
+    /// The names by which a thread may have come to a node: those that it has, and one that has led to it until lately.
+    pub(super) fn names(&self, node: NodeId) -> Vec<Name> {
+        let info = self.tree.nodes.info(node);
+        let departed = self.tree.nodes.departed_from(node, Instant::now());
+        info.into_iter().flat_map(|info| info.names).chain(departed).collect()
+    }
+
+    /// A thread has come to a node, whose file has this key by now: see [`Files::follow`](super::files::Files::follow).
+    pub(super) fn comes_back(&self, caller: Caller, node: NodeId, file: FileKey) {
+        self.files.lock().follow(caller.tid, &self.names(node), file);
     }
 
     /// Whether names that the rules coordinate and others lead to a node, as far as it knows them: then it belongs to the latter.
@@ -93,8 +113,14 @@ impl Coordination {
         nodes.for_each(|node| self.tree.nodes.will_depart(node, name, now));
     }
 
+    /// Whether a coordinated name has led to a node until lately. The kernel counts its links down when it learns that unlink(2) has removed one, also where it has
+    /// been told the new count meanwhile; at 0 it does not link the file any more. So who links it must ask anew.
+    pub fn is_left_by_name(&self, node: NodeId) -> bool {
+        self.tree.nodes.departed_from(node, Instant::now()).is_some()
+    }
+
     /// The coordinated name that has led to a node until lately.
-    fn departed_from(&self, node: NodeId) -> Option<Target> {
+    pub(super) fn departed_from(&self, node: NodeId) -> Option<Target> {
         let name = self.tree.nodes.departed_from(node, Instant::now())?;
         let target = self.target(name.parent, &name.name)?;
         Some(self.for_all_names(target))

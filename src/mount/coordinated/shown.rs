@@ -79,7 +79,8 @@ impl Coordination {
         let of_session = files.session_on(node).map(|session| session.about.file);
         let file = of_session.or(in_hand.as_ref().map(InHand::key));
         if let Some(file) = file {
-            files.send_round(caller.tid, file, Finds::Attributes, None);
+            // It opens nothing: by what name it comes is of no account.
+            files.send_round(caller.tid, (file, Vec::new()), Finds::Attributes, None);
         }
         drop(files);
         file.is_some()

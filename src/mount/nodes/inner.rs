@@ -116,6 +116,15 @@ impl Inner {
         }
     }
 
+    /// A node keeps its only name: by that it is known what whoever has found it means.
+    pub fn lose_name(&mut self, id: NodeId, name: &Name, dirs: &DirCache) {
+        let names = self.nodes.get(&id).map_or(&[][..], |node| node.names.as_slice());
+        if names.len() > 1 && names.contains(name) {
+            self.remove_name(id, name);
+            self.drop_unused(name.parent, dirs);
+        }
+    }
+
     pub fn leave_parent(&mut self, parent: NodeId) {
         if let Some(parent) = self.nodes.get_mut(&parent) {
             parent.children = parent.children.saturating_sub(1);
