@@ -587,3 +587,47 @@ fn o1_poll_says_at_once_that_a_file_is_ready_and_the_log_has_nothing_of_it() {
     let log = project.read(".concord/log");
     assert!(log.contains("mounted over") && !log.contains("poll"), "{log}");
 }
+
+/// The kernel passes the daemon by for the descriptor that it had as an ordinary file, and insists on the same for each other open of the node.
+#[test]
+fn o1_a_file_that_somebody_has_open_past_the_daemon_when_it_gets_a_coordinated_name_is_opened_in_every_way() {
+    watchdog();
+    let ways = [
+        ("os.O_RDONLY", "text"),
+        ("os.O_RDWR", "Text"),
+        ("os.O_WRONLY | os.O_TRUNC", "T"),
+        ("os.O_WRONLY | os.O_APPEND", "textT"),
+    ];
+    for (moves, from) in [
+        ("os.rename('x.txt', 'f.md')", ""),
+        ("os.link('x.txt', 'f.md')", "os.unlink('x.txt')"),
+    ] {
+        for path in ["f'/proc/self/fd/{first}'", "'f.md'"] {
+            for (flags, content) in ways {
+                let project = Project::with(&[("x.txt", "text")]);
+                let mut puppet = Puppet::new(&project);
+                assert_eq!(puppet.does("first = os.open('x.txt', os.O_RDONLY)"), "ok");
+                assert_eq!(puppet.does("os.read(first, 1)"), "b't'");
+                assert_eq!(puppet.does(moves), "None");
+                if !from.is_empty() {
+                    assert_eq!(puppet.does(from), "None");
+                }
+                let what = format!("{moves}, {path}, {flags}");
+                assert_eq!(puppet.does(&format!("fd = os.open({path}, {flags})")), "ok", "{what}");
+                // What it was opened by first is open no more, and still the node is as it was to the kernel.
+                assert_eq!(puppet.does("os.close(first)"), "None", "{what}");
+                assert_eq!(puppet.does("again = os.open('f.md', os.O_RDONLY)"), "ok", "{what}");
+                if flags != "os.O_RDONLY" {
+                    assert_eq!(puppet.does("os.write(fd, b'T')"), "1", "{what}");
+                }
+                assert_eq!(puppet.does("os.close(fd)"), "None", "{what}");
+                assert_eq!(project.read("f.md"), content, "{what}");
+                assert_eq!(
+                    puppet.does("os.read(again, 9) in (b'text', open('f.md', 'rb').read())"),
+                    "True",
+                    "{what}"
+                );
+            }
+        }
+    }
+}

@@ -42,6 +42,12 @@ fn h1_versions_are_kept_within_the_bytes_that_the_rule_allows() {
         numbers(&project.history("STATE.md")) == [9, 8, 7]
     });
     assert_eq!(project.show("STATE.md", 7), "7".repeat(4096).as_bytes());
+    project.save("STATE.md", &"x".repeat(50_000));
+    project.save("STATE.md", "11\n");
+    eventually("what is too large by itself takes nothing else along", || {
+        numbers(&project.history("STATE.md")) == [11, 9, 8]
+    });
+    assert_eq!(project.show("STATE.md", 8), "8".repeat(4096).as_bytes());
 }
 
 #[test]

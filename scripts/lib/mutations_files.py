@@ -28,6 +28,28 @@ FILES = [
         ["links::w8_truncate_by_a_coordinated_name_beside_an_ordinary_one_waits_and_is_a_version"],
     ),
     (
+        "W8", "w8-what-a-linked-file-replaces-is-not-kept", "src/mount/coordinated/rename.rs",
+        "(source.is_some() || target.is_some())) || replaces;",
+        "(source.is_some() || target.is_some())) || (replaces && !replaces);",
+        [
+            "replaced::w8_whatever_takes_a_files_place_the_versions_of_that_stay",
+            "replaced::w8_what_was_replaced_by_a_link_is_restored",
+            "replaced::w8_a_linked_file_takes_the_place_of_one_that_is_written_when_that_is_closed",
+        ],
+    ),
+    (
+        "W10", "w10-who-appends-stays-with-what-a-linked-file-replaced", "src/mount/coordinated/rename.rs",
+        "                Some(_) => self.replaced(&mut locked.1),",
+        "                Some(_) => {}",
+        ["replaced::w10_who_appends_to_a_file_whose_place_a_linked_one_takes_goes_on_there"],
+    ),
+    (
+        "W12", "w12-a-lock-stays-with-the-name-that-a-linked-file-takes", "src/mount/coordinated/rename.rs",
+        "                self.locks.lock().removed(&to);",
+        "                let _ = &to;",
+        ["replaced::w12_the_lock_of_a_file_whose_place_a_linked_one_takes_is_not_that_ones"],
+    ),
+    (
         "W8", "w8-who-opens-what-has-just-left-gets-the-ordinary-file", "src/mount/coordinated/opened.rs",
         "nodes.for_each(|node| self.tree.nodes.will_depart(node, name, now));",
         "nodes.for_each(|node| self.tree.nodes.will_depart(node, name, now - std::time::Duration::from_secs(60)));",
@@ -38,6 +60,28 @@ FILES = [
         "            if node.lookups == 0 {",
         "            if node.lookups == u32::MAX {",
         ["lib::mount::nodes::tests::a_file_that_gets_the_number_of_one_that_departed_has_not_departed"],
+    ),
+    (
+        "O1", "o1-only-ordinary-opens-pass-by-what-others-pass-by", "src/mount/modes.rs",
+        "            (Some(passing), _) => Mode::Passing(Arc::clone(passing)),",
+        "            (Some(passing), Mode::Passing(_)) => Mode::Passing(Arc::clone(passing)),\n            (Some(_), wish) => wish,",
+        [
+            "names::w8_a_file_that_its_writer_still_has_open_is_read_by_its_new_name",
+            "openers::o1_a_file_that_somebody_has_open_past_the_daemon_when_it_gets_a_coordinated_name_is_opened_in_every_way",
+            "lib::mount::modes::tests::the_kernel_refuses_no_open_in_whatever_order_it_hears_of_the_answers",
+        ],
+    ),
+    (
+        "O1", "o1-an-open-passes-by-beside-others-that-do-not", "src/mount/modes.rs",
+        "(None, Mode::Passing(_)) if of_node.others > 0 => Mode::Cached,",
+        "(None, Mode::Passing(_)) if of_node.others > usize::MAX - 1 => Mode::Cached,",
+        ["lib::mount::modes::tests::the_kernel_refuses_no_open_in_whatever_order_it_hears_of_the_answers"],
+    ),
+    (
+        "O1", "o1-what-was-forgotten-while-an-answer-was-under-way-stays", "src/mount/nodes.rs",
+        "            inner.lingering.push(id);",
+        "            inner.lingering.clear();",
+        ["lib::mount::nodes::tests::a_removed_file_is_held_no_longer_than_who_answered_its_open"],
     ),
     (
         "O1", "o1-what-nobody-has-found-departs", "src/mount/nodes.rs",
@@ -59,8 +103,8 @@ FILES = [
     ),
     (
         "H1", "h1-an-exchange-keeps-no-version-of-a-file-with-other-names", "src/mount/coordinated/rename.rs",
-        "moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(is_file));",
-        "moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(|stat| is_file(stat) && (!exchanges || stat.st_nlink == 1)));",
+        "let target = moving.target.as_ref();",
+        "let target = moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(|stat| is_file(stat) && (!exchanges || stat.st_nlink == 1)));",
         ["links::h1_an_exchange_keeps_the_version_of_a_file_with_other_names"],
     ),
     (
@@ -92,12 +136,6 @@ FILES = [
         "self.name_of(&content).unwrap_or_else(|| ended.name()),",
         "ended.name(),",
         ["model::what_went_wrong_once_goes_right"],
-    ),
-    (
-        "W8", "w8-an-open-file-is-renamed-and-nobody-can-open-it", "src/mount/route.rs",
-        "match pin.as_deref().and_then(Pin::backing) {",
-        "match pin.as_deref().and_then(Pin::backing).filter(|_| false) {",
-        ["names::w8_a_file_that_its_writer_still_has_open_is_read_by_its_new_name", "model::what_went_wrong_once_goes_right"],
     ),
     (
         "Notices", "notices-a-publish-is-not-told-of", "src/mount/coordinated/close.rs",
@@ -286,8 +324,8 @@ FILES = [
     ),
     (
         "W8", "w8-renames-are-plain-ones", "src/mount/coordinated/rename.rs",
-        "if !by_store || !unusual.is_empty()",
-        "if by_store || !unusual.is_empty()",
+        "if !by_store || same ||",
+        "if by_store || same ||",
         [
             "names::w8_renames_and_truncations_by_many_processes_are_versions_in_one_order",
             "history::h2_each_way_by_which_a_version_comes_is_recorded",
@@ -295,8 +333,8 @@ FILES = [
     ),
     (
         "W8", "w8-what-leaves-for-an-ordinary-name-leaves-no-version", "src/mount/coordinated/rename.rs",
-        "(source.is_none() && target.is_none())",
-        "target.is_none()",
+        "(can_move && (source.is_some() || target.is_some()))",
+        "(can_move && target.is_some())",
         ["names::w8_a_file_that_leaves_for_an_ordinary_name_stays_restorable"],
     ),
     (
@@ -637,6 +675,12 @@ FILES = [
         "H1", "h1-max-bytes-is-ignored", "src/store/prune.rs",
         "retain.max_bytes.is_some_and(|max| bytes > max)",
         "retain.max_bytes.is_some_and(|max| bytes > max << 10)",
+        ["retention::h1_versions_are_kept_within_the_bytes_that_the_rule_allows"],
+    ),
+    (
+        "H1", "h1-one-large-version-takes-all-before-it-along", "src/store/prune.rs",
+        "        if is_too_large(version) {",
+        "        if is_too_large(version) && count > 1000 {",
         ["retention::h1_versions_are_kept_within_the_bytes_that_the_rule_allows"],
     ),
     (

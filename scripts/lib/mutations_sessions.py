@@ -153,7 +153,7 @@ SESSIONS = [
     ),
     (
         "R1", "r1-a-nonblocking-writer-takes-the-node-of-readers", "src/mount/coordinated/begin.rs",
-        "return (beginning.own_node || nodes.open_pin(node).is_none()).then_some(node);",
+        "return (beginning.own_node || !self.tree.is_open(node)).then_some(node);",
         "return Some(node);",
         ["waiting::w2_a_nonblocking_open_leaves_readers_their_version"],
     ),
@@ -298,7 +298,7 @@ SESSIONS = [
     ),
     (
         "R4", "r4-every-writer-gets-another-node", "src/mount/coordinated/open.rs",
-        "return files.expects(key) || self.tree.nodes.open_pin(node).is_some();",
+        "return files.expects(key) || self.tree.is_open(node);",
         "return true;",
         ["readers::r4_in_place_writes_that_nobody_contends_keep_the_inode_number"],
     ),

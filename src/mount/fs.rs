@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, OpenFlags,
-    PollEvents, PollFlags, PollNotifier, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    TimeOrNow, WriteFlags,
+    BackingId, BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner,
+    OpenFlags, PollEvents, PollFlags, PollNotifier, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use rustix::io::{Errno, Result};
@@ -23,8 +23,10 @@ use super::errno::reply_errno;
 use super::file;
 use super::handles::{Handle, Ordinary};
 use super::init;
+use super::modes::Mode;
 use super::nodes::{Name, NodeId};
 use super::notices;
+use super::pin::Pin;
 use super::route::{self, Coming, reply_uncached};
 use super::setattr::Changes;
 use super::tree::{Caller, Tree};
@@ -57,19 +59,27 @@ impl Fs {
         reply_entry(&self.tree, result, reply);
     }
 
-    pub(super) fn open_flags(&self, file: &Ordinary) -> Result<FopenFlags> {
-        if self.tree.identity(file.node)?.private {
+    /// Gives an open ordinary file its number, and says how the kernel is to open it.
+    fn opened(&self, file: &Arc<Ordinary>) -> Result<(FileHandle, FopenFlags, Mode<Pin>)> {
+        let wish = if self.tree.identity(file.node)?.private {
             // The daemon changes these files underneath.
-            return Ok(FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
-        }
+            Mode::Direct
+        } else if file.pin.backing().is_some() {
+            Mode::Passing(Arc::clone(&file.pin))
+        } else {
+            Mode::Cached
+        };
+        let handle = Handle::Ordinary(Arc::clone(file));
+        let (number, mode) = self.tree.handles.insert(handle, file.node, wish);
         // Where other opens of the inode may pass the daemon by, its pages grow stale.
         let sole = !self.tree.shared_backing && !self.tree.passthrough.load(Ordering::Relaxed);
-        let kept = file.pin.backing().is_none() && sole;
-        Ok(if kept {
-            FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_KEEP_CACHE
-        } else {
-            FopenFlags::FOPEN_NOFLUSH
-        })
+        let flags = match &mode {
+            Mode::Passing(pin) if Arc::ptr_eq(pin, &file.pin) => FopenFlags::empty(),
+            Mode::Cached if sole => FopenFlags::FOPEN_KEEP_CACHE,
+            Mode::Cached => FopenFlags::empty(),
+            Mode::Passing(_) | Mode::Direct => FopenFlags::FOPEN_DIRECT_IO,
+        };
+        Ok((FileHandle(number), flags | FopenFlags::FOPEN_NOFLUSH, mode))
     }
 
     /// Runs `work` on a worker thread and replies from there.
@@ -103,6 +113,33 @@ fn reply_entry(tree: &Tree, result: Result<Entry>, reply: ReplyEntry) {
             reply.entry(&ttl, &attr::attributes(entry.id, &entry.stat), GENERATION);
         }
         Err(error) => reply.error(reply_errno(error)),
+    }
+}
+
+pub(super) fn reply_open(reply: ReplyOpen, number: FileHandle, flags: FopenFlags, mode: &Mode<Pin>) {
+    match backing(mode) {
+        Some(backing) => reply.opened_passthrough(number, flags, backing),
+        None => reply.opened(number, flags),
+    }
+}
+
+pub(super) fn reply_created(
+    reply: ReplyCreate,
+    ttl: Duration,
+    entry: &Entry,
+    (number, flags, mode): (FileHandle, FopenFlags, Mode<Pin>),
+) {
+    let attributes = attr::attributes(entry.id, &entry.stat);
+    match backing(&mode) {
+        Some(backing) => reply.created_passthrough(&ttl, &attributes, GENERATION, number, flags, backing),
+        None => reply.created(&ttl, &attributes, GENERATION, number, flags),
+    }
+}
+
+fn backing(mode: &Mode<Pin>) -> Option<&BackingId> {
+    match mode {
+        Mode::Passing(pin) => pin.backing(),
+        Mode::Cached | Mode::Direct => None,
     }
 }
 
@@ -292,15 +329,9 @@ impl fuser::Filesystem for Fs {
         let opened = self
             .tree
             .open(caller(request), node(ino), open_flags(flags.0), &register)
-            .and_then(|file| Ok((self.open_flags(&file)?, file)));
+            .and_then(|file| self.opened(&file));
         match opened {
-            Ok((flags, file)) => {
-                let number = FileHandle(self.tree.handles.insert(Handle::Ordinary(Arc::clone(&file))));
-                match file.pin.backing() {
-                    Some(backing) => reply.opened_passthrough(number, flags, backing),
-                    None => reply.opened(number, flags),
-                }
-            }
+            Ok((number, flags, mode)) => reply_open(reply, number, flags, &mode),
             Err(error) => reply.error(reply_errno(error)),
         }
     }
@@ -330,16 +361,11 @@ impl fuser::Filesystem for Fs {
                 open_flags(flags),
                 &register,
             )
-            .and_then(|(entry, file)| Ok((self.open_flags(&file)?, entry, file)));
+            .and_then(|(entry, file)| Ok((self.opened(&file)?, entry)));
         match created {
-            Ok((flags, entry, file)) => {
-                let number = FileHandle(self.tree.handles.insert(Handle::Ordinary(Arc::clone(&file))));
+            Ok((opened, entry)) => {
                 let ttl = self.tree.attr_ttl(false, &entry.stat);
-                let attr = attr::attributes(entry.id, &entry.stat);
-                match file.pin.backing() {
-                    Some(backing) => reply.created_passthrough(&ttl, &attr, GENERATION, number, flags, backing),
-                    None => reply.created(&ttl, &attr, GENERATION, number, flags),
-                }
+                reply_created(reply, ttl, &entry, opened);
             }
             Err(error) => reply.error(reply_errno(error)),
         }

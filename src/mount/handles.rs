@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::io::{Errno, Result};
 
 use super::coordinated::{Appender, Reader, Writer};
+use super::modes::{Mode, Modes};
 use super::nodes::NodeId;
 use super::pin::Pin;
 
@@ -36,21 +37,41 @@ pub struct Ordinary {
 /// The table of open handles. Its lock is held only to look one up.
 #[derive(Debug, Default)]
 pub struct Handles {
-    table: RwLock<HashMap<u64, Handle>>,
+    table: RwLock<HashMap<u64, Open>>,
     next: AtomicU64,
+    modes: Mutex<Modes<Pin>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    handle: Handle,
+    node: NodeId,
+    mode: Mode<Pin>,
 }
 
 impl Handles {
-    /// Gives a handle its number.
-    pub fn insert(&self, handle: Handle) -> u64 {
+    /// Gives a handle of `node` its number, and says how the kernel is to open it, which would best be `wish`.
+    pub fn insert(&self, handle: Handle, node: NodeId, wish: Mode<Pin>) -> (u64, Mode<Pin>) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.table.write().insert(number, handle);
-        number
+        let mode = self.modes.lock().open(node, wish);
+        let open = Open {
+            handle,
+            node,
+            mode: mode.clone(),
+        };
+        self.table.write().insert(number, open);
+        (number, mode)
+    }
+
+    /// Whether opens of a node pass the daemon by.
+    pub fn passes_by(&self, node: NodeId) -> bool {
+        self.modes.lock().passes_by(node)
     }
 
     /// The handle with this number; EBADF when there is none.
     pub fn get(&self, number: u64) -> Result<Handle> {
-        self.table.read().get(&number).cloned().ok_or(Errno::BADF)
+        let table = self.table.read();
+        table.get(&number).map(|open| open.handle.clone()).ok_or(Errno::BADF)
     }
 
     /// The open ordinary file with this number; EBADF when it is something else.
@@ -72,7 +93,7 @@ impl Handles {
             Handle::Appender(appender) => Some(Arc::clone(appender)),
             _ => None,
         };
-        self.table.read().values().filter_map(appender).collect()
+        self.of_kind(|open| appender(&open.handle))
     }
 
     /// The nodes that ordinary files are open by.
@@ -81,12 +102,12 @@ impl Handles {
             Handle::Ordinary(file) => Some(file.node),
             _ => None,
         };
-        self.table.read().values().filter_map(node).collect()
+        self.of_kind(|open| node(&open.handle))
     }
 
     /// All handles of sessions, with their numbers.
     pub fn writers(&self) -> Vec<(u64, Arc<Writer>)> {
-        let writer = |(number, handle): (&u64, &Handle)| match handle {
+        let writer = |(number, open): (&u64, &Open)| match &open.handle {
             Handle::Writer(writer) => Some((*number, Arc::clone(writer))),
             _ => None,
         };
@@ -99,18 +120,24 @@ impl Handles {
             Handle::Writer(writer) if writer.node == node => Some(Arc::clone(writer)),
             _ => None,
         };
-        self.table.read().values().filter_map(writer).collect()
+        self.of_kind(|open| writer(&open.handle))
     }
 
     /// The handle with this number is another from now on.
     pub fn replace(&self, number: u64, handle: Handle) {
         if let Some(known) = self.table.write().get_mut(&number) {
-            *known = handle;
+            known.handle = handle;
         }
     }
 
     /// Takes a handle out: it is closed when the last request that uses it is answered.
     pub fn remove(&self, number: u64) -> Option<Handle> {
-        self.table.write().remove(&number)
+        let open = self.table.write().remove(&number)?;
+        self.modes.lock().close(open.node, &open.mode);
+        Some(open.handle)
+    }
+
+    fn of_kind<T, C: FromIterator<T>>(&self, kind: impl Fn(&Open) -> Option<T>) -> C {
+        self.table.read().values().filter_map(kind).collect()
     }
 }

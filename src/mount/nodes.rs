@@ -44,6 +44,7 @@ impl NodeTable {
             shown_as: HashMap::new(),
             numbers: VecDeque::new(),
             departed: Departed::default(),
+            lingering: Vec::new(),
         };
         inner
             .nodes
@@ -393,7 +394,17 @@ impl NodeTable {
                 inner.departed.forget(id);
             }
         }
+        for lingering in std::mem::take(&mut inner.lingering) {
+            inner.drop_unused(lingering, &self.dirs);
+        }
         inner.drop_unused(id, &self.dirs);
+        if inner
+            .nodes
+            .get(&id)
+            .is_some_and(|node| node.lookups == 0 && node.is_used())
+        {
+            inner.lingering.push(id);
+        }
     }
 
     /// The names that lead to a directory from the nearest one that `cached` has a descriptor of, outermost first.

@@ -14,8 +14,9 @@ use super::coordinated::{Appender, Coordination, Creation, Finds, Opened, Outdat
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
-use super::fs::{Fs, GENERATION, reply_empty};
+use super::fs::{Fs, GENERATION, reply_created, reply_empty, reply_open};
 use super::handles::Handle;
+use super::modes::Mode;
 use super::nodes::{Name, NodeId};
 use super::pin::Pin;
 use super::setattr::Changes;
@@ -115,7 +116,7 @@ impl Fs {
         if only_reads(flags) {
             if self.coordination.is_awaited(caller, &target) {
                 let answer = Box::new(move |opened: Result<Handle>| match opened {
-                    Ok(handle) => reply_opened(&tree, handle, FopenFlags::empty(), reply),
+                    Ok(handle) => reply_opened(&tree, node, handle, FopenFlags::empty(), reply),
                     Err(error) => reply.error(reply_errno(error)),
                 });
                 return self.coordination.open_awaited(caller, node, target, flags, answer);
@@ -125,7 +126,7 @@ impl Fs {
                 Ok(file) => {
                     let reader = coordination.reader(&file, target.name, caller);
                     drop(file);
-                    reply_opened(&tree, Handle::Reader(reader), FopenFlags::FOPEN_NOFLUSH, reply);
+                    reply_opened(&tree, node, Handle::Reader(reader), FopenFlags::FOPEN_NOFLUSH, reply);
                 }
                 Err(error) => reply.error(reply_errno(error)),
             };
@@ -140,13 +141,13 @@ impl Fs {
         if flags & OFlags::RWMODE == OFlags::WRONLY && flags.contains(OFlags::APPEND) && !flags.contains(OFlags::TRUNC)
         {
             let answer = Box::new(move |opened: Result<Handle>| match opened {
-                Ok(handle) => reply_opened(&tree, handle, FopenFlags::empty(), reply),
+                Ok(handle) => reply_opened(&tree, node, handle, FopenFlags::empty(), reply),
                 Err(error) => reply.error(reply_errno(error)),
             });
             return self.coordination.open_append(caller, node, target, flags, answer);
         }
         let answer = Box::new(move |opened: Result<Arc<Writer>>| match opened {
-            Ok(writer) => reply_opened(&tree, Handle::Writer(writer), FopenFlags::empty(), reply),
+            Ok(writer) => reply_opened(&tree, node, Handle::Writer(writer), FopenFlags::empty(), reply),
             Err(error) => reply.error(reply_errno(error)),
         });
         if flags.contains(OFlags::TRUNC) || !self.coordination.is_shared(&target.name) {
@@ -174,15 +175,10 @@ impl Fs {
         let tree = Arc::clone(&self.tree);
         let answer = Box::new(move |created: Result<(Entry, Arc<Writer>)>| match created {
             Ok((entry, writer)) => {
-                let number = FileHandle(tree.handles.insert(Handle::Writer(writer)));
-                let attributes = attr::attributes(entry.id, &entry.stat);
-                reply.created(
-                    &Duration::ZERO,
-                    &attributes,
-                    GENERATION,
-                    number,
-                    FopenFlags::FOPEN_DIRECT_IO,
-                );
+                let handle = Handle::Writer(writer);
+                let (number, mode) = tree.handles.insert(handle, entry.id, Mode::Direct);
+                let opened = (FileHandle(number), FopenFlags::FOPEN_DIRECT_IO, mode);
+                reply_created(reply, Duration::ZERO, &entry, opened);
             }
             Err(error) => reply.error(reply_errno(error)),
         });
@@ -484,24 +480,10 @@ pub fn lock_mode(kind: i32) -> Option<LockMode> {
     }
 }
 
-/// Read and write come to us. Yet where an ordinary file was renamed to this name while somebody has it open past us, the kernel insists on the same
-/// backing for each open of it (EIO otherwise).
-fn reply_opened(tree: &Tree, handle: Handle, flags: FopenFlags, reply: ReplyOpen) {
-    let node = match &handle {
-        Handle::Reader(reader) => Some(reader.node),
-        Handle::Appender(appender) => Some(appender.file.node),
-        // Renamed since it was looked up.
-        Handle::Ordinary(file) => Some(file.node),
-        // A session's node is nobody else's when it begins.
-        Handle::Writer(_) => None,
-    };
-    let pin = node.and_then(|node| tree.nodes.open_pin(node));
-    let flags = flags | FopenFlags::FOPEN_DIRECT_IO;
-    let number = FileHandle(tree.handles.insert(handle));
-    match pin.as_deref().and_then(Pin::backing) {
-        Some(backing) => reply.opened_passthrough(number, flags, backing),
-        None => reply.opened(number, flags),
-    }
+/// Read and write come to us, also where an ordinary file was renamed to this name while somebody has it open past us.
+fn reply_opened(tree: &Tree, node: NodeId, handle: Handle, flags: FopenFlags, reply: ReplyOpen) {
+    let (number, mode) = tree.handles.insert(handle, node, Mode::Direct);
+    reply_open(reply, FileHandle(number), flags | FopenFlags::FOPEN_DIRECT_IO, &mode);
 }
 
 /// A reply with an entry that the kernel must ask for again.

@@ -266,6 +266,11 @@ impl Tree {
         }
     }
 
+    /// Whether anybody has a node open, or the kernel passes the daemon by for what it stood for.
+    pub fn is_open(&self, id: NodeId) -> bool {
+        self.nodes.open_pin(id).is_some() || self.handles.passes_by(id)
+    }
+
     /// The inode of a node; ESTALE when the kernel names one that we do not know.
     pub fn identity(&self, id: NodeId) -> Result<Identity> {
         self.nodes.identity(id).ok_or(Errno::STALE)

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::disk::{Disk, Stat};
+use super::disk::{Disk, Kind, Stat, if_there};
 use super::error::{At, at};
 use super::files::{FileHistory, Taken, content_name, record_name};
 use super::journal::Noted;
@@ -26,7 +26,7 @@ impl<D: Disk> Store<D> {
     /// the replaced one is kept. With Full durability `src`'s content is on disk first, both directories after.
     ///
     /// A coordinated `src` stays restorable under its own path: its history keeps a copy (shared blocks where the
-    /// filesystem can) and a tombstone.
+    /// filesystem can) and a tombstone. Where `src` is no regular file, `dst` has no version any more: a tombstone.
     ///
     /// # Errors
     /// EEXIST with `no_replace`; otherwise as [`Store::publish`], but nothing is moved to `recovered/`: before the
@@ -58,7 +58,9 @@ impl<D: Disk> Store<D> {
     ) -> Result<Published, At> {
         let disk = self.disk();
         let missing = || At(Stage::Look, io::Error::from_raw_os_error(libc::ENOENT));
-        let moving = self.stat_place(src).map_err(at(Stage::Look))?.ok_or_else(missing)?;
+        let moving = if_there(disk.stat_at(src.dir, src.name))
+            .map_err(at(Stage::Look))?
+            .ok_or_else(missing)?;
         let live = self.stat_place(dst).map_err(at(Stage::Look))?;
         if options.no_replace && live.is_some() {
             return Err(At(Stage::Look, io::Error::from_raw_os_error(libc::EEXIST)));
@@ -72,19 +74,22 @@ impl<D: Disk> Store<D> {
         )?;
         let (held, mut history) = target;
         let mut noted = vec![self.note(dst, who, info.now).map_err(at(Stage::Record))?];
-        let file = disk.open(src.dir, src.name).map_err(at(Stage::Look))?;
-        if info.durability != Durability::Fast {
-            disk.sync_file(&file).map_err(at(Stage::Sync))?;
+        let file = match moving.kind {
+            Kind::File => Some(disk.open(src.dir, src.name).map_err(at(Stage::Look))?),
+            _ => None,
+        };
+        if let Some(file) = file.as_ref().filter(|_| info.durability != Durability::Fast) {
+            disk.sync_file(file).map_err(at(Stage::Sync))?;
         }
         let mut undo = Undo {
             store: self,
             dirs: Vec::new(),
         };
-        let mut source = match source {
-            Some((held, mut history)) => {
+        let mut source = match source.zip(file.as_ref()) {
+            Some(((held, mut history), file)) => {
                 noted.push(self.note(src, who, info.now).map_err(at(Stage::Record))?);
                 let to = Some(dst.path);
-                let stone = self.leave_copy(&mut undo, (src, to), &moving, &file, &mut history, who, info)?;
+                let stone = self.leave_copy(&mut undo, (src, to), &moving, file, &mut history, who, info)?;
                 Some((held, history, stone))
             }
             None => None,
@@ -96,8 +101,16 @@ impl<D: Disk> Store<D> {
             ),
             None => None,
         };
-        let mut record = self.record_for(dst, &history, &moving, replaced, (who, based_on), info);
-        record.hash = self.hash_small(&file, &moving, info).map_err(at(Stage::Look))?;
+        let mut record = match &file {
+            Some(file) => VersionRecord {
+                hash: self.hash_small(file, &moving, info).map_err(at(Stage::Look))?,
+                ..self.record_for(dst, &history, &moving, replaced, (who, based_on), info)
+            },
+            None => VersionRecord {
+                replaced,
+                ..self.tombstone_of(dst, &history, replaced.unwrap_or(0), who, info)
+            },
+        };
         if let Some(version) = source.as_ref().and_then(|(_, _, stone)| stone.replaced) {
             let from = CameFrom {
                 path: encode_path(src.path),

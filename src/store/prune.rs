@@ -73,9 +73,19 @@ pub(super) fn going(lies: &Lies<'_>, retain: &Retain, now: u64) -> Going {
     let kept = lies.kept();
     // The beginning of a later version costs nothing, and comes after it in this order: it never outlives the file it is in.
     let mut versions: Vec<u64> = kept.iter().rev().copied().collect();
+    let size = |version: &u64| lies.contents.get(version).copied();
+    // Alone it takes more than all may: it goes, and those before it need not, unless they are beginnings of it.
+    let is_too_large = |version: &u64| {
+        let exceeds = |max| size(version).is_some_and(|size| size > max);
+        let before = kept.range(..version).next_back();
+        retain.max_bytes.is_some_and(exceeds) && before.is_none_or(|before| size(before).is_some())
+    };
     let (mut count, mut bytes) = (0, 0u64);
     versions.retain(|version| {
-        bytes = bytes.saturating_add(lies.contents.get(version).copied().unwrap_or(0));
+        if is_too_large(version) {
+            return true;
+        }
+        bytes = bytes.saturating_add(size(version).unwrap_or(0));
         // A version's age counts from when it was replaced, else one that lived long would go at once.
         let next = lies.records.range(version + 1..).next();
         let replaced_at = next.map_or(now, |(_, record)| record.time);

@@ -233,7 +233,7 @@ impl Coordination {
     fn free_node(&self, target: &Target, beginning: &Beginning, shadow: (Identity, &Arc<Pin>)) -> Option<NodeId> {
         let nodes = &self.tree.nodes;
         if let Some(node) = beginning.node {
-            return (beginning.own_node || nodes.open_pin(node).is_none()).then_some(node);
+            return (beginning.own_node || !self.tree.is_open(node)).then_some(node);
         }
         let (identity, pin) = shadow;
         let node = nodes.intern(target.name.clone(), identity, fuser::FileType::RegularFile);

@@ -4,11 +4,11 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, RenameFlags};
+use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use super::append_log::Log;
-use super::{Answer, Coordination, nanos_now};
+use super::{Answer, Coordination, is_directory, nanos_now};
 use crate::mount::errno::from_io;
 use crate::mount::nodes::{Name, NodeId};
 use crate::store::Way;
@@ -47,8 +47,7 @@ impl Coordination {
     }
 
     fn is_directory(&self, name: &Name) -> bool {
-        let stat = self.stat(name);
-        stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        self.stat(name).is_ok_and(|stat| is_directory(&stat))
     }
 
     /// rename(2) of what is no coordinated file itself.

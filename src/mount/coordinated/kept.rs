@@ -53,7 +53,7 @@ impl Coordination {
             return false;
         }
         let _opening = self.tree.opening(node);
-        let is_free = self.tree.nodes.open_pin(node).is_none();
+        let is_free = !self.tree.is_open(node);
         let own = (is_free && self.tree.nodes.look_up_again(node)).then_some(node);
         self.files.lock().send_round(caller.tid, key, Finds::Own(own), None);
         true

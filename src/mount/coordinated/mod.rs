@@ -303,6 +303,10 @@ fn is_file(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
 
+fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
 fn nanos_now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -314,7 +314,7 @@ impl Coordination {
         {
             let files = self.files.lock();
             if files.queue.is_idle(key) {
-                return files.expects(key) || self.tree.nodes.open_pin(node).is_some();
+                return files.expects(key) || self.tree.is_open(node);
             }
         }
         match self.nearest_of(key, opener) {

@@ -10,7 +10,7 @@ use super::append_log::lock_both;
 use super::close::Ending;
 use super::locks::Whose;
 use super::rounds::Errand;
-use super::{Answer, Coordination, Target, caller, is_file, place, publish_info};
+use super::{Answer, Coordination, Target, caller, is_directory, is_file, place, publish_info};
 use crate::mount::attr;
 use crate::mount::entry::Victim;
 use crate::mount::errno::from_io;
@@ -142,13 +142,15 @@ impl Coordination {
         // A file with other names lives on under them when one is given to another file. Of two that change places each side keeps a copy.
         let can_move = is_file(&moved) && (exchanges || moved.st_nlink == 1);
         let source = moving.source.as_ref().filter(|_| can_move);
-        let target = moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(is_file));
+        let target = moving.target.as_ref();
         let same = replaced
             .as_ref()
             .is_some_and(|stat| (stat.st_dev, stat.st_ino) == (moved.st_dev, moved.st_ino));
-        let by_store = can_move && replaced.as_ref().is_none_or(is_file) && !same;
+        // Whatever comes in its place, a version is kept.
+        let replaces = target.is_some() && replaced.is_some() && !exchanges && !is_directory(&moved);
+        let by_store = (can_move && (source.is_some() || target.is_some())) || replaces;
         let unusual = moving.flags - RenameFlags::NOREPLACE - RenameFlags::EXCHANGE;
-        if !by_store || !unusual.is_empty() || (source.is_none() && target.is_none()) {
+        if !by_store || same || !replaced.as_ref().is_none_or(is_file) || !unusual.is_empty() {
             let images = (self.image_at(old), self.image_at(new));
             let before = [old, new].map(|name| (name, self.stat_backing(name)));
             self.carry_out_uncoordinated(old, new, moving.flags)?;
@@ -219,11 +221,15 @@ impl Coordination {
             self.replaced(&mut locked.1);
         } else {
             match moving.target {
-                Some(_) => self.renamed_log(&mut locked.0, (&to_log, &mut locked.1)),
+                Some(_) if can_move => self.renamed_log(&mut locked.0, (&to_log, &mut locked.1)),
+                Some(_) => self.replaced(&mut locked.1),
                 None => self.departed(&mut locked.0),
             }
         }
         drop(locked);
+        if !can_move {
+            self.name_changed(old, &live);
+        }
         if moving.flags.contains(RenameFlags::EXCHANGE) {
             self.tree.renamed(old, new, &live, victim, moving.flags);
             self.name_left_image(images.0, old);
@@ -252,7 +258,11 @@ impl Coordination {
                 false => by_inode(),
             };
             let (from, to) = (whose(old, source.is_some()), whose(new, target.is_some()));
-            self.locks.lock().renamed(&from, to);
+            if can_move {
+                self.locks.lock().renamed(&from, to);
+            } else if replaced.is_some_and(|replaced| replaced.st_nlink == 1) {
+                self.locks.lock().removed(&to);
+            }
         }
         [&old_path, &new_path].into_iter().for_each(|path| self.published(path));
         Ok(told)

@@ -40,8 +40,7 @@ impl Coordination {
         }
         let in_the_way = || {
             let files = self.files.lock();
-            reroute.is_none()
-                && (!files.queue.is_idle(key) || files.expects(key) || self.tree.nodes.open_pin(node).is_some())
+            reroute.is_none() && (!files.queue.is_idle(key) || files.expects(key) || self.tree.is_open(node))
         };
         if !self.takes_over(node, reroute.is_some(), in_the_way) {
             self.files.lock().send_round(caller.tid, key, Finds::Own(None), None);

@@ -37,6 +37,8 @@ pub(super) struct Inner {
     /// Those that keep their numbers, the one that was written longest ago first.
     pub numbers: VecDeque<NodeId>,
     pub departed: Departed,
+    /// Forgotten by the kernel while a thread that had answered it held what the node's handles shared: looked at again when the next is forgotten.
+    pub lingering: Vec<NodeId>,
 }
 
 impl Inner {

@@ -309,7 +309,31 @@ fn a_file_that_gets_the_number_of_one_that_departed_has_not_departed() {
     );
     table.forget(first, 1);
     assert_eq!(table.departed_from(file(), now), None);
+    let open = held();
+    table.set_open_pin(first, &open);
     table.forget(first, 1);
     table.will_depart(first, &name(ROOT, "a"), now);
     assert_eq!(table.departed_from(file(), now), None, "nobody was on the way to it");
+}
+
+#[test]
+fn a_removed_file_is_held_no_longer_than_who_answered_its_open() {
+    let table = table();
+    let file = table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile);
+    let answering = held();
+    table.set_open_pin(file, &answering);
+    let victim = held();
+    table.remove_name(file, &name(ROOT, "a"), Arc::clone(&victim), true);
+    table.handle_closed(file);
+    table.forget(file, 1);
+    drop(answering);
+    assert_eq!(Arc::strong_count(&victim), 2);
+    let other = table.intern(name(ROOT, "b"), identity(101), FileType::RegularFile);
+    table.forget(other, 1);
+    assert_eq!(
+        Arc::strong_count(&victim),
+        1,
+        "the next that the kernel forgets takes it along"
+    );
+    assert_eq!(table.len(), 1);
 }
