@@ -1470,4 +1470,28 @@ FILES = [
         "Some(file) => Ok(file),",
         ["readers::r4_a_file_that_was_only_truncated_has_the_time_of_that"],
     ),
+    (
+        "F1", "f1-a-journal-beside-a-session-grows", "src/store/prune.rs",
+        "        self.shorten_journal();\n",
+        "",
+        ["lib::store::tests_journal::f1_the_journal_stays_short_while_one_session_is_open"],
+    ),
+    (
+        "F1", "f1-a-shorter-journal-is-not-on-disk-when-it-takes-the-olds-place", "src/store/journal.rs",
+        "disk.sync_file(&file)?;",
+        "",
+        ["lib::store::tests_journal::f1_wherever_the_shortening_of_the_journal_stops_what_was_staged_keeps_its_record"],
+    ),
+    (
+        "F1", "f1-what-begins-while-the-journal-is-shortened-is-lost", "src/store/journal.rs",
+        "filter(|(_, line)| line.at >= until)",
+        "filter(|(_, line)| line.at >= until).take(0)",
+        ["lib::store::tests_journal::f1_what_begins_while_the_journal_is_shortened_is_in_the_new_one_and_what_is_under_way_too"],
+    ),
+    (
+        "F1", "f1-a-journal-that-could-not-be-shortened-is-never-again", "src/store/journal.rs",
+        "        journal.shortening = false;\n",
+        "        journal.shortening = done.is_err();\n",
+        ["lib::store::tests_journal::f1_where_the_journal_cannot_be_shortened_it_is_still_kept"],
+    ),
 ]

@@ -215,10 +215,11 @@ impl<D: Disk> Store<D> {
     }
 
     fn drop_entry(&self, id: u64, entry: &OsStr) {
-        if let Err(error) = if_there(self.disk().unlink(&self.shadows, entry)) {
+        let removed = if_there(self.disk().unlink(&self.shadows, entry));
+        if let Err(error) = &removed {
             log::warn!("an entry stays in .concord/shadows until the next start: {error}");
         }
-        self.journal.lock().end(self.disk(), id);
+        self.end_line(id, removed.is_ok());
     }
 
     /// The file was being appended to when the daemon or the machine stopped: what is no whole line at its end goes to `recovered/`.

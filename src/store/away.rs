@@ -49,7 +49,7 @@ impl<D: Disk> Store<D> {
         let missing = || At(Stage::Look, io::Error::from_raw_os_error(libc::ENOENT));
         let live = self.stat_place(src).map_err(at(Stage::Look))?.ok_or_else(missing)?;
         let (held, mut history) = self.take(src, Some(&live), info.now).map_err(at(Stage::Look))?;
-        self.note(src, who, info.now).map_err(at(Stage::Record))?;
+        let _noted = self.note(src, who, info.now).map_err(at(Stage::Record))?;
         let file = disk.open(src.dir, src.name).map_err(at(Stage::Look))?;
         let mut undo = Undo {
             store: self,

@@ -286,7 +286,7 @@ fn holder<D: Disk>(disk: &D, home: &D::Dir) -> String {
 
 /// The journal and what it says. What is not a regular file there is renamed, for recovery to set aside.
 fn open_journal<D: Disk>(disk: &D, shadows: &D::Dir) -> io::Result<(D::File, HashMap<u64, JournalLine>)> {
-    let name = OsStr::new("journal");
+    let name = OsStr::new(journal::FILE);
     if if_there(disk.stat_at(shadows, name))?.is_some_and(|stat| stat.kind != Kind::File) {
         disk.rename((shadows, name), (shadows, OsStr::new("journal.bad")))?;
     }
@@ -300,7 +300,7 @@ fn open_journal<D: Disk>(disk: &D, shadows: &D::Dir) -> io::Result<(D::File, Has
     if disk.is_given(&journal, shadows) {
         return Ok((journal, lines));
     }
-    let part = OsStr::new("journal.new");
+    let part = OsStr::new(journal::FILE_NEW);
     if_there(disk.unlink(shadows, part))?;
     let given = disk.create(shadows, part)?;
     disk.give(&given, shadows);

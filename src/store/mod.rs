@@ -48,6 +48,8 @@ mod tests_faults;
 #[cfg(test)]
 mod tests_garbage;
 #[cfg(test)]
+mod tests_journal;
+#[cfg(test)]
 mod tests_lineage;
 #[cfg(test)]
 mod tests_moves;
@@ -97,8 +99,10 @@ pub const RECOVERED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const DELETED_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long the history of a name is kept whose only version became one of another name: savers give each temporary file a new name.
 pub const PASSED_ON_AGE_MAX: Duration = Duration::from_secs(60 * 60);
-/// A journal longer than this is emptied as soon as no session is open.
+/// A journal longer than this is emptied when no session is open.
 pub const JOURNAL_COMPACT_BYTES: u64 = 64 * 1024;
+/// A journal longer than this, and than several times what is needed of it, is written anew while sessions are open.
+pub const JOURNAL_REWRITE_BYTES: u64 = 1024 * 1024;
 /// The most of a journal that recovery reads.
 pub const JOURNAL_READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
 

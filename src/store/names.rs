@@ -6,6 +6,7 @@ use std::path::Path;
 use super::disk::{Disk, Kind, Stat, if_there};
 use super::error::{At, at};
 use super::files::{FileHistory, Taken, content_name, record_name};
+use super::journal::Noted;
 use super::record::{CameFrom, How, Identity, JournalLine, VersionRecord, Who, clip, clip_who, encode_path};
 use super::room::{Failed, Spare};
 use super::{HASH_BYTES_MAX, Place, PublishError, PublishInfo, Published, Stage, Store};
@@ -72,7 +73,7 @@ impl<D: Disk> Store<D> {
             info,
         )?;
         let (held, mut history) = target;
-        self.note(dst, who, info.now).map_err(at(Stage::Record))?;
+        let mut noted = vec![self.note(dst, who, info.now).map_err(at(Stage::Record))?];
         let file = match moving.kind {
             Kind::File => Some(disk.open(src.dir, src.name).map_err(at(Stage::Look))?),
             _ => None,
@@ -86,7 +87,7 @@ impl<D: Disk> Store<D> {
         };
         let mut source = match source.zip(file.as_ref()) {
             Some(((held, mut history), file)) => {
-                self.note(src, who, info.now).map_err(at(Stage::Record))?;
+                noted.push(self.note(src, who, info.now).map_err(at(Stage::Record))?);
                 let to = Some(dst.path);
                 let stone = self.leave_copy(&mut undo, (src, to), &moving, file, &mut history, who, info)?;
                 Some((held, history, stone))
@@ -276,7 +277,7 @@ impl<D: Disk> Store<D> {
         if !recorded {
             return self.remove_unrecorded(place, &live, &mut history, info, published);
         }
-        self.note(place, who, info.now).map_err(at(Stage::Record))?;
+        let _noted = self.note(place, who, info.now).map_err(at(Stage::Record))?;
         let version = self
             .record_current(&mut history, place, &live)
             .map_err(at(Stage::Record))?;
@@ -378,6 +379,7 @@ impl<D: Disk> Store<D> {
             (b, &b_stat, &a_stat, a, b_coordinated, 1),
         ];
         sides.sort_by_key(|side| super::history::Key::of(side.0.path));
+        let mut noted = Vec::new();
         let mut undo = Undo {
             store: self,
             dirs: Vec::new(),
@@ -385,7 +387,7 @@ impl<D: Disk> Store<D> {
         let mut changes = Vec::new();
         for (place, old, new, other, _, index) in sides.into_iter().filter(|side| side.4) {
             let (held, mut history) = self.take(place, Some(old), info.now).map_err(at(Stage::Look))?;
-            self.note(place, who, info.now).map_err(at(Stage::Record))?;
+            noted.push(self.note(place, who, info.now).map_err(at(Stage::Record))?);
             let version = self
                 .record_current(&mut history, place, old)
                 .map_err(at(Stage::Record))?;
@@ -428,7 +430,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Recovery looks at the files that the journal names.
-    pub(super) fn note(&self, place: &Place<'_, D>, who: &Who, now: u64) -> io::Result<()> {
+    pub(super) fn note(&self, place: &Place<'_, D>, who: &Who, now: u64) -> io::Result<Noted<'_, D>> {
         // No session has a number as high, and lines of one number replace each other when read: each needs its own.
         let id = u64::MAX - self.serial.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let line = JournalLine {
@@ -438,7 +440,7 @@ impl<D: Disk> Store<D> {
             based_on: None,
             time: now,
         };
-        self.journal.lock().note(self.disk(), &line)
+        self.note_line(&line)
     }
 
     fn hash_small(&self, file: &D::File, stat: &Stat, info: &PublishInfo) -> io::Result<Option<String>> {

@@ -264,6 +264,7 @@ impl<D: Disk> Store<D> {
     pub fn tidy(&self) {
         self.start_writing_records();
         self.sweep();
+        self.shorten_journal();
         self.make_ready();
     }
 

@@ -78,7 +78,10 @@ impl<D: Disk> Store<D> {
                 source,
             }
         });
-        self.journal.lock().end(self.disk(), shadow.id.0);
+        let is_left = result
+            .as_ref()
+            .is_err_and(|error| !error.published && error.kept.is_none());
+        self.end_line(shadow.id.0, !is_left);
         result
     }
 

@@ -248,7 +248,7 @@ impl<D: Disk> Store<D> {
             Ok(stat) => self.recover_shadow(&shadow, &stat, kind, reason, now).map(Some),
             Err(error) => Err(error),
         };
-        self.journal.lock().end(self.disk(), shadow.id.0);
+        self.end_line(shadow.id.0, moved.is_ok());
         self.bound_recovered();
         moved
     }
@@ -279,7 +279,7 @@ impl<D: Disk> Store<D> {
     /// unlink(2). The next start then deals with it.
     pub fn drop_unwritten(&self, shadow: Shadow<D>) -> io::Result<()> {
         let removed = self.disk().unlink(&self.shadows, &shadow.name.text());
-        self.journal.lock().end(self.disk(), shadow.id.0);
+        self.end_line(shadow.id.0, removed.is_ok());
         removed
     }
 }
