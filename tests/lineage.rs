@@ -260,3 +260,16 @@ fn w3_who_has_created_a_file_or_looked_where_it_ends_goes_on_from_what_a_child_h
         "( printf hello > new.md; printf Z >&9 ) 9<> new.md; cat new.md",
     ]);
 }
+
+/// The node by which that is read stands for the version before as soon as the file has an image, and no other knows the other name.
+#[test]
+fn w6_what_is_written_to_a_file_that_loses_a_name_shows_in_the_other_though_somebody_reads_it_by_that() {
+    for gone in ["rm f.md", "cp f.md tmp; mv -f tmp f.md", "ln -sf g.md f.md"] {
+        for when in ["{gone}; echo one >&9", "echo one >&9; {gone}"] {
+            let write = when.replace("{gone}", gone);
+            same(&[&format!(
+                "ln f.md k.md; exec 8<k.md; read -r first <&8; exec 9<>f.md; {write}; exec 9>&- 8<&-; cat k.md; stat -c %h k.md"
+            )]);
+        }
+    }
+}

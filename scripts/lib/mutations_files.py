@@ -734,8 +734,8 @@ FILES = [
     ),
     (
         "W11", "w11-who-reads-a-file-with-an-ordinary-name-sees-another-inode", "src/mount/coordinated/opened.rs",
-        "true => files.send_round_to_read(caller.tid, key),",
-        "true => files.send_round(caller.tid, key, Finds::Own(None), None),",
+        "true => files.send_round_to_read(caller.tid, (key, names)),",
+        "true => files.send_round(caller.tid, (key, names), Finds::Own(None), None),",
         ["links::w11_programs_find_and_open_a_file_with_an_ordinary_name_as_one_and_the_same"],
     ),
     (

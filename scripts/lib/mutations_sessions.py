@@ -1040,11 +1040,17 @@ SESSIONS = [
         ["rotating::w10_what_others_write_by_an_ordinary_name_is_not_written_over"],
     ),
     (
+        "W6", "w6-a-name-that-only-a-former-node-knows-is-none", "src/mount/coordinated/linked.rs",
+        "        infos.flat_map(|info| info.names).collect()",
+        "        infos.flat_map(|info| info.names).take(0).collect()",
+        [
+            "lineage::w6_what_is_written_to_a_file_that_loses_a_name_shows_in_the_other_though_somebody_reads_it_by_that",
+        ],
+    ),
+    (
         "W10", "w10-a-name-that-a-file-lost-keeps-its-appenders", "src/mount/coordinated/names.rs",
-        """            self.name_changed(name, &before);
-            return Ok(());""",
-        """            let _ = before;
-            return Ok(());""",
+        "            self.name_changed(name, &before);\n            // A node",
+        "            let _ = before;\n            // A node",
         ["rotating::w10_w11_a_name_of_several_that_goes_leaves_its_appenders_to_the_others"],
     ),
     (
@@ -1141,8 +1147,8 @@ SESSIONS = [
     ),
     (
         "W8", "w8-a-file-that-lost-a-name-to-another-loses-what-is-written", "src/mount/coordinated/rename.rs",
-        "if exchanged.is_none() && !this.goes_on_elsewhere(replaced, &moving.new) =>",
-        "if exchanged.is_none() && (true || !this.goes_on_elsewhere(replaced, &moving.new)) =>",
+        "!this.goes_on_elsewhere(replaced, &moving.new, &former_names)",
+        "(true || !this.goes_on_elsewhere(replaced, &moving.new, &former_names))",
         ["lineage::w8_a_holder_links_the_version_that_the_name_leads_to"],
     ),
     (

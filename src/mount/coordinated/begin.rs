@@ -324,7 +324,7 @@ impl Coordination {
     /// The name that a version has now: it may have been renamed since it was published. `None`: it was replaced or removed.
     fn name_of(&self, version: &File) -> Option<Name> {
         let stat = rustix::fs::fstat(version).ok()?;
-        let name = self.names_of(&stat, None).into_iter().next()?;
+        let name = self.names_of(&stat, None, &[]).into_iter().next()?;
         match self.target(name.parent, &name.name) {
             Some(_) => Some(self.canonical(&name)),
             None => Some(name),

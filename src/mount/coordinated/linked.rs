@@ -373,8 +373,8 @@ impl Coordination {
         }
     }
 
-    /// The names that are known to lead to a version, those that the rules coordinate first.
-    pub(super) fn names_of(&self, version: &Stat, node: Option<NodeId>) -> Vec<Name> {
+    /// The names that are known to lead to a version, or may (`others`), those that the rules coordinate first.
+    pub(super) fn names_of(&self, version: &Stat, node: Option<NodeId>, others: &[Name]) -> Vec<Name> {
         let identity = attr::identity(version, false);
         let inode = self.store.images().inode_of(version.st_ino);
         let behind_image = inode.map(|(ino, _)| Identity { ino, ..identity });
@@ -382,13 +382,28 @@ impl Coordination {
         let nodes = known.filter_map(|identity| self.tree.nodes.find(identity)).chain(node);
         let infos = nodes.filter_map(|node| self.tree.nodes.info(node));
         let leads_there = |name: &Name| self.stat(name).is_ok_and(|stat| stat.st_ino == version.st_ino);
-        let mut names: Vec<Name> = infos.flat_map(|info| info.names).filter(leads_there).collect();
+        let names = infos.flat_map(|info| info.names).chain(others.iter().cloned());
+        let mut names: Vec<Name> = names.filter(leads_there).collect();
         names.sort_by_key(|name| self.target(name.parent, &name.name).is_none());
         names
     }
 
-    /// The name of a session was removed, or given to another file, by its own lineage: where its file has another name that is known, it is published to that.
-    pub(super) fn goes_on_elsewhere(&self, session: &super::session::Session, removed: &Name) -> bool {
+    /// The names of a session's file that only former nodes of it know: who had that open by another name when it got its image. They are none any more when one of
+    /// the names is gone.
+    pub(super) fn former_names(&self, session: &super::session::Session) -> Vec<Name> {
+        let formers = self.tree.nodes.formers(&session.name()).into_iter();
+        let infos = formers.filter_map(|node| self.tree.nodes.info(node));
+        infos.flat_map(|info| info.names).collect()
+    }
+
+    /// The name of a session was removed, or given to another file, by its own lineage: where its file has another name that is known, by now or until then
+    /// ([`former_names`](Self::former_names)), it is published to that.
+    pub(super) fn goes_on_elsewhere(
+        &self,
+        session: &super::session::Session,
+        removed: &Name,
+        former_names: &[Name],
+    ) -> bool {
         if session.name() != *removed {
             return true;
         }
@@ -396,7 +411,7 @@ impl Coordination {
         let Some(base) = base.and_then(|base| rustix::fs::fstat(&base).ok()) else {
             return false;
         };
-        let names = self.names_of(&base, Some(session.about.node));
+        let names = self.names_of(&base, Some(session.about.node), former_names);
         let other = names.into_iter().find(|name| name != removed);
         other.is_some_and(|other| {
             // The kernel has counted the name down where it had it: on the session's node.

@@ -44,9 +44,10 @@ impl Coordination {
             ..Errand::new(vec![target.clone()], name.parent)
         };
         let work = move |this: &Arc<Coordination>| {
+            let former_names = own.as_ref().map_or_else(Vec::new, |own| this.former_names(own));
             this.remove_name(caller, process, &name, &target)?;
             if let Some(own) = own
-                && !this.goes_on_elsewhere(&own, &name)
+                && !this.goes_on_elsewhere(&own, &name, &former_names)
             {
                 // One that is over has published already.
                 let _ = this.lose_name(&own);

@@ -95,13 +95,16 @@ impl Coordination {
                 .try_for_each(|own| this.end_now(own, Ending::Closed))?;
             own.iter().for_each(|own| own.set_name(moving.new.clone()));
             exchanged.into_iter().for_each(|own| own.set_name(moving.old.clone()));
+            let former_names = own_target.as_ref().map_or_else(Vec::new, |own| this.former_names(own));
             let renamed = this.carry_out_rename(caller, process, &moving);
             match (&renamed, &own_target) {
                 (Err(_), _) => {
                     own.iter().for_each(|own| own.set_name(moving.old.clone()));
                     exchanged.into_iter().for_each(|own| own.set_name(moving.new.clone()));
                 }
-                (Ok(_), Some(replaced)) if exchanged.is_none() && !this.goes_on_elsewhere(replaced, &moving.new) => {
+                (Ok(_), Some(replaced))
+                    if exchanged.is_none() && !this.goes_on_elsewhere(replaced, &moving.new, &former_names) =>
+                {
                     // One that is over has published already.
                     let _ = this.lose_name(replaced);
                 }
