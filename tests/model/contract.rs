@@ -205,7 +205,7 @@ impl World {
         self.names.insert(name, inode);
         if how.truncate {
             self.files[inode].data.clear();
-            self.modify(inode);
+            self.modify_as(self.user(by), inode);
         }
         self.put(by, slot, Kind::Ordinary { inode }, how);
         done()
@@ -260,7 +260,7 @@ impl World {
                     Ok(inode) => inode,
                     Err(expected) => return expected,
                 };
-                self.write(number, inode, what)
+                self.write(by, number, inode, what)
             }
             _ => unreachable!("{what:?} is by no descriptor"),
         }
@@ -364,8 +364,8 @@ impl World {
         Ok(self.sessions[session].shadow)
     }
 
-    pub fn write(&mut self, number: usize, inode: Inode, what: &Do) -> Expected {
-        self.modify(inode);
+    pub fn write(&mut self, by: usize, number: usize, inode: Inode, what: &Do) -> Expected {
+        self.modify_as(self.user(by), inode);
         let description = &mut self.descriptions[number];
         let data = &mut self.files[inode].data;
         let (offset, text) = match what {

@@ -465,7 +465,7 @@ impl World {
         };
         let session = self.goes_on_in(number, session).unwrap_or(session);
         self.note_write(session);
-        self.write(number, self.sessions[session].shadow, what)
+        self.write(by, number, self.sessions[session].shadow, what)
     }
 
     /// link(2) and unlink(2) leave an ordinary file's lock with its inode, where its new name has one of its own.

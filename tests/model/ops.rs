@@ -386,7 +386,20 @@ fn owner() -> impl Strategy<Value = (u32, u32)> {
 }
 
 fn mode() -> impl Strategy<Value = u32> {
-    prop_oneof![2 => Just(0o644), 2 => Just(0o664), 4 => Just(0o666), 1 => Just(0o600), 1 => Just(0o640), 1 => Just(0o066)]
+    prop_oneof![
+        2 => Just(0o644),
+        2 => Just(0o664),
+        4 => Just(0o666),
+        1 => Just(0o600),
+        1 => Just(0o640),
+        1 => Just(0o066),
+        4 => set_id(),
+    ]
+}
+
+/// With and without execute permission for the group.
+fn set_id() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(0o4766), Just(0o2666), Just(0o2776), Just(0o6666), Just(0o6777)]
 }
 
 /// What a file is, and whose, changes.
@@ -515,7 +528,7 @@ fn step() -> impl Strategy<Value = Do> {
         3 => (name(), name()).prop_map(|(a, b)| Do::Link(a, b)),
         3 => name().prop_map(Do::Unlink),
         3 => (name(), length).prop_map(|(n, l)| Do::Truncate(n, l)),
-        1 => (name(), prop_oneof![Just(0o600), Just(0o640), Just(0o755)]).prop_map(|(n, m)| Do::Chmod(n, m)),
+        1 => (name(), prop_oneof![Just(0o600), Just(0o640), Just(0o755), set_id()]).prop_map(|(n, m)| Do::Chmod(n, m)),
         2 => (name(), 1u32..9).prop_map(|(n, at)| Do::Utime(n, at)),
         1 => (0..SLOTS, 1u32..9).prop_map(|(s, at)| Do::Futime(s, at)),
         4 => (0..SLOTS, 0..MAPS, share()).prop_map(|(s, m, how)| Do::Map(s, m, how)),

@@ -27,6 +27,9 @@ pub struct Rights {
 pub const READ: u32 = 4;
 /// To write to it; to change the names in a directory.
 pub const WRITE: u32 = 2;
+const EXECUTE: u32 = 1;
+const SET_USER: u32 = 0o4000;
+const SET_GROUP: u32 = 0o2000;
 
 /// A directory in which a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,10 @@ impl Cast {
 impl Rights {
     pub const fn new(uid: u32, gid: u32, mode: u32) -> Rights {
         Rights { uid, gid, mode }
+    }
+
+    pub fn has_set_id(self) -> bool {
+        self.mode & (SET_USER | SET_GROUP) != 0
     }
 }
 
@@ -148,7 +155,8 @@ impl User {
 
     /// link(2) of a file.
     pub fn may_link(self, file: Rights, protected: Protected) -> Result<(), &'static str> {
-        match !protected.hardlinks || self.owns(file) || self.may(file, READ | WRITE) {
+        let privileged = file.mode & SET_USER != 0 || file.mode & SET_GROUP != 0 && file.mode & EXECUTE << 3 != 0;
+        match !protected.hardlinks || self.owns(file) || !privileged && self.may(file, READ | WRITE) {
             true => Ok(()),
             false => Err("EPERM"),
         }
@@ -165,6 +173,43 @@ impl User {
         self == User::Root || owner && uid == file.uid && (gid == file.gid || self.is_in(gid))
     }
 
+    /// The same, of which set-id bits leave nothing, whoever does it.
+    pub fn gives(self, file: Rights, uid: u32, gid: u32) -> Rights {
+        let Rights { mode, .. } = self.without_set_id(file);
+        Rights { uid, gid, mode }
+    }
+
+    /// The mode that chmod(2) makes of the one that is asked for.
+    pub fn mode_set(self, file: Rights, mode: u32) -> u32 {
+        match self.keeps_group(file) {
+            true => mode,
+            false => mode & !SET_GROUP,
+        }
+    }
+
+    /// What a file is when its content was changed by him: write(2), truncate(2), open(2) with O_TRUNC.
+    pub fn writes(self, file: Rights) -> Rights {
+        match self {
+            User::Root => file,
+            User::Ann | User::Bob => self.without_set_id(file),
+        }
+    }
+
+    /// Set-group-id without execute permission for the group means nothing, and stays for who is in it (setattr_should_drop_sgid() of Linux 6).
+    fn without_set_id(self, file: Rights) -> Rights {
+        let stays = file.mode & EXECUTE << 3 == 0 && self.keeps_group(file);
+        let gone = if stays { SET_USER } else { SET_USER | SET_GROUP };
+        Rights {
+            mode: file.mode & !gone,
+            ..file
+        }
+    }
+
+    /// Who is in the group, or has CAP_FSETID.
+    fn keeps_group(self, file: Rights) -> bool {
+        self == User::Root || self.is_in(file.gid)
+    }
+
     /// utimensat(2) with both times UTIME_NOW.
     pub fn may_touch(self, file: Rights) -> bool {
         self.owns(file) || self.may(file, WRITE)
@@ -176,5 +221,35 @@ impl How {
     pub fn wanted(self) -> u32 {
         let read = if self.read { READ } else { 0 };
         read | if self.write || self.truncate { WRITE } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::User::*;
+    use super::*;
+
+    /// What Linux 6.18 makes of these on ext4.
+    #[test]
+    fn set_id_bits_go_as_the_kernel_takes_them() {
+        let team = |mode| Rights::new(1000, TEAM, mode);
+        for (by, before, written, given) in [
+            (Root, 0o4666, 0o4666, 0o666),
+            (Root, 0o2666, 0o2666, 0o2666),
+            (Root, 0o2676, 0o2676, 0o676),
+            (Root, 0o6777, 0o6777, 0o777),
+            (Ann, 0o4666, 0o666, 0o666),
+            (Ann, 0o2666, 0o666, 0o666),
+            (Ann, 0o2676, 0o676, 0o676),
+            (Bob, 0o6666, 0o2666, 0o2666),
+            (Bob, 0o6676, 0o676, 0o676),
+        ] {
+            assert_eq!(by.writes(team(before)), team(written), "{by:?} {before:o}");
+            assert_eq!(by.gives(team(before), 1000, TEAM), team(given), "{by:?} {before:o}");
+        }
+        assert_eq!(Ann.gives(Rights::new(1000, 1000, 0o2666), 1000, 1000).mode, 0o2666);
+        for (by, set) in [(Root, 0o6755), (Ann, 0o4755), (Bob, 0o6755)] {
+            assert_eq!(by.mode_set(team(0o644), 0o6755), set);
+        }
     }
 }

@@ -122,7 +122,14 @@ impl World {
             Some(file) => (if fresh { Vec::new() } else { file.data.clone() }, file.rights),
             None => (Vec::new(), new),
         };
-        let shadow = self.add_file(data, dressed_as.unwrap_or(rights), true);
+        let rights = dressed_as.unwrap_or(rights);
+        let emptied = base.is_some() && fresh;
+        let staged = if emptied {
+            self.user(process).writes(rights)
+        } else {
+            rights
+        };
+        let shadow = self.add_file(data, staged, true);
         if let Some(base) = base.filter(|_| !fresh) {
             self.keep_times(base, shadow);
         }
@@ -426,7 +433,7 @@ impl World {
 
     fn publish(&mut self, ended: &Session) {
         if let Some(current) = self.names.get(&ended.name).filter(|_| !ended.touched && !ended.creates) {
-            self.files[ended.shadow].rights = self.files[*current].rights;
+            self.files[ended.shadow].rights = ended.user.writes(self.files[*current].rights);
         }
         // st_mtime stays that of the last write.
         self.change(ended.shadow);

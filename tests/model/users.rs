@@ -7,6 +7,12 @@ use super::permissions::Cast;
 use super::permissions::Dir::*;
 use super::permissions::User::*;
 
+/// Where permissions are those of the files.
+const EVERYBODYS: Cast = Cast {
+    users: [Root, Ann, Bob, Bob],
+    dirs: [Everybodys, Everybodys, Everybodys],
+};
+
 /// As in regressions.rs, with whose processes and directories are.
 pub fn all() -> Vec<(&'static str, bool, Cast, Vec<Op>)> {
     vec![
@@ -165,6 +171,66 @@ pub fn all() -> Vec<(&'static str, bool, Cast, Vec<Op>)> {
                 Op(0, Open(2, A, R.trunc())),
                 Op(3, Unlink(A)),
                 Op(2, Open(2, B, W.creat().trunc())),
+            ],
+        ),
+        (
+            "a_set_group_id_bit_that_means_nothing_goes_with_a_save_by_who_is_not_in_the_group",
+            false,
+            EVERYBODYS,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chmod(A, 0o6666)),
+                Op(1, Open(0, A, RW)),
+                Op(1, Look),
+                Op(1, Write(0, 0)),
+                Op(1, Close(0)),
+                Op(0, Chmod(A, 0o2666)),
+                Op(1, Open(0, A, W.trunc())),
+                Op(1, Close(0)),
+                Op(0, Chmod(A, 0o2666)),
+                Op(1, Truncate(A, 3)),
+                Op(0, Chmod(A, 0o2666)),
+                Op(1, Open(0, A, W.append())),
+                Op(1, Write(0, 0)),
+                Op(1, Look),
+            ],
+        ),
+        (
+            "it_stays_for_who_is_in_the_group_though_the_file_was_touched_meanwhile",
+            false,
+            EVERYBODYS,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chown(A, 1001, 4000)),
+                Op(0, Chmod(A, 0o6666)),
+                Op(2, Open(0, A, RW)),
+                Op(0, Utime(A, 3)),
+                Op(2, Write(0, 0)),
+                Op(2, Close(0)),
+                Op(0, Look),
+                Op(0, Chmod(A, 0o6666)),
+                Op(2, Open(0, A, W.append())),
+                Op(2, Write(0, 0)),
+                Op(2, Close(0)),
+                Op(0, Open(1, T, W.creat())),
+                Op(0, Close(1)),
+                Op(0, Chown(T, 1001, 4000)),
+                Op(0, Chmod(T, 0o6666)),
+                Op(2, Open(1, T, W.trunc())),
+            ],
+        ),
+        (
+            "an_owner_who_is_not_in_the_group_loses_it_by_chown",
+            false,
+            EVERYBODYS,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chown(A, 1000, 4000)),
+                Op(0, Chmod(A, 0o2666)),
+                Op(1, Chown(A, 1000, 1000)),
             ],
         ),
     ]

@@ -79,6 +79,10 @@ impl Coordination {
         let who = self.descriptions.of(process, caller.uid);
         let base = self.base(target, &beginning)?;
         let mut shadow = self.shadow(target, &beginning, &base, &who)?;
+        if truncate && base.version.is_some() {
+            // It has the set-id bits still.
+            caller.changes(&*shadow.file, || rustix::fs::ftruncate(&shadow.file, 0))?;
+        }
         if let Some(file) = &beginning.dressed_as {
             shadow = self.store.dressed_as(shadow, file).map_err(|error| from_io(&error))?;
         }
