@@ -505,13 +505,19 @@ FILES = [
 """,
         """        copy_xattrs(from, from, writer.is_none())
 """,
-        ["names::w11_publishing_in_place_keeps_mode_owner_acl_and_attributes"],
+        ["names::w11_publishing_in_place_keeps_mode_owner_acl_and_attributes", "model::what_went_wrong_once_goes_right"],
     ),
     (
         "W11", "w11-set-id-bits-stay-for-everybody", "src/mount/coordinated/begin.rs",
         "let who = self.descriptions.of(process, caller.uid);",
         "let who = self.descriptions.of(process, 0);",
         ["names::w11_set_id_bits_stay_for_root_only"],
+    ),
+    (
+        "W11", "w11-who-waited-for-a-file-that-is-gone-makes-one-anywhere", "src/mount/coordinated/begin.rs",
+        "(None, _) if beginning.node.is_some() && creates.is_some() => {",
+        "(None, _) if beginning.node.is_some() && creates.is_some() && false => {",
+        ["model::what_went_wrong_once_goes_right"],
     ),
     (
         "W11", "w11-set-id-bits-go-by-the-daemons-group", "src/os/creds.rs",

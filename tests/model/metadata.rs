@@ -1,7 +1,7 @@
 //! Owner, mode and times in the reference model, and who may change them (R4, W11).
 
 use super::ops::Name;
-use super::permissions::{Rights, User};
+use super::permissions::{Acl, Rights, User};
 use super::puppets::{Answer, Time};
 use super::world::{Expected, Inode, Kind, Stage, World};
 
@@ -24,11 +24,22 @@ impl World {
             return errno("EPERM");
         }
         let mode = user.mode_set(self.files[found].rights, mode);
-        if self.files[found].poked && Rights::new(0, 0, mode).has_set_id() {
-            // What was stored through a mapping and not written yet takes them away when the kernel writes it.
+        // What was stored through a mapping takes them away when the kernel writes it; and what goes past the daemon, also root's (O1, limit).
+        let uncertain = self.files[found].poked || self.is_open_as_ordinary(found);
+        if uncertain && Rights::new(0, 0, mode).has_set_id() {
             return Expected::Skip;
         }
         self.change_rights(by, name, found, |rights| Rights { mode, ..rights })
+    }
+
+    fn is_open_as_ordinary(&self, inode: Inode) -> bool {
+        let mut open = self
+            .descriptions
+            .iter()
+            .filter(|description| description.descriptors > 0);
+        open.any(
+            |description| matches!(description.kind, Kind::Ordinary { inode: other } if self.latest(other) == inode),
+        )
     }
 
     pub fn chown(&mut self, by: usize, name: Name, uid: u32, gid: u32) -> Expected {
@@ -40,6 +51,30 @@ impl World {
             return errno("EPERM");
         }
         self.change_rights(by, name, found, |rights| user.gives(rights, uid, gid))
+    }
+
+    pub fn set_acl(&mut self, by: usize, name: Name, acl: Acl, mode: u32) -> Expected {
+        let Some(found) = self.visible(by, name) else {
+            return errno("ENOENT");
+        };
+        let user = self.user(by);
+        if !user.owns(self.files[found].rights) {
+            return errno("EPERM");
+        }
+        self.change_rights(by, name, found, |rights| user.acl_set(rights, acl, mode))
+    }
+
+    pub fn remove_acl(&mut self, by: usize, name: Name) -> Expected {
+        let Some(found) = self.visible(by, name) else {
+            return errno("ENOENT");
+        };
+        let rights = self.files[found].rights;
+        match rights.acl {
+            _ if !self.user(by).owns(rights) => errno("EPERM"),
+            Some(_) => self.change_rights(by, name, found, |rights| Rights { acl: None, ..rights }),
+            // Nothing is done.
+            None => done(),
+        }
     }
 
     fn change_rights(&mut self, by: usize, name: Name, found: Inode, change: impl Fn(Rights) -> Rights) -> Expected {

@@ -112,7 +112,9 @@ impl World {
         let own = self.nearest(process, name).map(|own| &self.sessions[own]);
         let own = own.filter(|own| how.truncate && own.touched && !own.unlinked);
         let dressed_as = own.map(|own| self.files[own.shadow].rights);
-        let new = promised.map_or(self.user(process).makes(0o644), |own| self.files[own.shadow].rights);
+        let new = promised.map_or(self.user(process).makes(self.cast.dir(name)), |own| {
+            self.files[own.shadow].rights
+        });
         let promised = promised.is_some();
         if base.is_none() && !creates && !promised {
             return Err(Answer::errno("ENOENT"));

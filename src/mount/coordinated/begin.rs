@@ -149,6 +149,11 @@ impl Coordination {
             // It keeps its inode when its mode changes.
             (Some(_), Some(live)) => permission::check(caller, live, None, beginning.wanted)?,
             (Some(version), None) => permission::check(caller, version, seen, beginning.wanted)?,
+            // It was asked about a file that is gone.
+            (None, _) if beginning.node.is_some() && creates.is_some() => {
+                let into = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+                permission::check(caller, self.directory(target.name.parent)?, None, into)?;
+            }
             (None, _) => {}
         }
         Ok(Base {
