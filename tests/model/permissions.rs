@@ -103,6 +103,13 @@ impl Rights {
         }
     }
 
+    pub fn without_all_set_id(self) -> Rights {
+        Rights {
+            mode: self.mode & !(SET_USER | SET_GROUP),
+            ..self
+        }
+    }
+
     pub fn has_set_id(self) -> bool {
         self.mode & (SET_USER | SET_GROUP) != 0
     }

@@ -1,7 +1,7 @@
 //! Sessions in the reference model: who is admitted (W1-W4), and what becomes of what was staged (W5-W7, W11).
 
 use super::ops::{How, Name};
-use super::permissions::{READ, WRITE};
+use super::permissions::{READ, User, WRITE};
 use super::puppets::{Answer, Time};
 use super::world::{Expected, Inode, Kind, Pending, Pid, Session, Sid, Stage, Waiter, World};
 
@@ -435,7 +435,13 @@ impl World {
 
     fn publish(&mut self, ended: &Session) {
         if let Some(current) = self.names.get(&ended.name).filter(|_| !ended.touched && !ended.creates) {
-            self.files[ended.shadow].rights = ended.user.writes(self.files[*current].rights);
+            let before = self.files[*current].rights;
+            let lives = |pid: Pid| self.processes.iter().flatten().any(|process| process.pid == pid);
+            self.files[ended.shadow].rights = match lives(ended.owner) || ended.user == User::Root {
+                true => ended.user.writes(before),
+                // Which groups it was in nobody knows any more (W11, limit).
+                false => before.without_all_set_id(),
+            };
         }
         // st_mtime stays that of the last write.
         self.change(ended.shadow);
