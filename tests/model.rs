@@ -35,6 +35,8 @@ mod puppets;
 mod queue;
 #[path = "model/regressions.rs"]
 mod regressions;
+#[path = "model/sharing.rs"]
+mod sharing;
 #[path = "model/users.rs"]
 mod users;
 #[path = "model/world.rs"]

@@ -354,7 +354,7 @@ FILES = [
     ),
     (
         "W11", "w11-what-was-held-back-keeps-set-id-bits", "src/mount/coordinated/append.rs",
-        "        held.clears |= clears;\n",
+        "        held.clears = clears.or(held.clears);\n",
         "        let _ = clears;\n",
         ["names::w11_set_id_bits_go_when_a_user_appends_whatever_he_appends"],
     ),
@@ -548,8 +548,8 @@ FILES = [
     ),
     (
         "W11", "w11-the-shadow-is-the-daemons", "src/store/shadow.rs",
-        "self.disk().copy_meta(current, file, privileges)?;",
-        'log::trace!("{privileges}");',
+        "self.disk().copy_meta(current, file, None)?;",
+        'log::trace!("as it is made");',
         ["names::w11_publishing_in_place_keeps_mode_owner_acl_and_attributes"],
     ),
     (
@@ -560,17 +560,47 @@ FILES = [
     ),
     (
         "W11", "w11-acls-and-attributes-are-not-kept", "src/store/real.rs",
-        """        copy_xattrs(from, to, privileges)
+        """        copy_xattrs(from, to, writer.is_none())
 """,
-        """        copy_xattrs(from, from, privileges)
+        """        copy_xattrs(from, from, writer.is_none())
 """,
-        ["names::w11_publishing_in_place_keeps_mode_owner_acl_and_attributes"],
+        ["names::w11_publishing_in_place_keeps_mode_owner_acl_and_attributes", "model::what_went_wrong_once_goes_right"],
     ),
     (
         "W11", "w11-set-id-bits-stay-for-everybody", "src/mount/coordinated/begin.rs",
         "let who = self.descriptions.of(process, caller.uid);",
         "let who = self.descriptions.of(process, 0);",
         ["names::w11_set_id_bits_stay_for_root_only"],
+    ),
+    (
+        "W11", "w11-who-waited-for-a-file-that-is-gone-makes-one-anywhere", "src/mount/coordinated/begin.rs",
+        "(None, _) if beginning.node.is_some() && creates.is_some() => {",
+        "(None, _) if beginning.node.is_some() && creates.is_some() && false => {",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W11", "w11-set-id-bits-go-by-the-daemons-group", "src/os/creds.rs",
+        "let _in_groups = is_set_group_only(mode).then(|| Assumed::groups(gid, tid));",
+        "let _in_groups = is_set_group_only(mode).then(|| (gid, tid));",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W11", "w11-a-set-group-id-bit-goes-although-the-writer-is-in-the-group", "src/store/real.rs",
+        "creds::is_in_group(writer.pid, old.st_gid)",
+        "creds::is_in_group(0, old.st_gid)",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W11", "w11-who-gives-a-file-away-keeps-set-id-bits", "src/mount/setattr.rs",
+        'caller.changes(fd, || rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH))',
+        'Some(caller).map_or(Ok(()), |_| rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH))',
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W11", "w11-who-opens-a-file-for-writing-is-shown-it-without-set-id-bits", "src/store/shadow.rs",
+        "self.disk().copy_meta(current, file, None)?;",
+        "self.disk().copy_meta(current, file, Some(who))?;",
+        ["model::what_went_wrong_once_goes_right"],
     ),
     (
         "W11", "w11-a-chmod-beside-a-session-is-lost", "src/store/publish.rs",
@@ -1431,8 +1461,8 @@ FILES = [
     ),
     (
         "O1", "o1-truncation-leaves-set-id-bits", "src/mount/file.rs",
-        "let _caller = creds::Assumed::user(caller.uid, caller.gid);",
-        'log::trace!("not as {caller:?}");',
+        "caller.changes(writer, || rustix::fs::ftruncate(writer, 0))?;",
+        'rustix::fs::ftruncate(writer, 0)?;',
         ["ordinary::o1_new_files_belong_to_the_caller_with_umask_and_set_group_id_directories"],
     ),
     (

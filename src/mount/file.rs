@@ -56,8 +56,7 @@ impl Tree {
         if flags.contains(OFlags::TRUNC) {
             // As the caller: truncation clears set-user-id for users and leaves it for root.
             let writer = pin.writer()?;
-            let _caller = creds::Assumed::user(caller.uid, caller.gid);
-            rustix::fs::ftruncate(writer, 0)?;
+            caller.changes(writer, || rustix::fs::ftruncate(writer, 0))?;
         }
         Ok(Arc::new(Ordinary { node: id, pin }))
     }
@@ -200,8 +199,8 @@ impl Ordinary {
         Ok(buffer)
     }
 
-    /// pwrite(2); at the end of the file with O_APPEND. `clears_privileges` says that the write is to clear set-user-id.
-    pub fn write(&self, offset: u64, data: &[u8], flags: OFlags, clears_privileges: bool) -> Result<u32> {
+    /// pwrite(2); at the end of the file with O_APPEND. `clears`: whose write takes set-id bits away.
+    pub fn write(&self, offset: u64, data: &[u8], flags: OFlags, clears: Option<Caller>) -> Result<u32> {
         let fd = self.pin.writer()?;
         let mut how = ReadWriteFlags::empty();
         if flags.contains(OFlags::APPEND) {
@@ -213,10 +212,9 @@ impl Ordinary {
             how |= ReadWriteFlags::DSYNC;
         }
         let write = || write_all(fd, data, offset, how);
-        let written = if clears_privileges {
-            creds::without_fsetid(write)
-        } else {
-            write()
+        let written = match clears {
+            Some(caller) => caller.clears(fd, write),
+            None => write(),
         };
         written.map(|count| count as u32)
     }

@@ -416,7 +416,9 @@ impl fuser::Filesystem for Fs {
         let coming = Coming {
             at_end: flags.contains(OFlags::APPEND),
             from_mapping,
-            clears: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+            clears: write_flags
+                .contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
+                .then(|| caller(request)),
         };
         match self.tree.handles.get(fh.0) {
             Ok(Handle::Writer(writer)) => {

@@ -25,6 +25,18 @@ pub enum Handle {
     Appender(Arc<Appender>),
 }
 
+impl Handle {
+    /// The inode that is changed by it.
+    pub fn pin(&self) -> Arc<Pin> {
+        match self {
+            Handle::Ordinary(file) => Arc::clone(&file.pin),
+            Handle::Reader(file) => file.shown(),
+            Handle::Writer(file) => file.session().pin(),
+            Handle::Appender(file) => Arc::clone(&file.file.pin),
+        }
+    }
+}
+
 /// An open ordinary file.
 #[derive(Debug)]
 pub struct Ordinary {

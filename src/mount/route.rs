@@ -21,7 +21,6 @@ use super::nodes::{Name, NodeId};
 use super::pin::Pin;
 use super::setattr::Changes;
 use super::tree::{Caller, Tree};
-use crate::os::creds;
 use crate::session::{LockMode, LockOwner};
 
 /// A reply of copy_file_range(2) has 32 bits; a multiple of the page size keeps a clone aligned.
@@ -40,8 +39,8 @@ pub struct Coming {
     pub at_end: bool,
     /// Pages of a mapping, by whichever handle of the node the kernel chose.
     pub from_mapping: bool,
-    /// It takes set-id bits away.
-    pub clears: bool,
+    /// Whose it is, where it takes set-id bits away.
+    pub clears: Option<Caller>,
 }
 
 impl Fs {
@@ -212,10 +211,9 @@ impl Fs {
         };
         let written = move |writer: &Writer, coordination: &Coordination, offset, data: &[u8]| {
             let write = || writer.write(coordination, offset, data, coming.at_end);
-            if coming.clears {
-                creds::without_fsetid(write)
-            } else {
-                write()
+            match coming.clears {
+                Some(caller) => caller.clears(writer.session().pin().fd(), write),
+                None => write(),
             }
         };
         let begins_log = coming.at_end && writer.begins_log(data);
@@ -255,7 +253,7 @@ impl Fs {
         let work = move |ready: Result<()>| {
             let copied = ready.and_then(|()| tree.handles.get(from.0)).and_then(|source| {
                 let target = tree.handles.get(to.0)?;
-                creds::writing_as(caller.uid, || {
+                caller.changes(target.pin().fd(), || {
                     copy(&coordination, (&source, from.1), (&target, to.1), length)
                 })
             });
@@ -302,14 +300,17 @@ impl Fs {
     pub fn allocate(&self, caller: Caller, number: u64, (offset, length): (u64, u64), mode: i32, reply: ReplyEmpty) {
         match self.tree.handles.get(number) {
             Ok(Handle::Ordinary(file)) => self.later(reply, move || {
-                creds::writing_as(caller.uid, || file.allocate(offset, length, mode))
+                caller.changes(file.pin.fd(), || file.allocate(offset, length, mode))
             }),
             Ok(Handle::Reader(_)) => reply.error(reply_errno(Errno::BADF)),
             Ok(Handle::Writer(writer)) => {
                 let (coordination, file) = (Arc::clone(&self.coordination), Arc::clone(&writer));
                 self.coordination.before_change(caller, &writer, move |ready| {
                     let allocate = || file.allocate(&coordination, offset, length, mode);
-                    reply_empty(ready.and_then(|()| creds::writing_as(caller.uid, allocate)), reply);
+                    reply_empty(
+                        ready.and_then(|()| caller.changes(file.session().pin().fd(), allocate)),
+                        reply,
+                    );
                 });
             }
             Ok(Handle::Appender(appender)) => {
@@ -407,8 +408,9 @@ impl Fs {
                 let set_len = Arc::clone(&writer);
                 self.coordination.before_change(caller, &writer, move |ready| {
                     let rest = Changes { size: None, ..changes };
-                    let set =
-                        ready.and_then(|()| creds::writing_as(caller.uid, || set_len.set_len(&coordination, size)));
+                    let set_len =
+                        || caller.changes(set_len.session().pin().fd(), || set_len.set_len(&coordination, size));
+                    let set = ready.and_then(|()| set_len());
                     answer(set.and_then(|()| tree.set_attributes(caller, node, handle, &rest)));
                 });
             }
@@ -428,7 +430,7 @@ impl Fs {
                 }
             }
             _ if self.coordination.stat_of_session(caller, node).is_some() => self.tree.workers.run(move || {
-                let touched = coordination.touch(node, |current| changes.set_metadata(current));
+                let touched = coordination.touch(node, |current| changes.set_metadata(caller, current));
                 let set = touched.and_then(|()| tree.set_attributes(caller, node, handle, &changes));
                 answer(set.map(|stat| coordination.stat_of_session(caller, node).unwrap_or(stat)));
             }),
@@ -438,7 +440,7 @@ impl Fs {
                 && let Some(late) = self.coordination.late_by_descriptor(caller, node) =>
             {
                 self.tree.workers.run(move || {
-                    let set = late.change(|staged| changes.set_metadata(staged.shadow.file.as_fd()));
+                    let set = late.change(|staged| changes.set_metadata(caller, staged.shadow.file.as_fd()));
                     answer(match set {
                         // It is a version by now, and the node is that one's.
                         Err(Errno::BUSY | Errno::STALE) => tree.set_attributes(caller, node, handle, &changes),
@@ -447,7 +449,8 @@ impl Fs {
                 });
             }
             _ if let Some(appender) = self.coordination.appended_by_descriptor(caller, node) => {
-                let set = move || coordination.change_appended(caller, &appender, |file| changes.set_metadata(file));
+                let set =
+                    move || coordination.change_appended(caller, &appender, |file| changes.set_metadata(caller, file));
                 self.tree.workers.run(move || answer(set()));
             }
             _ => {

@@ -7,11 +7,9 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_N
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::handles::Handle;
 use super::nodes::NodeId;
 use super::pin;
 use super::tree::{Anchor, Caller, Tree};
-use crate::os::creds;
 
 /// What a FUSE_SETATTR asks to change.
 #[derive(Debug, Default)]
@@ -37,16 +35,13 @@ impl Tree {
             return Err(Errno::ROFS);
         }
         let anchor = match handle.map(|number| self.handles.get(number)).transpose()? {
-            Some(Handle::Ordinary(file)) => Anchor::Pinned(file.pin.clone()),
-            Some(Handle::Reader(file)) => Anchor::Pinned(file.shown()),
-            Some(Handle::Appender(file)) => Anchor::Pinned(file.file.pin.clone()),
-            Some(Handle::Writer(file)) => Anchor::Pinned(file.session().pin()),
+            Some(handle) => Anchor::Pinned(handle.pin()),
             None => self.anchor(id)?,
         };
         // The owner first: then the size is changed, which clears set-user-id for users and leaves it for root.
-        changes.set_owner(anchor.as_fd())?;
+        changes.set_owner(caller, anchor.as_fd())?;
         if let Some(size) = changes.size {
-            creds::writing_as(caller.uid, || truncate(&anchor, size))?;
+            caller.changes(&anchor, || truncate(&anchor, size))?;
         }
         changes.set_mode_and_times(anchor.as_fd())?;
         rustix::fs::fstat(&anchor)
@@ -64,17 +59,17 @@ impl Changes {
     ///
     /// # Errors
     /// Those of fchownat(2), chmod(2) and utimensat(2).
-    pub fn set_metadata(&self, fd: BorrowedFd<'_>) -> Result<()> {
-        self.set_owner(fd)?;
+    pub fn set_metadata(&self, caller: Caller, fd: BorrowedFd<'_>) -> Result<()> {
+        self.set_owner(caller, fd)?;
         self.set_mode_and_times(fd)
     }
 
-    fn set_owner(&self, fd: BorrowedFd<'_>) -> Result<()> {
+    fn set_owner(&self, caller: Caller, fd: BorrowedFd<'_>) -> Result<()> {
         if self.uid.is_none() && self.gid.is_none() {
             return Ok(());
         }
         let (uid, gid) = (self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw));
-        rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH)
+        caller.changes(fd, || rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH))
     }
 
     /// After the owner and the size, which clear set-user-id.

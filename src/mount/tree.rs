@@ -19,7 +19,7 @@ use super::notices::{News, Notices, Silence};
 use super::pin::Pin;
 use super::unkept::Unkept;
 use super::workers::Workers;
-use crate::os::creds::Assumed;
+use crate::os::creds::{self, Assumed};
 use crate::store::{Images, RealDisk};
 
 /// The store's folder in the root: shown to who asks for it by name, never listed, never changed through the mount.
@@ -70,13 +70,23 @@ pub struct Caller {
 impl Caller {
     /// The serving thread makes files as the caller, with the caller's umask, until the guard is dropped.
     pub fn assume(self, mode: u32, umask: u32) -> Result<Assumed> {
-        crate::os::creds::set_thread_umask(umask).map_err(|error| super::errno::from_io(&error))?;
+        creds::set_thread_umask(umask).map_err(|error| super::errno::from_io(&error))?;
         const S_ISGID: u32 = 0o2000;
         Ok(if mode & S_ISGID != 0 {
             Assumed::user_with_groups(self.uid, self.gid, self.tid)
         } else {
             Assumed::user(self.uid, self.gid)
         })
+    }
+
+    /// Runs `work`, which changes the data or the owner of a file: root keeps its set-id bits, everybody else loses them as by a call of his own.
+    pub fn changes<T>(self, file: impl AsFd, work: impl FnOnce() -> T) -> T {
+        if self.uid == 0 { work() } else { self.clears(file, work) }
+    }
+
+    /// The same where the kernel has said that the caller loses them, who may be root without CAP_FSETID.
+    pub fn clears<T>(self, file: impl AsFd, work: impl FnOnce() -> T) -> T {
+        creds::clearing_set_id(self.gid, self.tid, file.as_fd(), work)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
 use rustix::fs::{Access, AtFlags};
@@ -104,14 +105,23 @@ fn set_groups(groups: &[u32]) -> io::Result<()> {
 
 /// The supplementary groups of a thread, from `/proc/TID/status`; empty when it is gone.
 fn groups_of(tid: u32) -> Vec<u32> {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else {
-        return Vec::new();
-    };
-    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
-    line.unwrap_or_default()
-        .split_ascii_whitespace()
-        .filter_map(|group| group.parse().ok())
-        .collect()
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    ids(&status, "Groups:").collect()
+}
+
+/// Whether a thread or process is in a group, with the one that counts for files; not when it is gone.
+pub fn is_in_group(tid: u32, group: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    ids(&status, "Gid:").nth(FSGID) == Some(group) || ids(&status, "Groups:").any(|other| other == group)
+}
+
+/// Place of the group for files among those of the line `Gid:`, proc_pid_status(5).
+const FSGID: usize = 3;
+
+fn ids<'a>(status: &'a str, key: &str) -> impl Iterator<Item = u32> + 'a {
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
+    let ids = line.unwrap_or_default().split_ascii_whitespace();
+    ids.filter_map(|id| id.parse().ok())
 }
 
 /// The calling thread acts as somebody else until this is dropped.
@@ -155,20 +165,35 @@ impl Assumed {
     /// As [`Assumed::user`], with the supplementary groups of the thread `tid` as well. The kernel asks for them only
     /// when it decides whether a set-group-id bit may stay; reading them costs as much as the rest of a create.
     pub fn user_with_groups(uid: u32, gid: u32, tid: u32) -> Assumed {
-        let own_groups = rustix::process::getgroups().map(|groups| groups.iter().map(|gid| gid.as_raw()).collect());
-        let mut replaced = None;
-        if own_capabilities().is_some()
-            && uid != 0
-            && let Ok(own) = own_groups
-        {
-            match set_groups(&groups_of(tid)) {
-                Ok(()) => replaced = Some(own),
-                Err(error) => log::warn!("cannot take on the groups of thread {tid}: {error}"),
-            }
-        }
+        let replaced = (uid != 0).then(|| take_groups_of(tid)).flatten();
         let mut assumed = Assumed::user(uid, gid);
         assumed.own_groups = replaced;
         assumed
+    }
+
+    /// Only the groups: what is made and written remains ours.
+    fn groups(gid: u32, tid: u32) -> Assumed {
+        let own_groups = take_groups_of(tid);
+        // Nobody has this id, so nothing is changed.
+        let ids = own_groups.is_some().then(|| (set_fsuid(u32::MAX), set_fsgid(gid)));
+        Assumed {
+            ids,
+            own_groups,
+            _this_thread: std::marker::PhantomData,
+        }
+    }
+}
+
+/// Gives the calling thread the supplementary groups of another, and returns its own.
+fn take_groups_of(tid: u32) -> Option<Vec<u32>> {
+    own_capabilities()?;
+    let own = rustix::process::getgroups().ok()?;
+    match set_groups(&groups_of(tid)) {
+        Ok(()) => Some(own.iter().map(|gid| gid.as_raw()).collect()),
+        Err(error) => {
+            log::warn!("cannot take on the groups of thread {tid}: {error}");
+            None
+        }
     }
 }
 
@@ -225,14 +250,28 @@ pub fn without_fsetid<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Runs `work`, which changes the data of a file, on behalf of user `uid`: root keeps set-user-id bits, everybody else loses them.
-pub fn writing_as<T>(uid: u32, work: impl FnOnce() -> T) -> T {
-    clearing_set_id(uid != 0, work)
+/// Runs `work`, which changes the data or the owner of `file`, on behalf of a thread without CAP_FSETID, and its group: set-id bits go as by its own call.
+pub fn clearing_set_id<T>(gid: u32, tid: u32, file: BorrowedFd<'_>, work: impl FnOnce() -> T) -> T {
+    let mode = rustix::fs::fstat(file).map_or(0, |stat| stat.st_mode);
+    let _in_groups = is_set_group_only(mode).then(|| Assumed::groups(gid, tid));
+    without_fsetid(work)
 }
 
-/// Runs `work`, which changes the data of a file: its set-id bits go where the writer's own write(2) would have `clear`ed them.
-pub fn clearing_set_id<T>(clear: bool, work: impl FnOnce() -> T) -> T {
-    if clear { without_fsetid(work) } else { work() }
+const SET_USER: u32 = 0o4000;
+const SET_GROUP: u32 = 0o2000;
+
+/// Whether a set-group-id bit stays for who is in the group: it means nothing, for the group may not execute the file.
+fn is_set_group_only(mode: u32) -> bool {
+    const GROUP_EXECUTE: u32 = 0o010;
+    mode & (SET_GROUP | GROUP_EXECUTE) == SET_GROUP
+}
+
+/// What write(2) by who has no CAP_FSETID makes of a mode, inode(7); `is_in_group`: the file's (setattr_should_drop_sgid() of Linux 6).
+pub fn mode_written(mode: u32, is_in_group: impl FnOnce() -> bool) -> u32 {
+    match is_set_group_only(mode) && is_in_group() {
+        true => mode & !SET_USER,
+        false => mode & !(SET_USER | SET_GROUP),
+    }
 }
 
 /// Sets the umask of the calling thread only: the thread first leaves the process's shared umask, working directory and
@@ -263,8 +302,10 @@ pub fn set_thread_umask(umask: u32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::fd::AsFd;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
 
     #[test]
     fn a_file_made_as_another_user_belongs_to_that_user_and_the_thread_comes_back() {
@@ -284,6 +325,48 @@ mod tests {
         assert_eq!(
             capabilities().unwrap()[0].effective,
             own_capabilities().unwrap()[0].effective
+        );
+    }
+
+    #[test]
+    fn set_id_bits_go_but_for_the_one_that_means_nothing_and_is_of_the_writers_group() {
+        for (mode, of_his, of_others) in [
+            (0o644, 0o644, 0o644),
+            (0o4755, 0o755, 0o755),
+            (0o2664, 0o2664, 0o664),
+            (0o2674, 0o674, 0o674),
+            (0o6664, 0o2664, 0o664),
+            (0o6777, 0o777, 0o777),
+        ] {
+            assert_eq!(mode_written(mode, || true), of_his, "{mode:o}");
+            assert_eq!(mode_written(mode, || false), of_others, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_changed_in_the_groups_of_who_changes_it_and_the_thread_comes_back() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let before = capabilities().unwrap()[0].effective;
+        for (gid, left) in [(4343, 0o2666), (4344, 0o666)] {
+            std::os::unix::fs::chown(file.path(), Some(4242), Some(4343)).unwrap();
+            file.as_file()
+                .set_permissions(PermissionsExt::from_mode(0o6666))
+                .unwrap();
+            let cut = || file.as_file().set_len(1);
+            clearing_set_id(gid, std::process::id(), file.as_file().as_fd(), cut).unwrap();
+            assert_eq!(file.as_file().metadata().unwrap().mode() & 0o7777, left);
+        }
+        assert_eq!(capabilities().unwrap()[0].effective, before);
+        let made = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(
+            (
+                made.as_file().metadata().unwrap().uid(),
+                made.as_file().metadata().unwrap().gid()
+            ),
+            (0, 0)
         );
     }
 

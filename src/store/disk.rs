@@ -4,6 +4,8 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 
+use super::record::Who;
+
 /// What a name leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -32,6 +34,8 @@ pub struct Stat {
     pub ctime_ns: i64,
     /// Names that lead to it.
     pub nlink: u64,
+    /// Whether it has a set-id bit.
+    pub has_set_id: bool,
 }
 
 /// One entry of a directory.
@@ -102,9 +106,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn start_writeback(&self, file: &Self::File) -> io::Result<()>;
     /// Makes `to`'s content that of `from`, sharing blocks where the filesystem can, and keeping holes.
     fn copy_content(&self, from: &Self::File, to: &Self::File) -> io::Result<()>;
-    /// Gives `to` the owner, group, mode, ACL and extended attributes of `from`; set-id bits and file capabilities only
-    /// when `privileges` says so.
-    fn copy_meta(&self, from: &Self::File, to: &Self::File, privileges: bool) -> io::Result<()>;
+    /// Gives `to` the owner, group, mode, ACL and extended attributes of `from`; of set-id bits and file capabilities what
+    /// a write(2) of the writer has left, where there is one.
+    fn copy_meta(&self, from: &Self::File, to: &Self::File, writer: Option<&Who>) -> io::Result<()>;
     /// Makes the content of `to`, a file that others know by its inode, that of `from`. Room is made for it first: where there is none, nothing has
     /// changed. What fails later leaves a part of each.
     fn overwrite(&self, from: &Self::File, to: &Self::File) -> io::Result<()>;

@@ -294,7 +294,7 @@ impl<D: Disk> Store<D> {
         let image = disk.create(dir, &part)?;
         let copied = disk
             .copy_content(live, &image)
-            .and_then(|()| disk.copy_meta(live, &image, true))
+            .and_then(|()| disk.copy_meta(live, &image, None))
             .and_then(|()| disk.copy_times(live, &image))
             .and_then(|()| disk.sync_file(&image))
             .and_then(|()| disk.rename((dir, &part), (dir, &name)));

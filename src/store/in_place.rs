@@ -46,7 +46,7 @@ impl<D: Disk> Store<D> {
         }
         // Its owner and mode may have been changed since: the version has those that it had last.
         let old = disk.open(&images.dir, &before.name.text()).map_err(at(Stage::Keep))?;
-        disk.copy_meta(&target, &old, true).map_err(at(Stage::Keep))?;
+        disk.copy_meta(&target, &old, None).map_err(at(Stage::Keep))?;
         if info.durability != Durability::Fast {
             self.root_history(history).map_err(at(Stage::Sync))?;
             // What is to be put back should this fail.
@@ -123,7 +123,7 @@ impl<D: Disk> Store<D> {
     pub(super) fn write_into(&self, image: &D::File, target: &D::File, durability: Durability) -> io::Result<()> {
         let disk = self.disk();
         disk.overwrite(image, target)?;
-        disk.copy_meta(image, target, true)?;
+        disk.copy_meta(image, target, None)?;
         disk.copy_times(image, target)?;
         if durability != Durability::Fast {
             disk.sync_file(target)?;

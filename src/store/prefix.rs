@@ -38,6 +38,7 @@ mod tests {
             mtime_ns: 4,
             ctime_ns: 5,
             nlink: 1,
+            has_set_id: false,
         };
         let record = VersionRecord {
             extends,

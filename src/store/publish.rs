@@ -239,7 +239,7 @@ impl<D: Disk> Store<D> {
         {
             let current = self.disk().open(place.dir, place.name).map_err(at(Stage::Meta))?;
             self.disk()
-                .copy_meta(&current, &shadow.file, shadow.who.uid == 0)
+                .copy_meta(&current, &shadow.file, Some(&shadow.who))
                 .map_err(at(Stage::Meta))?;
             shadow.meta_from = Some((live.ino, live.ctime_ns));
         }
@@ -347,7 +347,7 @@ impl<D: Disk> Store<D> {
         let copy = disk.create(&history.dir, &part)?;
         let filled = disk
             .copy_content(file, &copy)
-            .and_then(|()| disk.copy_meta(file, &copy, true))
+            .and_then(|()| disk.copy_meta(file, &copy, None))
             .and_then(|()| disk.sync_file(&copy))
             .and_then(|()| disk.rename((&history.dir, &part), (&history.dir, &name)));
         if filled.is_err() {

@@ -14,6 +14,8 @@ use rustix::io::Errno;
 
 use super::disk::{Disk, Entry, Kind, Stat};
 use super::overwrite;
+use super::record::Who;
+use crate::os::creds;
 
 /// Most bytes that one copy step asks for or holds in memory.
 const COPY_CHUNK_BYTES: usize = 1024 * 1024;
@@ -207,7 +209,8 @@ impl Disk for RealDisk {
         copy_extents(from, to)
     }
 
-    fn copy_meta(&self, from: &File, to: &File, privileges: bool) -> io::Result<()> {
+    fn copy_meta(&self, from: &File, to: &File, writer: Option<&Who>) -> io::Result<()> {
+        let writer = writer.filter(|writer| writer.uid != 0);
         let (old, new) = (fs::fstat(from)?, fs::fstat(to)?);
         if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid) {
             fs::fchown(
@@ -216,16 +219,12 @@ impl Disk for RealDisk {
                 Some(fs::Gid::from_raw(old.st_gid)),
             )?;
         }
-        let mut mode = Mode::from_raw_mode(old.st_mode);
-        if !privileges {
-            // As a plain write(2) by an unprivileged process does, see inode(7).
-            mode.remove(Mode::SUID);
-            if mode.contains(Mode::XGRP) {
-                mode.remove(Mode::SGID);
-            }
-        }
-        fs::fchmod(to, mode)?;
-        copy_xattrs(from, to, privileges)
+        let mode = match writer {
+            Some(writer) => creds::mode_written(old.st_mode, || creds::is_in_group(writer.pid, old.st_gid)),
+            None => old.st_mode,
+        };
+        fs::fchmod(to, Mode::from_raw_mode(mode))?;
+        copy_xattrs(from, to, writer.is_none())
     }
 
     fn overwrite(&self, from: &File, to: &File) -> io::Result<()> {
@@ -327,6 +326,7 @@ fn stat_of(stat: &fs::Stat) -> Stat {
         mtime_ns: ns(stat.st_mtime, stat.st_mtime_nsec as u64),
         ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec as u64),
         nlink: stat.st_nlink as u64,
+        has_set_id: stat.st_mode & (Mode::SUID | Mode::SGID).as_raw_mode() != 0,
     }
 }
 

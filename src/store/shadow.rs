@@ -64,7 +64,7 @@ impl ShadowName {
 
 impl<D: Disk> Store<D> {
     /// Starts a session: an empty shadow with owner, group, mode, ACL and extended attributes of `current`, the file's
-    /// current version. Set-id bits and file capabilities are kept only for a root writer, as write(2) does.
+    /// current version. Set-id bits and file capabilities go with the first write(2) by a user, as anywhere.
     ///
     /// Ownership is part of what a file is (contract W11): where the daemon may not give the shadow the owner and group
     /// of the file, the session is refused (EPERM) rather than publishing a file that changed hands.
@@ -97,7 +97,7 @@ impl<D: Disk> Store<D> {
     ) -> io::Result<Shadow<D>> {
         let disk = self.disk();
         let file = self.empty_file()?;
-        let (name, meta_from) = self.dress(id, target, &file, current, who.uid == 0)?;
+        let (name, meta_from) = self.dress(id, target, &file, current, &who)?;
         disk.link_file(&file, (&self.shadows, &name.text()))?;
         let shadow = Shadow {
             id,
@@ -139,7 +139,7 @@ impl<D: Disk> Store<D> {
         target: &Path,
         file: &D::File,
         current: Option<&D::File>,
-        privileges: bool,
+        who: &Who,
     ) -> io::Result<(ShadowName, Option<(u64, i64)>)> {
         let name = ShadowName {
             id: id.0,
@@ -150,8 +150,10 @@ impl<D: Disk> Store<D> {
             return Ok((name, None));
         };
         let stat = self.disk().stat(current)?;
-        self.disk().copy_meta(current, file, privileges)?;
-        Ok((name, Some((stat.ino, stat.ctime_ns))))
+        self.disk().copy_meta(current, file, None)?;
+        // What a user has written to gets its mode once more when it is published, so that none of its set-id bits depends on how it was written.
+        let is_settled = who.uid == 0 || !stat.has_set_id;
+        Ok((name, is_settled.then_some((stat.ino, stat.ctime_ns))))
     }
 
     /// Starts a session that creates `target`: `file` is an O_TMPFILE made in the target's directory, so that owner,
@@ -187,7 +189,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// ENOSPC, EDQUOT, EIO, EPERM; nothing is left behind.
     pub fn dressed_as(&self, mut shadow: Shadow<D>, file: &D::File) -> io::Result<Shadow<D>> {
-        match self.disk().copy_meta(file, &shadow.file, shadow.who.uid == 0) {
+        match self.disk().copy_meta(file, &shadow.file, Some(&shadow.who)) {
             Ok(()) => {
                 shadow.meta_touched = true;
                 Ok(shadow)

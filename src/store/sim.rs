@@ -13,6 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::disk::{Disk, Entry, Kind, Stat};
+use super::record::Who;
 
 pub type Ino = u64;
 pub const ROOT: Ino = 1;
@@ -132,6 +133,7 @@ impl World {
             mtime_ns: i.mtime,
             ctime_ns: i.ctime,
             nlink: links.filter(|other| **other == ino).count() as u64,
+            has_set_id: false,
         })
     }
 
@@ -544,7 +546,7 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn copy_meta(&self, _: &Open, _: &Open, _: bool) -> io::Result<()> {
+    fn copy_meta(&self, _: &Open, _: &Open, _: Option<&Who>) -> io::Result<()> {
         self.0.lock().step()
     }
 

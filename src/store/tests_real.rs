@@ -140,13 +140,16 @@ fn a_set_id_bit_does_not_survive_an_unprivileged_writer() {
     fs::write(p.at("f"), "old").unwrap();
     fs::set_permissions(p.at("f"), fs::Permissions::from_mode(0o4755)).unwrap();
     let (store, current) = (p.store(), fs::File::open(p.at("f")).unwrap());
-    for (uid, mode) in [(1000, 0o755), (0, 0o4755)] {
+    for (uid, mode) in [(0, 0o4755), (1000, 0o755)] {
         let who = Who { uid, ..Who::default() };
         let shadow = store
             .begin(SessionId(uid.into()), Path::new("f"), Some(&current), who, None, 1)
             .unwrap();
-        assert_eq!(shadow.file.metadata().unwrap().mode() & 0o7777, mode);
-        store.drop_unwritten(shadow).unwrap();
+        // Until it is written to, by whoever writes.
+        assert_eq!(shadow.file.metadata().unwrap().mode() & 0o7777, 0o4755);
+        let number = uid.into();
+        store.publish(shadow, &p.place(OsStr::new("f")), &info(number)).unwrap();
+        assert_eq!(fs::metadata(p.at("f")).unwrap().mode() & 0o7777, mode);
     }
 }
 

@@ -71,7 +71,7 @@ impl<D: Disk> Store<D> {
         };
         if !shadow.meta_touched {
             let current = disk.open(place.dir, place.name).map_err(at(Stage::Meta))?;
-            disk.copy_meta(&current, &shadow.file, shadow.who.uid == 0)
+            disk.copy_meta(&current, &shadow.file, Some(&shadow.who))
                 .map_err(at(Stage::Meta))?;
         }
         if info.durability != Durability::Fast {

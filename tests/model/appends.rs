@@ -74,7 +74,7 @@ impl World {
             return wrote;
         }
         let lines: Vec<u8> = held.drain(..end).collect();
-        self.land(name, &lines);
+        self.land(number, name, &lines);
         wrote
     }
 
@@ -97,7 +97,10 @@ impl World {
     }
 
     /// Others see them at once, and sessions take them along.
-    fn land(&mut self, name: Name, lines: &[u8]) {
+    fn land(&mut self, number: Did, name: Name, lines: &[u8]) {
+        let Kind::Appender { user, .. } = self.descriptions[number].kind else {
+            unreachable!("it appends");
+        };
         if lines.is_empty() {
             return;
         }
@@ -109,7 +112,7 @@ impl World {
             self.files[inode].is_image = false;
         }
         self.files[inode].data.extend(lines);
-        self.modify(inode);
+        self.modify_as(user, inode);
         self.show_times(inode);
         for session in &mut self.sessions {
             if session.name == name && session.stage == Stage::Open {
@@ -141,7 +144,7 @@ impl World {
         }
         let (place, held) = (*place, std::mem::take(held));
         match place {
-            Place::At(name) if self.covers(number, name) => self.land(name, &held),
+            Place::At(name) if self.covers(number, name) => self.land(number, name, &held),
             Place::At(_) | Place::Gone(_) => self.recovered.push(held),
         }
     }
@@ -179,7 +182,7 @@ impl World {
             return;
         }
         match place {
-            Place::At(name) if !killed && !in_vain && self.covers(number, name) => self.land(name, &held),
+            Place::At(name) if !killed && !in_vain && self.covers(number, name) => self.land(number, name, &held),
             _ => self.recovered.push(held),
         }
     }

@@ -47,6 +47,8 @@ impl World {
             Do::Truncate(name, length) => self.truncate(*by, *name, *length),
             Do::Chmod(name, mode) => self.chmod(*by, *name, *mode),
             Do::Chown(name, uid, gid) => self.chown(*by, *name, *uid, *gid),
+            Do::Acl(name, acl, mode) => self.set_acl(*by, *name, *acl, *mode),
+            Do::NoAcl(name) => self.remove_acl(*by, *name),
             Do::Utime(name, at) => self.utime(*by, *name, *at),
             Do::Touch(name) => self.touch_now(*by, *name),
             Do::Look => Expected::Is(self.look(*by)),
@@ -197,7 +199,7 @@ impl World {
     fn open_ordinary(&mut self, by: usize, slot: usize, name: Name, how: How) -> Expected {
         let inode = match self.names.get(&name) {
             Some(inode) => *inode,
-            None => self.add_file(Vec::new(), self.user(by).makes(0o644), false),
+            None => self.add_file(Vec::new(), self.user(by).makes(self.cast.dir(name)), false),
         };
         if how.truncate && self.files[inode].is_version {
             return SKIP;
@@ -205,7 +207,7 @@ impl World {
         self.names.insert(name, inode);
         if how.truncate {
             self.files[inode].data.clear();
-            self.modify(inode);
+            self.modify_as(self.user(by), inode);
         }
         self.put(by, slot, Kind::Ordinary { inode }, how);
         done()
@@ -260,7 +262,7 @@ impl World {
                     Ok(inode) => inode,
                     Err(expected) => return expected,
                 };
-                self.write(number, inode, what)
+                self.write(by, number, inode, what)
             }
             _ => unreachable!("{what:?} is by no descriptor"),
         }
@@ -364,8 +366,8 @@ impl World {
         Ok(self.sessions[session].shadow)
     }
 
-    pub fn write(&mut self, number: usize, inode: Inode, what: &Do) -> Expected {
-        self.modify(inode);
+    pub fn write(&mut self, by: usize, number: usize, inode: Inode, what: &Do) -> Expected {
+        self.modify_as(self.user(by), inode);
         let description = &mut self.descriptions[number];
         let data = &mut self.files[inode].data;
         let (offset, text) = match what {
@@ -527,6 +529,8 @@ impl Do {
             | Do::Truncate(name, _)
             | Do::Chmod(name, _)
             | Do::Chown(name, ..)
+            | Do::Acl(name, ..)
+            | Do::NoAcl(name)
             | Do::Touch(name)
             | Do::Utime(name, _) => vec![*name],
             Do::Rename(..) | Do::Exchange(..) | Do::Link(..) | Do::Look => NAMES.to_vec(),

@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use super::ops::{Case, Do, MAPS, NAMES, Name, Op, PROCESSES, SLOTS};
-use super::permissions::{Cast, Protected, User};
-use super::puppets::{Answer, Puppet, Seen, Stage, Time, look, patience, spell};
+use super::permissions::{BEQUEATHED, Cast, Dir, Protected, User};
+use super::puppets::{Answer, Puppet, Seen, Stage, Time, acl_value, look, patience, spell};
 use super::world::Stage::Open;
 use super::world::{Expected, Kind, World};
 use crate::support::{Project, kill};
@@ -155,6 +155,11 @@ impl Rig {
             let (path, rights) = (path.parent().unwrap(), cast.dir(name).rights());
             std::os::unix::fs::chown(path, Some(rights.uid), Some(rights.gid)).unwrap();
             std::fs::set_permissions(path, PermissionsExt::from_mode(rights.mode)).unwrap();
+            if cast.dir(name) == Dir::Bequeathing {
+                let (acl, mode) = BEQUEATHED;
+                let flags = rustix::fs::XattrFlags::empty();
+                rustix::fs::setxattr(path, "system.posix_acl_default", &acl_value(acl, mode), flags).unwrap();
+            }
         }
         for (puppet, user) in self.puppets.iter_mut().zip(cast.users) {
             if puppet.as_ref().is_some_and(|puppet| puppet.user != user) {

@@ -30,9 +30,13 @@ impl World {
         match what {
             // What it finds there is said nowhere but of itself.
             Do::Open(_, name, how) => stands_apart(name) || (how.truncate && !writes.is_empty()),
-            Do::Truncate(name, _) | Do::Chmod(name, _) | Do::Chown(name, ..) | Do::Touch(name) | Do::Utime(name, _) => {
-                stands_apart(name) || !writes.is_empty()
-            }
+            Do::Truncate(name, _)
+            | Do::Chmod(name, _)
+            | Do::Chown(name, ..)
+            | Do::Acl(name, ..)
+            | Do::NoAcl(name)
+            | Do::Touch(name)
+            | Do::Utime(name, _) => stands_apart(name) || !writes.is_empty(),
             Do::Rename(..) | Do::Exchange(..) | Do::Link(..) | Do::Unlink(_) => !writes.is_empty(),
             Do::Write(slot, _)
             | Do::Pwrite(slot, ..)
@@ -465,7 +469,7 @@ impl World {
         };
         let session = self.goes_on_in(number, session).unwrap_or(session);
         self.note_write(session);
-        self.write(number, self.sessions[session].shadow, what)
+        self.write(by, number, self.sessions[session].shadow, what)
     }
 
     /// link(2) and unlink(2) leave an ordinary file's lock with its inode, where its new name has one of its own.

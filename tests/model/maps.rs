@@ -95,8 +95,16 @@ impl World {
         let file = &self.files[map.inode];
         let shorter = at >= map.length || file.data.len() < map.length;
         let version = map.session.is_none() && file.is_version;
+        // When they go by this, the kernel decides (O1).
+        let set_id = file.rights.has_set_id();
         // After the close it is late (W5, limit).
-        if !has_it || !open || shorter || version || self.goes_on_elsewhere(map) || self.may_be_locked(map.description)
+        if !has_it
+            || !open
+            || shorter
+            || version
+            || set_id
+            || self.goes_on_elsewhere(map)
+            || self.may_be_locked(map.description)
         {
             return Expected::Skip;
         }

@@ -1,7 +1,7 @@
 //! Owner, mode and times in the reference model, and who may change them (R4, W11).
 
 use super::ops::Name;
-use super::permissions::{Rights, User};
+use super::permissions::{Acl, Rights, User};
 use super::puppets::{Answer, Time};
 use super::world::{Expected, Inode, Kind, Stage, World};
 
@@ -16,31 +16,71 @@ fn done() -> Expected {
 impl World {
     /// W11: no version; but a session that has something to publish has its own mode from then on.
     pub fn chmod(&mut self, by: usize, name: Name, mode: u32) -> Expected {
-        self.change_rights(by, name, |user, rights| {
-            let changed = Rights { mode, ..rights };
-            user.owns(rights).then_some(changed)
-        })
-    }
-
-    pub fn chown(&mut self, by: usize, name: Name, uid: u32, gid: u32) -> Expected {
-        self.change_rights(by, name, |user, rights| {
-            let changed = Rights { uid, gid, ..rights };
-            user.may_give(rights, uid, gid).then_some(changed)
-        })
-    }
-
-    fn change_rights(&mut self, by: usize, name: Name, change: impl Fn(User, Rights) -> Option<Rights>) -> Expected {
         let Some(found) = self.visible(by, name) else {
             return errno("ENOENT");
         };
-        if change(self.user(by), self.files[found].rights).is_none() {
+        let user = self.user(by);
+        if !user.owns(self.files[found].rights) {
             return errno("EPERM");
         }
+        let mode = user.mode_set(self.files[found].rights, mode);
+        // What was stored through a mapping takes them away when the kernel writes it; and what goes past the daemon, also root's (O1, limit).
+        let uncertain = self.files[found].poked || self.is_open_as_ordinary(found);
+        if uncertain && Rights::new(0, 0, mode).has_set_id() {
+            return Expected::Skip;
+        }
+        self.change_rights(by, name, found, |rights| Rights { mode, ..rights })
+    }
+
+    fn is_open_as_ordinary(&self, inode: Inode) -> bool {
+        let mut open = self
+            .descriptions
+            .iter()
+            .filter(|description| description.descriptors > 0);
+        open.any(
+            |description| matches!(description.kind, Kind::Ordinary { inode: other } if self.latest(other) == inode),
+        )
+    }
+
+    pub fn chown(&mut self, by: usize, name: Name, uid: u32, gid: u32) -> Expected {
+        let Some(found) = self.visible(by, name) else {
+            return errno("ENOENT");
+        };
+        let user = self.user(by);
+        if !user.may_give(self.files[found].rights, uid, gid) {
+            return errno("EPERM");
+        }
+        self.change_rights(by, name, found, |rights| user.gives(rights, uid, gid))
+    }
+
+    pub fn set_acl(&mut self, by: usize, name: Name, acl: Acl, mode: u32) -> Expected {
+        let Some(found) = self.visible(by, name) else {
+            return errno("ENOENT");
+        };
+        let user = self.user(by);
+        if !user.owns(self.files[found].rights) {
+            return errno("EPERM");
+        }
+        self.change_rights(by, name, found, |rights| user.acl_set(rights, acl, mode))
+    }
+
+    pub fn remove_acl(&mut self, by: usize, name: Name) -> Expected {
+        let Some(found) = self.visible(by, name) else {
+            return errno("ENOENT");
+        };
+        let rights = self.files[found].rights;
+        match rights.acl {
+            _ if !self.user(by).owns(rights) => errno("EPERM"),
+            Some(_) => self.change_rights(by, name, found, |rights| Rights { acl: None, ..rights }),
+            // Nothing is done.
+            None => done(),
+        }
+    }
+
+    fn change_rights(&mut self, by: usize, name: Name, found: Inode, change: impl Fn(Rights) -> Rights) -> Expected {
         for inode in self.touch(found, self.own(by, name)) {
             // Of each what is not changed stays.
-            if let Some(rights) = change(User::Root, self.files[inode].rights) {
-                self.files[inode].rights = rights;
-            }
+            self.files[inode].rights = change(self.files[inode].rights);
             self.show_times(inode);
         }
         done()

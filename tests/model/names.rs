@@ -462,13 +462,13 @@ impl World {
             return Expected::Skip;
         }
         if !name.is_coordinated() {
-            self.cut(found, length);
+            self.cut(by, found, length);
             return done();
         }
         let name = self.home(name);
         if let Some(own) = self.nearest(by, name).filter(|own| !self.sessions[*own].unlinked) {
             self.note_change(own);
-            self.cut(found, length);
+            self.cut(by, found, length);
             return done();
         }
         match self.admit(by, name, false, false) {
@@ -479,10 +479,10 @@ impl World {
         }
     }
 
-    fn cut(&mut self, inode: Inode, length: u64) {
+    fn cut(&mut self, by: usize, inode: Inode, length: u64) {
         let before = self.files[inode].data.len() as u64;
         self.files[inode].data.resize(length as usize, 0);
-        self.modify(inode);
+        self.modify_as(self.user(by), inode);
         if before == length {
             // truncate(2): it may, or may not.
             self.files[inode].modified = Time::Whenever;
@@ -497,7 +497,7 @@ impl World {
         match self.begin(by, name, RW, false, "truncate") {
             Ok(session) => {
                 let shadow = self.sessions[session].shadow;
-                self.cut(shadow, length);
+                self.cut(by, shadow, length);
                 self.note_change(session);
                 self.end(session, false);
                 done()

@@ -3,7 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::permissions::{Cast, Dir, ROOT_ONLY, TEAM, User};
+use super::permissions::{Acl, Cast, ROOT_ONLY};
+use super::sharing::{cases_of_users, set_id};
 
 /// The files of a case, each in a directory of its own: a rename or unlink that waits keeps its directories locked in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -250,6 +251,10 @@ pub enum Do {
     Chmod(Name, u32),
     /// chown(2) to this owner and group.
     Chown(Name, u32, u32),
+    /// setxattr(2) of an ACL, and with it of these permissions of owner, mask and others.
+    Acl(Name, Acl, u32),
+    /// removexattr(2) of it.
+    NoAcl(Name),
     /// utimensat(2): st_mtime becomes so many seconds.
     Utime(Name, u32),
     /// utimensat(2) with UTIME_NOW.
@@ -330,81 +335,12 @@ pub fn cases(length: usize) -> impl Strategy<Value = Case> {
     prop_oneof![1 => of_root, 1 => cases_of_users(length)]
 }
 
-/// Not all of the processes are root's, and neither are the directories and files.
-fn cases_of_users(length: usize) -> impl Strategy<Value = Case> {
-    let user = || prop_oneof![4 => Just(User::Ann), 4 => Just(User::Bob), 1 => Just(User::Root)];
-    let dir = || {
-        prop_oneof![
-            3 => Just(Dir::Everybodys),
-            2 => Just(Dir::Sticky),
-            1 => Just(Dir::Roots),
-            1 => Just(Dir::Anns),
-        ]
-    };
-    let cast = ([user(), user(), user()], [dir(), dir(), dir()]).prop_map(|([a, b, c], dirs)| Cast {
-        users: [User::Root, a, b, c],
-        dirs,
-    });
-    let begin = (owner(), mode()).prop_map(|((uid, gid), mode)| {
-        vec![
-            Op(0, Do::Open(0, Name::A, W.creat())),
-            Op(0, Do::Write(0, 1)),
-            Op(0, Do::Close(0)),
-            Op(0, Do::Chown(Name::A, uid, gid)),
-            Op(0, Do::Chmod(Name::A, mode)),
-        ]
-    });
-    let steps = |step: fn() -> BoxedStrategy<Do>| {
-        let mixed = prop_oneof![10 => step(), 1 => rights_step()];
-        // Root gets everywhere.
-        let by = prop_oneof![1 => Just(0), 4 => 1..PROCESSES];
-        vec((by, mixed).prop_map(|(by, what)| Op(by, what)), 2..length)
-    };
-    let ops = prop_oneof![
-        3 => steps(|| step().boxed()),
-        1 => steps(|| locked_step().boxed()),
-        1 => steps(|| orphaned_step().boxed()),
-        1 => steps(|| linked_step().boxed())
-    ];
-    (any::<bool>(), cast, begin, ops).prop_map(|(hasty, cast, begin, ops)| Case {
-        hasty,
-        cast,
-        ops: [begin, ops].concat(),
-    })
-}
-
-/// Of files.
-fn owner() -> impl Strategy<Value = (u32, u32)> {
-    let (ann, bob) = (User::Ann.uid(), User::Bob.uid());
-    prop_oneof![
-        Just((0, 0)),
-        Just((0, TEAM)),
-        Just((ann, ann)),
-        Just((ann, TEAM)),
-        Just((bob, bob)),
-    ]
-}
-
-fn mode() -> impl Strategy<Value = u32> {
-    prop_oneof![2 => Just(0o644), 2 => Just(0o664), 4 => Just(0o666), 1 => Just(0o600), 1 => Just(0o640), 1 => Just(0o066)]
-}
-
-/// What a file is, and whose, changes.
-fn rights_step() -> impl Strategy<Value = Do> {
-    prop_oneof![
-        3 => (name(), owner()).prop_map(|(n, (uid, gid))| Do::Chown(n, uid, gid)),
-        3 => (name(), mode()).prop_map(|(n, m)| Do::Chmod(n, m)),
-        2 => name().prop_map(Do::Touch),
-        1 => (name(), 1u32..9).prop_map(|(n, at)| Do::Utime(n, at)),
-    ]
-}
-
 fn op(step: BoxedStrategy<Do>) -> impl Strategy<Value = Op> {
     (0..PROCESSES, step).prop_map(|(by, what)| Op(by, what))
 }
 
 /// As programs go about that lock what they have open.
-fn locked_step() -> impl Strategy<Value = Do> {
+pub fn locked_step() -> impl Strategy<Value = Do> {
     let slot = 0..SLOTS;
     let how =
         prop_oneof![4 => Just(R), 4 => Just(RW), 1 => Just(W), 2 => Just(W.append()), 1 => Just(W.creat().trunc())];
@@ -423,7 +359,7 @@ fn locked_step() -> impl Strategy<Value = Do> {
 }
 
 /// As descriptors go on in children when who opened them closes, exits or is killed.
-fn orphaned_step() -> impl Strategy<Value = Do> {
+pub fn orphaned_step() -> impl Strategy<Value = Do> {
     let slot = 0..SLOTS;
     prop_oneof![
         10 => (0..PROCESSES).prop_map(Do::Fork),
@@ -439,7 +375,7 @@ fn orphaned_step() -> impl Strategy<Value = Do> {
 }
 
 /// As files get and lose names while they are written.
-fn linked_step() -> impl Strategy<Value = Do> {
+pub fn linked_step() -> impl Strategy<Value = Do> {
     let slot = 0..SLOTS;
     prop_oneof![
         12 => (slot.clone(), name(), how()).prop_map(|(s, n, h)| Do::Open(s, n, h)),
@@ -454,7 +390,7 @@ fn linked_step() -> impl Strategy<Value = Do> {
     ]
 }
 
-fn name() -> impl Strategy<Value = Name> {
+pub fn name() -> impl Strategy<Value = Name> {
     prop_oneof![5 => Just(Name::A), 2 => Just(Name::B), 2 => Just(Name::T)]
 }
 
@@ -489,7 +425,7 @@ fn lock() -> impl Strategy<Value = Lock> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Do> {
+pub fn step() -> impl Strategy<Value = Do> {
     let slot = 0..SLOTS;
     let text = 0..TEXTS.len();
     let length = prop_oneof![Just(0u64), 0u64..12, Just(60u64)];
@@ -515,7 +451,7 @@ fn step() -> impl Strategy<Value = Do> {
         3 => (name(), name()).prop_map(|(a, b)| Do::Link(a, b)),
         3 => name().prop_map(Do::Unlink),
         3 => (name(), length).prop_map(|(n, l)| Do::Truncate(n, l)),
-        1 => (name(), prop_oneof![Just(0o600), Just(0o640), Just(0o755)]).prop_map(|(n, m)| Do::Chmod(n, m)),
+        1 => (name(), prop_oneof![Just(0o600), Just(0o640), Just(0o755), set_id()]).prop_map(|(n, m)| Do::Chmod(n, m)),
         2 => (name(), 1u32..9).prop_map(|(n, at)| Do::Utime(n, at)),
         1 => (0..SLOTS, 1u32..9).prop_map(|(s, at)| Do::Futime(s, at)),
         4 => (0..SLOTS, 0..MAPS, share()).prop_map(|(s, m, how)| Do::Map(s, m, how)),

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::ops::{Do, NAMES, Op, TEXTS};
-use super::permissions::{Rights, User};
+use super::permissions::{Acl, MODE, Rights, UMASK, User, Whose};
 use crate::support::{Project, Running, kill};
 
 /// The first process forks one at each line that it reads; each of these asks for its orders by a socket of its own. Nobody waits for children
 /// (SIGCHLD is ignored): whoever has ended is gone at once, and orphans come back to the first.
 const PROGRAM: &str = r#"
-import ctypes, errno, fcntl, os, signal, socket, sys
+import ctypes, errno, fcntl, os, signal, socket, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -37,7 +37,7 @@ def check(result):
 def become(uid, gid, *groups):
     os.setgroups(groups); os.setgid(gid); os.setuid(uid)
 def open_(slot, name, flags):
-    fds[slot] = os.open(name, flags, 0o644)
+    fds[slot] = os.open(name, flags, MODE)
 def close(slot):
     os.close(fds.pop(slot))
 def dup(old, new):
@@ -71,6 +71,17 @@ def fork():
         meet()
         serve()
     return child
+ACL = 'system.posix_acl_access'
+# The entries are owner, named user, group, named group, mask, others: acl(5), linux/posix_acl_xattr.h.
+def set_acl(name, *entries):
+    os.setxattr(name, ACL, struct.pack('<I', 2) + b''.join(struct.pack('<HHI', *entry) for entry in entries))
+def acl(name):
+    try:
+        value = os.getxattr(name, ACL)
+    except OSError as error:
+        if error.errno == errno.ENODATA: return ''
+        raise
+    return ' '.join('%d:%d:%d' % entry for entry in struct.iter_unpack('<HHI', value[4:]))
 def content(name):
     try:
         fd = os.open(name, os.O_RDONLY)
@@ -86,7 +97,7 @@ def look(names):
     for name in names:
         try:
             stat = os.stat(name)
-            what = '%d,%d,%o,%d,%d,%d,%d,' % (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777, stat.st_nlink, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            what = acl(name) + ',%d,%d,%o,%d,%d,%d,%d,' % (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777, stat.st_nlink, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
             seen.append(what + content(name))
         except OSError as error:
             seen.append(errno.errorcode[error.errno])
@@ -201,7 +212,8 @@ impl Stage {
         let address = project.outside().as_os_str();
         let socket = SocketAddr::from_abstract_name(address.as_encoded_bytes()).unwrap();
         let listener = UnixListener::bind_addr(&socket).unwrap();
-        let mut command = project.python(PROGRAM);
+        let constants = format!("MODE = {MODE}\nimport os\nos.umask({UMASK})\n");
+        let mut command = project.python(&(constants + PROGRAM));
         command.arg(address);
         Stage {
             first: Running::start(command),
@@ -301,11 +313,14 @@ fn seen(text: &str) -> Seen {
     let fields = text.split(',');
     let fields: Vec<&str> = fields.collect();
     match *fields {
-        [uid, gid, mode, links, size, modified, changed, data] => Seen::File {
-            rights: Rights::new(
-                uid.parse().unwrap(),
-                gid.parse().unwrap(),
-                u32::from_str_radix(mode, 8).unwrap(),
+        [acl, uid, gid, mode, links, size, modified, changed, data] => Seen::File {
+            rights: with_acl(
+                acl,
+                Rights::new(
+                    uid.parse().unwrap(),
+                    gid.parse().unwrap(),
+                    u32::from_str_radix(mode, 8).unwrap(),
+                ),
             ),
             links: links.parse().unwrap(),
             size: size.parse().unwrap(),
@@ -315,6 +330,69 @@ fn seen(text: &str) -> Seen {
         },
         _ => Seen::Errno(text.to_owned()),
     }
+}
+
+/// The value of its attribute (linux/posix_acl_xattr.h).
+pub fn acl_value(acl: Acl, mode: u32) -> Vec<u8> {
+    let entry = |[kind, class, whose]: [u32; 3]| [kind | class << 16, whose];
+    let words = entries(acl, mode).into_iter().flat_map(entry);
+    std::iter::once(2).chain(words).flat_map(u32::to_le_bytes).collect()
+}
+
+/// By number, as the kernel has them.
+const ACL_OWNER: u32 = 1;
+const ACL_USER: u32 = 2;
+const ACL_GROUP_OWNER: u32 = 4;
+const ACL_GROUP: u32 = 8;
+const ACL_MASK: u32 = 16;
+const ACL_OTHERS: u32 = 32;
+const ACL_NOBODY: u32 = u32::MAX;
+
+/// Kind, permissions and whose, in the kernel's order.
+fn entries(acl: Acl, mode: u32) -> Vec<[u32; 3]> {
+    let (kind, whose) = match acl.whose {
+        Whose::User(uid) => (ACL_USER, uid),
+        Whose::Group(gid) => (ACL_GROUP, gid),
+    };
+    let class = |shift: u32| mode >> shift & 7;
+    let mut entries = vec![
+        [ACL_OWNER, class(6), ACL_NOBODY],
+        [kind, acl.named, whose],
+        [ACL_GROUP_OWNER, acl.group, ACL_NOBODY],
+        [ACL_MASK, class(3), ACL_NOBODY],
+        [ACL_OTHERS, class(0), ACL_NOBODY],
+    ];
+    entries.sort();
+    entries
+}
+
+fn with_acl(text: &str, rights: Rights) -> Rights {
+    let entry = |text: &str| {
+        let numbers: Vec<u32> = text.split(':').map(|number| number.parse().unwrap()).collect();
+        [numbers[0], numbers[1], numbers[2]]
+    };
+    let found: Vec<[u32; 3]> = text.split_whitespace().map(entry).collect();
+    if found.is_empty() {
+        return rights;
+    }
+    let of = |kind: u32| found.iter().find(|entry| entry[0] == kind);
+    let named = of(ACL_USER).map(|[_, class, uid]| (*class, Whose::User(*uid)));
+    let named = named.or_else(|| of(ACL_GROUP).map(|[_, class, gid]| (*class, Whose::Group(*gid))));
+    let (Some((named, whose)), Some([_, group, _])) = (named, of(ACL_GROUP_OWNER)) else {
+        panic!("no ACL of ours: {text}");
+    };
+    let acl = Acl {
+        whose,
+        named,
+        group: *group,
+    };
+    assert_eq!(
+        found,
+        entries(acl, rights.mode),
+        "an ACL and a mode that do not fit each other"
+    );
+    let acl = Some(acl);
+    Rights { acl, ..rights }
 }
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -357,6 +435,14 @@ pub fn spell(op: &Op, dir: &str) -> String {
         Do::Truncate(name, length) => format!("os.truncate({}, {length})", path(name)),
         Do::Chmod(name, mode) => format!("os.chmod({}, {mode})", path(name)),
         Do::Chown(name, uid, gid) => format!("os.chown({}, {uid}, {gid})", path(name)),
+        Do::Acl(name, acl, mode) => {
+            let entries = entries(*acl, *mode).into_iter();
+            let entries: Vec<String> = entries
+                .map(|[kind, class, whose]| format!("({kind}, {class}, {whose})"))
+                .collect();
+            format!("set_acl({}, {})", path(name), entries.join(", "))
+        }
+        Do::NoAcl(name) => format!("os.removexattr({}, ACL)", path(name)),
         Do::Touch(name) => format!("os.utime({})", path(name)),
         Do::Utime(name, at) => format!("utime({}, {at})", path(name)),
         Do::Futime(slot, at) => format!("utime(fds[{slot}], {at})"),

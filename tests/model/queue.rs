@@ -1,7 +1,7 @@
 //! Sessions in the reference model: who is admitted (W1-W4), and what becomes of what was staged (W5-W7, W11).
 
 use super::ops::{How, Name};
-use super::permissions::{READ, WRITE};
+use super::permissions::{READ, User, WRITE};
 use super::puppets::{Answer, Time};
 use super::world::{Expected, Inode, Kind, Pending, Pid, Session, Sid, Stage, Waiter, World};
 
@@ -112,7 +112,9 @@ impl World {
         let own = self.nearest(process, name).map(|own| &self.sessions[own]);
         let own = own.filter(|own| how.truncate && own.touched && !own.unlinked);
         let dressed_as = own.map(|own| self.files[own.shadow].rights);
-        let new = promised.map_or(self.user(process).makes(0o644), |own| self.files[own.shadow].rights);
+        let new = promised.map_or(self.user(process).makes(self.cast.dir(name)), |own| {
+            self.files[own.shadow].rights
+        });
         let promised = promised.is_some();
         if base.is_none() && !creates && !promised {
             return Err(Answer::errno("ENOENT"));
@@ -122,7 +124,14 @@ impl World {
             Some(file) => (if fresh { Vec::new() } else { file.data.clone() }, file.rights),
             None => (Vec::new(), new),
         };
-        let shadow = self.add_file(data, dressed_as.unwrap_or(rights), true);
+        let rights = dressed_as.unwrap_or(rights);
+        let emptied = base.is_some() && fresh;
+        let staged = if emptied {
+            self.user(process).writes(rights)
+        } else {
+            rights
+        };
+        let shadow = self.add_file(data, staged, true);
         if let Some(base) = base.filter(|_| !fresh) {
             self.keep_times(base, shadow);
         }
@@ -426,7 +435,13 @@ impl World {
 
     fn publish(&mut self, ended: &Session) {
         if let Some(current) = self.names.get(&ended.name).filter(|_| !ended.touched && !ended.creates) {
-            self.files[ended.shadow].rights = self.files[*current].rights;
+            let before = self.files[*current].rights;
+            let lives = |pid: Pid| self.processes.iter().flatten().any(|process| process.pid == pid);
+            self.files[ended.shadow].rights = match lives(ended.owner) || ended.user == User::Root {
+                true => ended.user.writes(before),
+                // Which groups it was in nobody knows any more (W11, limit).
+                false => before.without_all_set_id(),
+            };
         }
         // st_mtime stays that of the last write.
         self.change(ended.shadow);

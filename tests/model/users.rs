@@ -3,9 +3,22 @@
 use super::ops::Do::*;
 use super::ops::Name::*;
 use super::ops::{Op, R, RW, W};
-use super::permissions::Cast;
 use super::permissions::Dir::*;
 use super::permissions::User::*;
+use super::permissions::{self, Cast};
+
+/// Where permissions are those of the files.
+const EVERYBODYS: Cast = Cast {
+    users: [Root, Ann, Bob, Bob],
+    dirs: [Everybodys, Everybodys, Everybodys],
+};
+
+/// For Bob, and nothing for the file's group.
+const BOBS: permissions::Acl = permissions::Acl {
+    whose: permissions::Whose::User(Bob.uid()),
+    named: 6,
+    group: 0,
+};
 
 /// As in regressions.rs, with whose processes and directories are.
 pub fn all() -> Vec<(&'static str, bool, Cast, Vec<Op>)> {
@@ -165,6 +178,117 @@ pub fn all() -> Vec<(&'static str, bool, Cast, Vec<Op>)> {
                 Op(0, Open(2, A, R.trunc())),
                 Op(3, Unlink(A)),
                 Op(2, Open(2, B, W.creat().trunc())),
+            ],
+        ),
+        (
+            "a_set_group_id_bit_that_means_nothing_goes_with_a_save_by_who_is_not_in_the_group",
+            false,
+            EVERYBODYS,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chmod(A, 0o6666)),
+                Op(1, Open(0, A, RW)),
+                Op(1, Look),
+                Op(1, Write(0, 0)),
+                Op(1, Close(0)),
+                Op(0, Chmod(A, 0o2666)),
+                Op(1, Open(0, A, W.trunc())),
+                Op(1, Close(0)),
+                Op(0, Chmod(A, 0o2666)),
+                Op(1, Truncate(A, 3)),
+                Op(0, Chmod(A, 0o2666)),
+                Op(1, Open(0, A, W.append())),
+                Op(1, Write(0, 0)),
+                Op(1, Look),
+            ],
+        ),
+        (
+            "it_stays_for_who_is_in_the_group_though_the_file_was_touched_meanwhile",
+            false,
+            EVERYBODYS,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chown(A, 1001, 4000)),
+                Op(0, Chmod(A, 0o6666)),
+                Op(2, Open(0, A, RW)),
+                Op(0, Utime(A, 3)),
+                Op(2, Write(0, 0)),
+                Op(2, Close(0)),
+                Op(0, Look),
+                Op(0, Chmod(A, 0o6666)),
+                Op(2, Open(0, A, W.append())),
+                Op(2, Write(0, 0)),
+                Op(2, Close(0)),
+                Op(0, Open(1, T, W.creat())),
+                Op(0, Close(1)),
+                Op(0, Chown(T, 1001, 4000)),
+                Op(0, Chmod(T, 0o6666)),
+                Op(2, Open(1, T, W.trunc())),
+            ],
+        ),
+        (
+            "an_owner_who_is_not_in_the_group_loses_it_by_chown",
+            false,
+            EVERYBODYS,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chown(A, 1000, 4000)),
+                Op(0, Chmod(A, 0o2666)),
+                Op(1, Chown(A, 1000, 1000)),
+            ],
+        ),
+        (
+            "an_acl_is_the_files_however_it_is_saved",
+            false,
+            Cast {
+                users: [Root, Ann, Bob, Bob],
+                dirs: [Everybodys, Everybodys, Bequeathing],
+            },
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Acl(A, BOBS, 0o660)),
+                Op(1, Open(0, A, R)),
+                Op(2, Open(0, A, W.trunc())),
+                Op(2, Write(0, 0)),
+                Op(2, Close(0)),
+                Op(2, Look),
+                Op(2, Open(0, A, RW)),
+                Op(0, Acl(A, BOBS, 0o664)),
+                Op(2, Write(0, 1)),
+                Op(2, Close(0)),
+                Op(0, Look),
+                Op(2, Link(A, B)),
+                Op(2, Truncate(B, 9)),
+                Op(2, Open(0, B, W.append())),
+                Op(2, Write(0, 0)),
+                Op(2, Close(0)),
+                Op(1, Look),
+                Op(0, Chmod(B, 0o640)),
+                Op(2, Open(0, A, W.append())),
+                Op(2, Open(0, A, R)),
+                Op(1, Open(0, T, W.creat())),
+                Op(1, Rename(T, A)),
+                Op(1, NoAcl(A)),
+            ],
+        ),
+        (
+            "who_waited_for_a_file_that_was_removed_makes_none_where_he_may_not",
+            false,
+            Cast {
+                users: [Root, Bob, Ann, Ann],
+                dirs: [Roots, Everybodys, Everybodys],
+            },
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Chown(A, 1000, 1000)),
+                Op(0, Open(1, A, R.trunc())),
+                Op(2, Open(2, A, RW.creat())),
+                Op(0, Unlink(A)),
             ],
         ),
     ]

@@ -20,7 +20,6 @@ use crate::mount::errno::from_io;
 use crate::mount::handles::Ordinary;
 use crate::mount::nodes::Name;
 use crate::mount::tree::Caller;
-use crate::os::creds;
 use crate::os::proc::Closing;
 use crate::rules::{Append, Policy};
 use crate::session::ProcId;
@@ -69,8 +68,8 @@ pub(super) struct Held {
     /// Nothing is seen before the close.
     pub whole: bool,
     pub removed: bool,
-    /// Of what is not published yet, somebody has written a part whose write(2) clears set-id bits.
-    pub clears: bool,
+    /// Who has written a part of what is not published yet, where his write(2) takes set-id bits away.
+    pub clears: Option<Caller>,
     /// Something of it may not be on disk.
     pub unsynced: bool,
     pub lost: Option<Errno>,
@@ -88,7 +87,7 @@ impl Held {
             kept_bytes: 0,
             whole,
             removed: false,
-            clears: false,
+            clears: None,
             unsynced: false,
             lost: None,
             processes,
@@ -174,7 +173,7 @@ impl Coordination {
     ///
     /// # Errors
     /// ENOSPC, EDQUOT, EFBIG, EIO, and nothing was written; ESTALE after a forced unmount.
-    pub fn append(&self, appender: &Appender, data: &[u8], clears: bool) -> Result<u32, Errno> {
+    pub fn append(&self, appender: &Appender, data: &[u8], clears: Option<Caller>) -> Result<u32, Errno> {
         let mut held = appender.held.lock();
         let held = &mut *held;
         if let Some(errno) = held.lost {
@@ -187,7 +186,7 @@ impl Coordination {
                 Err(errno) => return Err(errno),
             }
         }
-        held.clears |= clears;
+        held.clears = clears.or(held.clears);
         let (finished, rest) = if held.whole {
             (&[][..], data)
         } else {
@@ -197,9 +196,8 @@ impl Coordination {
             let parts: &[&[u8]] = &[&held.tail, finished];
             let parts = if held.tail.is_empty() { &parts[1..] } else { parts };
             let log = &mut held.log;
-            let placed = creds::clearing_set_id(held.clears, || {
-                Log::with(log, |log, state| self.commit((log, state), parts, appender))
-            })?;
+            let by = (appender, held.clears);
+            let placed = Log::with(log, |log, state| self.commit((log, state), parts, by))?;
             if placed == Placed::Nowhere {
                 return self.keep_all(held, appender, data, true);
             }

@@ -11,7 +11,6 @@ use super::session::EndReply;
 use super::{Coordination, Counted, caller, described, nanos_now};
 use crate::mount::notices::News;
 use crate::mount::tree::Caller;
-use crate::os::creds;
 use crate::os::proc::{self, Closing};
 use crate::rules::{Append, Durability};
 use crate::store::record::RecoveredKind;
@@ -133,13 +132,12 @@ impl Coordination {
     /// What was held back is the last thing the handle has to say.
     fn publish_rest(&self, held: &mut Held, appender: &Appender) -> Result<(), Errno> {
         let log = &mut held.log;
+        let by = (appender, held.clears);
         let committed = match (&held.kept, held.whole, held.tail.is_empty()) {
-            (Some(kept), true, _) if held.kept_bytes > 0 => creds::clearing_set_id(held.clears, || {
-                Log::with(log, |log, state| self.commit_file((log, state), &kept.file, appender))
-            }),
-            (_, false, false) => creds::clearing_set_id(held.clears, || {
-                Log::with(log, |log, state| self.commit((log, state), &[&held.tail], appender))
-            }),
+            (Some(kept), true, _) if held.kept_bytes > 0 => {
+                Log::with(log, |log, state| self.commit_file((log, state), &kept.file, by))
+            }
+            (_, false, false) => Log::with(log, |log, state| self.commit((log, state), &[&held.tail], by)),
             _ => {
                 self.drop_kept(held);
                 return Ok(());
@@ -148,7 +146,7 @@ impl Coordination {
         match committed {
             Ok(Placed::There) => {
                 held.unsynced = true;
-                held.clears = false;
+                held.clears = None;
                 held.tail.clear();
                 self.drop_kept(held);
                 // What the kernel told of was told when it was held back.

@@ -12,6 +12,7 @@ use super::{Coordination, nanos_now, place, publish_info};
 use crate::mount::errno::from_io;
 use crate::mount::nodes::Name;
 use crate::mount::notices::News;
+use crate::mount::tree::Caller;
 use crate::store::record::{How, Who};
 use crate::store::{Growth, RealDisk};
 
@@ -25,7 +26,7 @@ pub(super) enum Placed {
 }
 
 impl Coordination {
-    /// Appends `parts`, which together are whole lines, or the last thing that a handle has to say. `log` is locked by `state`.
+    /// Appends for `by`, with whom set-id bits go, `parts`, which together are whole lines, or the last thing that a handle has to say. `log` is locked by `state`.
     ///
     /// # Errors
     /// ENOSPC, EDQUOT, EFBIG, EIO: the file is as it was.
@@ -33,7 +34,7 @@ impl Coordination {
         &self,
         (log, state): (&Log, &mut State),
         parts: &[&[u8]],
-        by: &Appender,
+        by: (&Appender, Option<Caller>),
     ) -> Result<Placed, Errno> {
         let bytes: Vec<u8>;
         let data = match parts {
@@ -56,7 +57,7 @@ impl Coordination {
         &self,
         (log, state): (&Log, &mut State),
         from: &File,
-        by: &Appender,
+        by: (&Appender, Option<Caller>),
     ) -> Result<Placed, Errno> {
         let length = rustix::fs::fstat(from)?.st_size.max(0) as u64;
         let write = |file: &File| copy(from, (0, length), file).map(|()| length);
@@ -68,7 +69,7 @@ impl Coordination {
     fn grow(
         &self,
         (log, state): (&Log, &mut State),
-        by: &Appender,
+        (by, clears): (&Appender, Option<Caller>),
         plain: bool,
         write: impl FnOnce(&File) -> std::io::Result<u64>,
     ) -> Result<Placed, Errno> {
@@ -80,6 +81,10 @@ impl Coordination {
         if !by.right.covers(&file) {
             return Ok(Placed::Nowhere);
         }
+        let write = |file: &File| match clears {
+            Some(caller) => caller.clears(file, || write(file)),
+            None => write(file),
+        };
         self.begin_growth(state, &by.who)?;
         let Live::Open(current) = &mut state.live else {
             // As anywhere: what of it was written stays.

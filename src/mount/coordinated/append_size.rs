@@ -17,7 +17,6 @@ use super::{Answer, Coordination, Target};
 use crate::mount::attr;
 use crate::mount::nodes::{Name, NodeId, ROOT};
 use crate::mount::tree::Caller;
-use crate::os::creds;
 use crate::session::Intent;
 use crate::store::record::How;
 
@@ -93,7 +92,8 @@ impl Coordination {
                 None => answer(Err(Errno::INVAL)),
             },
             Appended::Departed(file) => {
-                answer(rustix::fs::ftruncate(&file, len).and_then(|()| rustix::fs::fstat(&file)))
+                let cut = caller.changes(&*file, || rustix::fs::ftruncate(&file, len));
+                answer(cut.and_then(|()| rustix::fs::fstat(&file)));
             }
             // What is written to it is kept, and nobody reads it.
             Appended::Gone => answer(rustix::fs::fstat(appender.file.pin.fd())),
@@ -151,9 +151,8 @@ impl Coordination {
         }
         let this = Arc::clone(self);
         self.tree.workers.run(move || {
-            let reserve = move |file: &File, mode| {
-                creds::writing_as(caller.uid, || rustix::fs::fallocate(file, mode, offset, length))
-            };
+            let reserve =
+                move |file: &File, mode| caller.changes(file, || rustix::fs::fallocate(file, mode, offset, length));
             let file = match this.appended(&appender) {
                 Appended::Named(_, Some(file)) => file,
                 Appended::Departed(file) => return answer(reserve(&file, mode)),

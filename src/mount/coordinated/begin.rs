@@ -87,6 +87,10 @@ impl Coordination {
             Err(Errno::NOENT) => started()?,
             started => started?,
         };
+        let has_set_id = |version: &File| rustix::fs::fstat(version).is_ok_and(|stat| attr::has_set_id(&stat));
+        if truncate && base.version.as_ref().is_some_and(has_set_id) {
+            caller.changes(&*shadow.file, || rustix::fs::ftruncate(&shadow.file, 0))?;
+        }
         if let Some(file) = &beginning.dressed_as {
             shadow = self.store.dressed_as(shadow, file).map_err(|error| from_io(&error))?;
         }
@@ -154,6 +158,11 @@ impl Coordination {
             // It keeps its inode when its mode changes.
             (Some(_), Some(live)) => permission::check(caller, live, None, beginning.wanted)?,
             (Some(version), None) => permission::check(caller, version, seen, beginning.wanted)?,
+            // It was asked about a file that is gone.
+            (None, _) if beginning.node.is_some() && creates.is_some() => {
+                let into = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+                permission::check(caller, self.directory(target.name.parent)?, None, into)?;
+            }
             (None, _) => {}
         }
         Ok(Base {

@@ -16,7 +16,6 @@ use super::wait::Claim;
 use super::{Answer, Coordination, Target};
 use crate::mount::nodes::NodeId;
 use crate::mount::tree::Caller;
-use crate::os::creds;
 use crate::session::Intent;
 use crate::store::record::How;
 
@@ -34,7 +33,7 @@ impl Coordination {
         if let Some(own) = self.nearest_of(key, &opener).filter(|own| own.shown().is_some()) {
             let this = Arc::clone(self);
             return self.tree.workers.run(move || {
-                let set = creds::writing_as(caller.uid, || own.set_len(&this.store, len));
+                let set = caller.changes(own.pin().fd(), || own.set_len(&this.store, len));
                 answer(set.and_then(|()| own.staged(|staged| staged.stat())));
             });
         }
@@ -101,7 +100,8 @@ impl Coordination {
     }
 
     pub(super) fn truncate_now(self: &Arc<Self>, session: &Arc<Session>, len: u64) -> Result<Stat, Errno> {
-        let set = session.set_len(&self.store, len);
+        let caller = session.about.caller;
+        let set = caller.changes(session.pin().fd(), || session.set_len(&self.store, len));
         let why = if set.is_ok() { Ending::Closed } else { Ending::Killed };
         let ended = self.end_now(session, why);
         let stat = rustix::fs::fstat(session.pin().fd());
