@@ -29,8 +29,21 @@ FILES = [
     ),
     (
         "W8", "w8-an-ordinary-name-stands-for-all", "src/mount/coordinated/linked.rs",
-        "                if !self.is_coordinated(name) {",
-        "                if !is_file(&stat) {",
+        """                if self.is_coordinated(&known)
+                    && self.stat_backing(&known).is_ok_and(|other| other.st_ino == stat.st_ino) =>
+            {
+                known
+            }
+            _ if !is_file(&stat) => name.clone(),
+            outdated if stat.st_nlink > 1 => {
+                if !self.is_coordinated(name) {""",
+        """                if self.stat_backing(&known).is_ok_and(|other| other.st_ino == stat.st_ino) =>
+            {
+                known
+            }
+            _ if !is_file(&stat) => name.clone(),
+            outdated if stat.st_nlink > 1 => {
+                if !is_file(&stat) {""",
         [
             "links::w8_w11_no_ordinary_name_stands_for_a_file_that_has_a_coordinated_one",
             "kept::h1_no_save_is_lost_whatever_becomes_of_the_names_of_its_file",

@@ -1181,7 +1181,7 @@ SESSIONS = [
         "|reroute: &&mut Reroute| false && reroute.file != file && names",
         [
             "departed::w8_w2_who_was_sent_round_by_one_name_waits_its_turn_though_the_other_is_gone",
-            "lib::who_was_sent_round_is_known_again_by_its_name_under_whatever_key",
+            "lib::mount::coordinated::files::tests::who_was_sent_round_is_known_again_by_its_name_under_whatever_key",
         ],
     ),
     (
