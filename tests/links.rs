@@ -733,8 +733,12 @@ fn w8_w11_no_ordinary_name_stands_for_a_file_that_has_a_coordinated_one() {
         assert_eq!(puppet.does(step), "None", "{step}");
     }
     assert_eq!([project.read("c.md"), project.read("y")], ["three", "three"]);
+    assert_eq!(puppet.does("fd = os.open('c.md', os.O_WRONLY | os.O_TRUNC)"), "ok");
+    assert_eq!(puppet.does("os.write(fd, b'staged'), get('c.md')"), "(6, 'staged')");
+    assert_eq!(project.read("c.md"), "three");
+    assert_eq!(puppet.does("os.close(fd)"), "None");
     let history = project.history("c.md");
     let how: Vec<_> = history.iter().map(|version| version["how"].as_str().unwrap()).collect();
-    assert_eq!(how, ["close", "close", "found"]);
+    assert_eq!(how, ["close", "close", "close", "found"]);
     assert_eq!(project.show("c.md", 2), b"two");
 }
