@@ -46,7 +46,6 @@ FILES = [
                 if !is_file(&stat) {""",
         [
             "links::w8_w11_no_ordinary_name_stands_for_a_file_that_has_a_coordinated_one",
-            "kept::h1_no_save_is_lost_whatever_becomes_of_the_names_of_its_file",
         ],
     ),
     (
@@ -54,6 +53,7 @@ FILES = [
         "(source.is_some() || target.is_some())) || replaces;",
         "(source.is_some() || target.is_some())) || (replaces && !replaces);",
         [
+            "kept::h1_no_save_is_lost_whatever_becomes_of_the_names_of_its_file",
             "replaced::w8_whatever_takes_a_files_place_the_versions_of_that_stay",
             "replaced::w8_what_was_replaced_by_a_link_is_restored",
             "replaced::w8_a_linked_file_takes_the_place_of_one_that_is_written_when_that_is_closed",
