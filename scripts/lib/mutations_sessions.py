@@ -1176,12 +1176,12 @@ SESSIONS = [
         ["links::w8_a_file_that_lost_a_name_beside_a_session_is_linked_by_the_other_that_it_has"],
     ),
     (
-        "W2", "w2-who-was-sent-round-is-known-by-the-key-only", "src/mount/coordinated/files.rs",
+        "W2", "w2-who-was-sent-round-is-known-by-the-key-only", "src/mount/coordinated/files/reroutes.rs",
         "|reroute: &&mut Reroute| reroute.file != file && names",
         "|reroute: &&mut Reroute| false && reroute.file != file && names",
         [
             "departed::w8_w2_who_was_sent_round_by_one_name_waits_its_turn_though_the_other_is_gone",
-            "lib::mount::coordinated::files::tests::who_was_sent_round_is_known_again_by_its_name_under_whatever_key",
+            "lib::mount::coordinated::files::reroutes::tests::who_was_sent_round_is_known_again_by_its_name_under_whatever_key",
         ],
     ),
     (

@@ -84,7 +84,7 @@ impl Coordination {
             };
             if is_there && self.files.lock().session_on(node).is_some() {
                 // By its own node it is not taken for one of those who have the session open.
-                if self.files.lock().send_round_once(caller.tid, (key, self.names(node))) {
+                if self.goes_round_once(caller, (key, node)) {
                     return answer(Err(Errno::STALE));
                 }
                 if is_own() {
@@ -105,9 +105,7 @@ impl Coordination {
             match (is_back, self.goes_on_as(node, &target)) {
                 (false, Some(renamed)) if rounds < OVERTAKEN_MAX => target = renamed,
                 (false, _) if caller.tid != 0 => {
-                    self.files
-                        .lock()
-                        .send_round(caller.tid, (key, self.names(node)), Finds::Own(None), None);
+                    self.go_round(caller, (key, node), Finds::Own(None));
                     return answer(Err(Errno::STALE));
                 }
                 (true, _) if is_there && rounds < OVERTAKEN_MAX => {}
@@ -164,8 +162,7 @@ impl Coordination {
         let key = in_hand.key();
         if let Created::Session(session) = &created {
             // Its node is what a walk leads its lineage to.
-            let goes_round = || self.files.lock().send_round_once(caller.tid, (key, self.names(node)));
-            if session.is_open() && session.about.node != node && goes_round() {
+            if session.is_open() && session.about.node != node && self.goes_round_once(caller, (key, node)) {
                 return answer(Err(Errno::STALE));
             }
             if session.join(caller::process(caller)).is_ok() {

@@ -165,9 +165,7 @@ impl Coordination {
         let file = in_hand.key();
         let seen = self.tree.nodes.identity(node);
         let Some(reroute) = self.arrived_on_own(caller, file, node) else {
-            self.files
-                .lock()
-                .send_round(caller.tid, (file, self.names(node)), Finds::Own(None), None);
+            self.go_round(caller, (file, node), Finds::Own(None));
             return answer(Err(Errno::STALE));
         };
         // Never one more handle: a session of its own lineage that is there was unlinked.

@@ -55,9 +55,7 @@ impl Coordination {
         let _opening = self.tree.opening(node);
         let is_free = !self.tree.is_open(node);
         let own = (is_free && self.tree.nodes.look_up_again(node)).then_some(node);
-        self.files
-            .lock()
-            .send_round(caller.tid, (key, self.names(node)), Finds::Own(own), None);
+        self.go_round(caller, (key, node), Finds::Own(own));
         true
     }
 
@@ -80,9 +78,7 @@ impl Coordination {
         let is_back = self.files.lock().take_reroute(caller.tid, in_hand.key()).is_some();
         let goes = !is_back && self.tree.nodes.is_kept(node);
         if goes {
-            self.files
-                .lock()
-                .send_round(caller.tid, (in_hand.key(), self.names(node)), Finds::Current, None);
+            self.go_round(caller, (in_hand.key(), node), Finds::Current);
         }
         goes
     }

@@ -97,9 +97,7 @@ impl Coordination {
         };
         if !is_back && matches!(found, Err(Errno::STALE)) {
             self.arrived(caller, file, node);
-            self.files
-                .lock()
-                .send_round(caller.tid, (file, self.names(node)), finds, None);
+            self.go_round(caller, (file, node), finds);
             return found;
         }
         let opened = match found {
@@ -163,9 +161,7 @@ impl Coordination {
         let refused = nonblock && self.nearest_of(key, &opener).is_none();
         let in_the_way = || reroute.is_none() && !refused && self.must_go_round(key, node, &opener, truncate);
         if !self.takes_over(node, reroute.is_some(), in_the_way) {
-            self.files
-                .lock()
-                .send_round(caller.tid, (key, self.names(node)), Finds::Own(None), None);
+            self.go_round(caller, (key, node), Finds::Own(None));
             return answer(Err(Errno::STALE));
         }
         if reroute.is_none() && !refused && self.has_entry_renewed(caller, key, node) {

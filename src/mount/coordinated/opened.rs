@@ -86,6 +86,18 @@ impl Coordination {
         info.into_iter().flat_map(|info| info.names).chain(departed).collect()
     }
 
+    /// A thread that has come to a node will be answered ESTALE: see [`Files::send_round`](super::files::Files::send_round).
+    pub(super) fn go_round(&self, caller: Caller, (file, node): (FileKey, NodeId), finds: Finds) {
+        let names = self.names(node);
+        self.files.lock().send_round(caller.tid, (file, names), finds, None);
+    }
+
+    /// The same, to a node of its own, unless the thread comes from there already.
+    pub(super) fn goes_round_once(&self, caller: Caller, (file, node): (FileKey, NodeId)) -> bool {
+        let names = self.names(node);
+        self.files.lock().send_round_once(caller.tid, (file, names))
+    }
+
     /// A thread has come to a node, whose file has this key by now: see [`Files::follow`](super::files::Files::follow).
     pub(super) fn comes_back(&self, caller: Caller, node: NodeId, file: FileKey) {
         self.files.lock().follow(caller.tid, &self.names(node), file);

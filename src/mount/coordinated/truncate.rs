@@ -42,9 +42,7 @@ impl Coordination {
             reroute.is_none() && (!files.queue.is_idle(key) || files.expects(key) || self.tree.is_open(node))
         };
         if !self.takes_over(node, reroute.is_some(), in_the_way) {
-            self.files
-                .lock()
-                .send_round(caller.tid, (key, self.names(node)), Finds::Own(None), None);
+            self.go_round(caller, (key, node), Finds::Own(None));
             return answer(Err(Errno::STALE));
         }
         if reroute.is_none() && self.has_entry_renewed(caller, key, node) {
