@@ -45,7 +45,7 @@ FILES = [
             outdated if stat.st_nlink > 1 => {
                 if !is_file(&stat) {""",
         [
-            "links::w8_w11_no_ordinary_name_stands_for_a_file_that_has_a_coordinated_one",
+            "given_names::w8_w11_no_ordinary_name_stands_for_a_file_that_has_a_coordinated_one",
         ],
     ),
     (
@@ -64,6 +64,12 @@ FILES = [
         "                Some(_) => self.replaced(&mut locked.1),",
         "                Some(_) => {}",
         ["replaced::w10_who_appends_to_a_file_whose_place_a_linked_one_takes_goes_on_there"],
+    ),
+    (
+        "W10", "w10-who-appends-to-a-linked-file-loses-it-with-the-name", "src/mount/coordinated/rename.rs",
+        "            self.name_changed(old, &live);",
+        "            let _ = &live;",
+        ["replaced::w10_who_appends_to_a_linked_file_goes_on_when_its_name_takes_the_place_of_another"],
     ),
     (
         "W12", "w12-a-lock-stays-with-the-name-that-a-linked-file-takes", "src/mount/coordinated/rename.rs",
@@ -637,7 +643,7 @@ FILES = [
         "W11", "w11-a-name-that-is-given-beside-a-session-has-a-queue-of-its-own", "src/mount/coordinated/linked.rs",
         "            self.remember(stat.st_ino, None, target.name);",
         "            let _ = (stat.st_ino, target.name);",
-        ["links::w11_a_name_that_was_given_beside_a_session_is_in_its_queue_though_the_kernel_has_forgotten_the_other"],
+        ["given_names::w11_a_name_that_was_given_beside_a_session_is_in_its_queue_though_the_kernel_has_forgotten_the_other"],
     ),
     (
         "W6", "w6-a-node-keeps-an-inode-number-that-comes-back", "src/mount/nodes.rs",
@@ -649,7 +655,7 @@ FILES = [
         "W11", "w11-who-waited-saves-by-the-name-that-stood-for-all", "src/mount/coordinated/open.rs",
         "match own.and_then(|node| this.led_elsewhere(node, &joined)) {",
         "match own.and_then(|node| this.led_elsewhere(node, &joined)).filter(|_| false) {",
-        ["links::w11_who_waited_by_one_name_saves_that_though_the_other_leads_elsewhere_when_its_turn_comes"],
+        ["given_names::w11_who_waited_by_one_name_saves_that_though_the_other_leads_elsewhere_when_its_turn_comes"],
     ),
     (
         "W11", "w11-nobody-hears-of-the-end-of-an-image", "src/store/images.rs",

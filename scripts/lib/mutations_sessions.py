@@ -1173,7 +1173,7 @@ SESSIONS = [
         "W8", "w8-a-session-s-node-keeps-a-name-that-was-removed", "src/mount/coordinated/names.rs",
         "sessions.for_each(|session| self.tree.nodes.lose_name(session.about.node, name));",
         "sessions.for_each(|session| drop((session.about.node, name)));",
-        ["links::w8_a_file_that_lost_a_name_beside_a_session_is_linked_by_the_other_that_it_has"],
+        ["given_names::w8_a_file_that_lost_a_name_beside_a_session_is_linked_by_the_other_that_it_has"],
     ),
     (
         "W2", "w2-who-was-sent-round-is-known-by-the-key-only", "src/mount/coordinated/files/reroutes.rs",
@@ -1188,6 +1188,6 @@ SESSIONS = [
         "W8", "w8-the-kernel-counts-the-last-link-down", "src/mount/route.rs",
         "let left = self.coordination.is_left_by_name(entry.id);",
         "let left = false && self.coordination.is_left_by_name(entry.id);",
-        ["links::w8_a_name_that_is_there_is_linked_while_others_of_the_file_come_and_go"],
+        ["given_names::w8_a_name_that_is_there_is_linked_while_others_of_the_file_come_and_go"],
     ),
 ]

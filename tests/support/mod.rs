@@ -1,6 +1,7 @@
 //! A real mount by the real binary, which goes away with its test, also when the test panics or hangs.
 #![allow(dead_code)]
 
+pub mod linked;
 pub mod puppet;
 pub mod small;
 pub mod twin;
