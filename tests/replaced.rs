@@ -131,7 +131,7 @@ fn w10_who_appends_to_a_linked_file_goes_on_when_its_name_takes_the_place_of_ano
         "ok"
     );
     assert_eq!(logger.does("os.write(fd, b'one' + bytes([10]) + b'half')"), "8");
-    succeed(project.sh("mv -f linked2.md f.md"));
+    succeed(project.sh("mv -f linked2.md f.md; echo fresh > linked2.md"));
     let mut other = Puppet::new(&project);
     assert_eq!(other.does("fd = os.open('f.md', os.O_WRONLY | os.O_APPEND)"), "ok");
     assert_eq!(other.does("os.write(fd, b'other' + bytes([10]))"), "6");
@@ -143,6 +143,7 @@ fn w10_who_appends_to_a_linked_file_goes_on_when_its_name_takes_the_place_of_ano
     assert_eq!(other.does("os.close(fd)"), "None");
     let lines = "linked\none\nother\nhalf\nlast\n";
     assert_eq!([project.read("f.md"), project.read("linked.md")], [lines, lines]);
+    assert_eq!(project.read("linked2.md"), "fresh\n");
 }
 
 #[test]
