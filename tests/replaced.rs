@@ -124,26 +124,28 @@ fn w10_who_appends_to_a_file_whose_place_a_linked_one_takes_goes_on_there() {
 
 #[test]
 fn w10_who_appends_to_a_linked_file_goes_on_when_its_name_takes_the_place_of_another() {
-    let project = project();
-    let mut logger = Puppet::new(&project);
-    assert_eq!(
-        logger.does("fd = os.open('linked2.md', os.O_WRONLY | os.O_APPEND)"),
-        "ok"
-    );
-    assert_eq!(logger.does("os.write(fd, b'one' + bytes([10]) + b'half')"), "8");
-    succeed(project.sh("mv -f linked2.md f.md; echo fresh > linked2.md"));
-    let mut other = Puppet::new(&project);
-    assert_eq!(other.does("fd = os.open('f.md', os.O_WRONLY | os.O_APPEND)"), "ok");
-    assert_eq!(other.does("os.write(fd, b'other' + bytes([10]))"), "6");
-    assert_eq!(logger.does("os.write(fd, bytes([10]))"), "1");
-    // Each line is there for all at once, while both go on.
-    assert_eq!(project.read("f.md"), "linked\none\nother\nhalf\n");
-    succeed(project.sh("echo last >> linked.md"));
-    assert_eq!(logger.does("os.close(fd)"), "None");
-    assert_eq!(other.does("os.close(fd)"), "None");
-    let lines = "linked\none\nother\nhalf\nlast\n";
-    assert_eq!([project.read("f.md"), project.read("linked.md")], [lines, lines]);
-    assert_eq!(project.read("linked2.md"), "fresh\n");
+    for (from, left) in [("linked2.md", "linked.md"), ("linked.md", "linked2.md")] {
+        let project = project();
+        let mut logger = Puppet::new(&project);
+        assert_eq!(
+            logger.does(&format!("fd = os.open('{from}', os.O_WRONLY | os.O_APPEND)")),
+            "ok"
+        );
+        assert_eq!(logger.does("os.write(fd, b'one' + bytes([10]) + b'half')"), "8");
+        succeed(project.sh(&format!("mv -f {from} f.md; echo fresh > {from}; echo more >> {from}")));
+        let mut other = Puppet::new(&project);
+        assert_eq!(other.does("fd = os.open('f.md', os.O_WRONLY | os.O_APPEND)"), "ok");
+        assert_eq!(other.does("os.write(fd, b'other' + bytes([10]))"), "6");
+        assert_eq!(logger.does("os.write(fd, bytes([10]))"), "1");
+        // Each line is there for all at once, while both go on.
+        assert_eq!(project.read("f.md"), "linked\none\nother\nhalf\n");
+        succeed(project.sh(&format!("echo last >> {left}")));
+        assert_eq!(logger.does("os.close(fd)"), "None");
+        assert_eq!(other.does("os.close(fd)"), "None");
+        let lines = "linked\none\nother\nhalf\nlast\n";
+        assert_eq!([project.read("f.md"), project.read(left)], [lines, lines]);
+        assert_eq!(project.read(from), "fresh\nmore\n");
+    }
 }
 
 #[test]
