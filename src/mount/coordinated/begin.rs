@@ -87,9 +87,9 @@ impl Coordination {
             Err(Errno::NOENT) => started()?,
             started => started?,
         };
-        let has_set_id = |version: &File| rustix::fs::fstat(version).is_ok_and(|stat| attr::has_set_id(&stat));
-        if truncate && base.version.as_ref().is_some_and(has_set_id) {
-            caller.changes(&*shadow.file, || rustix::fs::ftruncate(&shadow.file, 0))?;
+        if truncate && caller.uid != 0 && base.version.is_some() {
+            // It has the file's privileges still.
+            caller.clears(&*shadow.file, || rustix::fs::ftruncate(&shadow.file, 0))?;
         }
         if let Some(file) = &beginning.dressed_as {
             shadow = self.store.dressed_as(shadow, file).map_err(|error| from_io(&error))?;
