@@ -82,6 +82,23 @@ fn w10_what_is_copied_beside_a_line_that_is_held_back_ends_with_a_line() {
     }
 }
 
+/// Of a version that was replaced: a line that its appender writes now goes elsewhere, and the kernel counts it here.
+#[test]
+fn w10_what_is_copied_of_a_replaced_log_ends_with_a_line() {
+    for copy in ["by_sendfile()", "by_copy_file_range()"] {
+        let mut log = replaced_log();
+        let mut writer = Puppet::new(&log.project);
+        // Who opens is told how long it is: nobody does when it has grown.
+        assert_eq!(writer.does("third = open('log.jsonl', 'w')"), "ok");
+        assert_eq!(log.elsewhere.does("os.write(fd, b'a' * 5000 + b'\\n')"), "5001");
+        assert_eq!(writer.does("third.close()"), "None");
+        assert_eq!(log.here.does("os.write(fd, b'b\\n')"), "2");
+        let whole = format!("{copy} == 'second\\n' + 'a' * 5000 + '\\n'");
+        assert_eq!(log.reader.does(&whole), "True", "{copy}");
+        assert_eq!(log.project.read("log.jsonl").len(), 5001 + 2);
+    }
+}
+
 /// Beside a program that empties the log, as cp(1) does it within the mount.
 #[test]
 fn w10_copies_of_a_log_that_is_appended_to_and_emptied_end_with_a_line() {

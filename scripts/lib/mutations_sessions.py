@@ -59,6 +59,12 @@ SESSIONS = [
         ["copies::w10_what_is_copied_by_the_size_that_the_kernel_counts_ends_with_a_line"],
     ),
     (
+        "W10", "w10-the-kernel-counts-what-goes-elsewhere", "src/mount/coordinated/append_counted.rs",
+        "if counted < size {",
+        "if counted < size && false {",
+        ["copies::w10_what_is_copied_of_a_replaced_log_ends_with_a_line"],
+    ),
+    (
         "W10", "w10-what-is-held-back-counts-for-the-kernel", "src/mount/coordinated/append_grow.rs",
         "if current.length.commit(to) {",
         "if current.length.commit(to) && false {",

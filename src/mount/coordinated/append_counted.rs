@@ -143,7 +143,17 @@ impl Coordination {
             let pages = Pages::Before(length, end);
             return is_outdated.then_some(Outdated { node, pages, size });
         }
-        // What is written goes elsewhere, and the kernel counts it here. It finds out when it reads a page, if it has none.
+        // What is written goes elsewhere, and the kernel counts it here: to within a line, where it had counted less than there is.
+        let stat = rustix::fs::fstat(self.tree.nodes.open_pin(node)?.fd()).ok()?;
+        let size = stat.st_size.max(0) as u64;
+        if counted < size {
+            return Some(Outdated {
+                node,
+                pages: Pages::From(0),
+                size: Some(size),
+            });
+        }
+        // It finds out when it reads a page, if it has none.
         let end = self.paged_end(node)?;
         let pages = Pages::From(end);
         Some(Outdated {
