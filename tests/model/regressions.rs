@@ -21,6 +21,21 @@ pub fn all() -> Vec<(&'static str, Case)> {
 fn ours() -> Vec<(&'static str, bool, Vec<Op>)> {
     vec![
         (
+            "who_opens_a_file_with_several_names_twice_beside_an_appender_saves_it",
+            true,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(0, Rename(A, B)),
+                Op(0, Link(B, A)),
+                Op(3, Open(2, A, W.creat().trunc())),
+                Op(0, Open(0, A, W.append())),
+                Op(0, Write(0, 4)),
+                Op(3, Write(2, 5)),
+                Op(3, Open(1, B, W.trunc())),
+            ],
+        ),
+        (
             "a_file_that_is_linked_to_a_coordinated_name_while_it_is_open_is_read",
             false,
             vec![

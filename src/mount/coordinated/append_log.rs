@@ -376,6 +376,19 @@ impl Coordination {
         Ok(())
     }
 
+    /// The file that `name` leads to is about to be written over: what was appended to it is in `image`, at the same place.
+    pub(super) fn keep_apart(&self, state: &mut State, name: &Name, image: File) {
+        let (Ok(live), Ok(stat)) = (self.stat_backing(name), rustix::fs::fstat(&image)) else {
+            return;
+        };
+        let (live, identity) = (attr::identity(&live, false), attr::identity(&stat, false));
+        let file = Arc::new(image);
+        for piece in state.trail.iter_mut().filter(|piece| piece.identity == live) {
+            piece.file = Arc::clone(&file);
+            piece.identity = identity;
+        }
+    }
+
     /// A session that began at its mark is about to be published: the lines that were appended since come after what it wrote.
     ///
     /// # Errors

@@ -304,9 +304,12 @@ impl Coordination {
             ..publish_info(session.about.how, &session.about.policy)
         };
         let in_place = is_ordinary || self.is_shared(&name);
-        if in_place && let Err(error) = self.store.ensure_image(&place(&dir, &name, &path)) {
-            // The publish will come to the same end and say so.
-            log::debug!("no image of {}: {error}", path.display());
+        if in_place {
+            match self.store.ensure_image(&place(&dir, &name, &path)) {
+                Ok(image) => self.keep_apart(&mut log, &name, image),
+                // The publish will come to the same end and say so.
+                Err(error) => log::debug!("no image of {}: {error}", path.display()),
+            }
         }
         let replaced = self.replaced_by(&name);
         let base = staged.base.as_ref().unwrap_or(&staged.shadow.file);
