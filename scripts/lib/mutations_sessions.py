@@ -59,6 +59,50 @@ SESSIONS = [
         ["copies::w10_what_is_copied_by_the_size_that_the_kernel_counts_ends_with_a_line"],
     ),
     (
+        "W6", "w6-a-directory-that-moves-takes-the-rules-along", "src/mount/coordinated/directories.rs",
+        "        self.keep_kinds_below(&ways);\n", "",
+        ["kinds::w6_what_is_being_created_is_saved_where_its_directory_went"],
+    ),
+    (
+        "W6", "w6-rules-hold-for-what-is-open", "src/mount/coordinated/kinds.rs",
+        "if kind.is_some() != will_be(&path) {",
+        "if kind.is_none() && will_be(&path) {",
+        [
+            "kinds::w6_what_is_being_written_is_saved_when_no_rule_holds_any_more",
+            "kinds::w10_lines_beside_who_appends_since_a_rule_went_are_seen_at_once",
+        ],
+    ),
+    (
+        "W10", "w10-rules-hold-for-who-writes-an-ordinary-file", "src/mount/handles.rs",
+        "Handle::Ordinary(file) if file.writes => Some(file.node),",
+        "Handle::Ordinary(file) if file.writes && false => Some(file.node),",
+        ["kinds::w10_lines_of_who_appends_go_on_in_the_file_that_a_rule_takes_in"],
+    ),
+    (
+        "W12", "w12-rules-hold-for-who-has-an-ordinary-lock", "src/mount/coordinated/kinds.rs",
+        "nodes.extend(self.tree.nodes.find(identity))", "drop(self.tree.nodes.find(identity))",
+        ["kinds::w12_a_lock_is_one_process_s_whatever_the_rules_become"],
+    ),
+    (
+        "W12", "w12-rules-hold-for-who-has-a-lock", "src/mount/coordinated/kinds.rs",
+        "Some(Whose::Name(name)) => drop(names.insert(name)),", "Some(Whose::Name(name)) => drop(name),",
+        ["kinds::w12_a_lock_is_one_process_s_whatever_the_rules_become"],
+    ),
+    (
+        "O1", "o1-rules-never-hold-again", "src/mount/coordinated/kinds.rs",
+        "self.kinds.retain(|name| used.contains(name));", "self.kinds.retain(|name| used.contains(name) || true);",
+        [
+            "kinds::w6_what_is_being_written_is_saved_when_no_rule_holds_any_more",
+            "kinds::w10_lines_of_who_appends_go_on_in_the_file_that_a_rule_takes_in",
+        ],
+    ),
+    (
+        "W11", "w11-what-was-appended-is-written-over", "src/mount/coordinated/append_log.rs",
+        "state.trail.iter_mut().filter(|piece| piece.identity == live)",
+        "state.trail.iter_mut().filter(|piece| piece.identity == live && false)",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "W10", "w10-the-kernel-counts-what-goes-elsewhere", "src/mount/coordinated/append_counted.rs",
         "if counted < size {",
         "if counted < size && false {",

@@ -58,7 +58,8 @@ impl Tree {
             let writer = pin.writer()?;
             caller.changes(writer, || rustix::fs::ftruncate(writer, 0))?;
         }
-        Ok(Arc::new(Ordinary { node: id, pin }))
+        let writes = access.writes();
+        Ok(Arc::new(Ordinary { node: id, pin, writes }))
     }
 
     fn first_open(&self, id: NodeId, flags: OFlags) -> Result<(OwnedFd, Access)> {
@@ -150,7 +151,11 @@ impl Tree {
                 stat,
                 private: false,
             },
-            Arc::new(Ordinary { node: id, pin }),
+            Arc::new(Ordinary {
+                node: id,
+                pin,
+                writes: Access::of(flags).writes(),
+            }),
         ))
     }
 

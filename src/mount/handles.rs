@@ -44,6 +44,8 @@ pub struct Ordinary {
     pub node: NodeId,
     /// What it shares with the other handles of the node.
     pub pin: Arc<Pin>,
+    /// It was opened to write.
+    pub writes: bool,
 }
 
 /// The table of open handles. Its lock is held only to look one up.
@@ -112,6 +114,15 @@ impl Handles {
     pub fn ordinary_nodes(&self) -> HashSet<NodeId> {
         let node = |handle: &Handle| match handle {
             Handle::Ordinary(file) => Some(file.node),
+            _ => None,
+        };
+        self.of_kind(|open| node(&open.handle))
+    }
+
+    /// Those of them that are open to be written to.
+    pub fn ordinary_writers(&self) -> HashSet<NodeId> {
+        let node = |handle: &Handle| match handle {
+            Handle::Ordinary(file) if file.writes => Some(file.node),
             _ => None,
         };
         self.of_kind(|open| node(&open.handle))

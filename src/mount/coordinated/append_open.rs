@@ -245,6 +245,7 @@ impl Coordination {
             file: Arc::new(Ordinary {
                 node: session.about.node,
                 pin: session.pin(),
+                writes: true,
             }),
             right: Right::new(
                 session.about.caller,

@@ -96,7 +96,11 @@ impl Coordination {
     ) -> Result<Ordinary, Errno> {
         let pin = self.current_pin(&target.name)?;
         self.check_version(caller, (&target.name, pin.fd()), None, wanted)?;
-        let file = Ordinary { node, pin };
+        let file = Ordinary {
+            node,
+            pin,
+            writes: false,
+        };
         if self.tree.nodes.open_pin(node).is_none() {
             self.tree.nodes.set_open_pin(node, &file.pin);
             self.tree.attributes_changed(node);

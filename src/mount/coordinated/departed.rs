@@ -22,7 +22,11 @@ impl Coordination {
         for (number, writer) in self.tree.handles.writers() {
             if Arc::ptr_eq(&writer.session(), session) {
                 let (node, pin) = (session.about.node, Arc::clone(&pin));
-                let file = Arc::new(Ordinary { node, pin });
+                let file = Arc::new(Ordinary {
+                    node,
+                    pin,
+                    writes: true,
+                });
                 self.tree.handles.replace(number, Handle::Ordinary(file));
             }
         }

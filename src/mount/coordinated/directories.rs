@@ -74,6 +74,7 @@ impl Coordination {
         if flags.contains(RenameFlags::EXCHANGE) && self.is_directory(new) {
             ways.push((&to, &from));
         }
+        self.keep_kinds_below(&ways);
         // Nobody appends below meanwhile: a stay of appenders is written down under one path.
         let logs = self.logs_below(&ways);
         let mut locked: Vec<_> = logs.iter().map(|log| log.lock()).collect();

@@ -199,7 +199,11 @@ impl Coordination {
                     pin
                 }
             };
-            return Ok(Arc::new(Ordinary { node, pin }));
+            return Ok(Arc::new(Ordinary {
+                node,
+                pin,
+                writes: false,
+            }));
         }
         let by_daemon: Register<'_> = &|_| Err(std::io::ErrorKind::Unsupported.into());
         let opened = self.tree.open(caller, node, OFlags::RDONLY, by_daemon)?;

@@ -27,6 +27,7 @@ mod handles;
 mod holders;
 mod incidents;
 mod kept;
+mod kinds;
 mod linked;
 mod locks;
 mod lookup;
@@ -110,6 +111,7 @@ pub struct Coordination {
     tree: Arc<Tree>,
     store: RealStore,
     rules: RwLock<Arc<Rules>>,
+    kinds: kinds::Kinds,
     files: Mutex<Files>,
     locks: Mutex<Locks>,
     readers: Readers,
@@ -158,6 +160,7 @@ impl Coordination {
             tree,
             store,
             rules: RwLock::new(rules),
+            kinds: kinds::Kinds::default(),
             files: Mutex::new(Files::new(first)),
             locks: Mutex::default(),
             readers: Readers::default(),
@@ -194,14 +197,6 @@ impl Coordination {
         Ok(this)
     }
 
-    /// The rules for what is opened from now on, and for all histories.
-    pub fn set_rules(&self, rules: Rules) {
-        let rules = Arc::new(rules);
-        self.store.set_retention(retention(&rules));
-        *self.rules.write() = rules;
-        self.pruning.ask();
-    }
-
     /// How long a stop may wait for open sessions.
     pub fn grace(&self) -> std::time::Duration {
         self.rules.read().grace()
@@ -212,7 +207,7 @@ impl Coordination {
         &self.store
     }
 
-    /// What the rules say of a name; `None` when it is an ordinary file's. Nothing is asked of the disk.
+    /// What a name is by the rules, unless it was in use when they changed; `None` when it is an ordinary file's. Nothing is asked of the disk.
     pub fn target(&self, parent: NodeId, name: &OsStr) -> Option<Target> {
         let rules = Arc::clone(&self.rules.read());
         // A shadow lies in `.concord/` and cannot be renamed to another filesystem.
@@ -222,7 +217,10 @@ impl Coordination {
         }
         let mut path = self.tree.nodes.path_of(parent)?;
         path.push(name);
-        let policy = rules.policy(&path)?.clone();
+        let policy = match self.kinds.of(parent, name) {
+            Some(kept) => kept?,
+            None => rules.policy(&path)?.clone(),
+        };
         (!self.tree.is_private(parent, name).unwrap_or(true)).then(|| Target {
             name: Name::new(parent, name),
             path,

@@ -73,7 +73,11 @@ impl Coordination {
                     None => Ok(None),
                 };
                 match shown {
-                    Ok(Some(pin)) => Ok(Arc::new(Ordinary { node, pin })),
+                    Ok(Some(pin)) => Ok(Arc::new(Ordinary {
+                        node,
+                        pin,
+                        writes: false,
+                    })),
                     Ok(None) => Err(Errno::STALE),
                     Err(errno) => Err(errno),
                 }
@@ -135,7 +139,11 @@ impl Coordination {
             }
         };
         self.check_version(caller, (&target.name, pin.fd()), seen, rustix::fs::Access::READ_OK)?;
-        Ok(Arc::new(Ordinary { node, pin }))
+        Ok(Arc::new(Ordinary {
+            node,
+            pin,
+            writes: false,
+        }))
     }
 
     /// open(2) for writing, or with O_TRUNC: joins or begins a session, waiting for it if need be.

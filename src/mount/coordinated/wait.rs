@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::caller;
 use super::files::{Continue, Files, Granted, Need, Waiting, errno};
 use super::session::Session;
-use super::{Coordination, Counted, Target};
+use super::{Coordination, Counted, Target, kinds};
 use crate::mount::tree::Caller;
 use crate::os::proc;
 use crate::session::{Admission, FileKey, Intent, Millis, Opener, Patience, ProcId, Refusal, SessionId, Ticket, Wake};
@@ -241,6 +241,8 @@ impl Coordination {
         }
         let locks = self.watch_locks(asks).unwrap_or(IDLE);
         let looks_after = self.look_after_rounds();
+        self.let_kinds_go();
+        let kinds = if self.kinds.any() { kinds::LOOK_EVERY } else { IDLE };
         let files = self.files.lock();
         let deadline = files
             .queue
@@ -251,7 +253,7 @@ impl Coordination {
         } else {
             SIGNALS_EVERY.saturating_sub(asked.elapsed())
         };
-        let soonest = deadline.unwrap_or(IDLE).min(signals).min(locks);
+        let soonest = deadline.unwrap_or(IDLE).min(signals).min(locks).min(kinds);
         soonest.max(Duration::from_millis(1))
     }
 
