@@ -67,6 +67,18 @@ fn a_mistake_refuses_the_mount_and_names_line_key_and_remedy() {
 }
 
 #[test]
+fn a_link_that_leads_nowhere_is_a_mistake() {
+    watchdog();
+    let project = Project::unmounted(&[]);
+    std::os::unix::fs::symlink("elsewhere", project.path("concord.toml")).unwrap();
+    let said = refused_to_mount(&project, &[]);
+    assert!(
+        said.contains("concord.toml") && said.contains("symbolic link"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_good_save_holds_at_once_for_files_opened_after() {
     watchdog();
     let project = Project::with(&[("concord.toml", ONLY_MD), ("a.md", ""), ("a.txt", "")]);

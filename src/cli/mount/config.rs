@@ -136,10 +136,18 @@ impl Config {
         }
     }
 
+    /// It is a symbolic link, where nothing is found.
+    fn leads_nowhere(&self) -> bool {
+        rustix::fs::statat(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
     fn read(&self) -> anyhow::Result<(Rules, Option<Seen>)> {
         let shown = self.shown.display();
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::openat(&self.dir, &self.name, flags, Mode::empty()) {
+            Err(Errno::NOENT) if self.leads_nowhere() => {
+                anyhow::bail!("{shown} is a symbolic link to what is not there; make that, or remove the link")
+            }
             Err(Errno::NOENT) if !self.required => return Ok((Rules::builtin(), None)),
             opened => opened.with_context(|| format!("reading {shown}"))?,
         };
