@@ -50,8 +50,8 @@ FILES = [
     ),
     (
         "W8", "w8-what-a-linked-file-replaces-is-not-kept", "src/mount/coordinated/rename.rs",
-        "(source.is_some() || target.is_some())) || replaces;",
-        "(source.is_some() || target.is_some())) || (replaces && !replaces);",
+        "(moves || replaces) &&",
+        "moves &&",
         [
             "kept::h1_no_save_is_lost_whatever_becomes_of_the_names_of_its_file",
             "replaced::w8_whatever_takes_a_files_place_the_versions_of_that_stay",
@@ -67,14 +67,14 @@ FILES = [
     ),
     (
         "W10", "w10-who-appends-to-a-linked-file-loses-it-with-the-name", "src/mount/coordinated/rename.rs",
-        "            self.name_changed(old, &live);",
-        "            let _ = &live;",
+        "            self.name_changed(old, &found.live);\n        }\n        self.nodes",
+        "        }\n        self.nodes",
         ["replaced::w10_who_appends_to_a_linked_file_goes_on_when_its_name_takes_the_place_of_another"],
     ),
     (
         "W12", "w12-a-lock-stays-with-the-name-that-a-linked-file-takes", "src/mount/coordinated/rename.rs",
-        "                self.locks.lock().removed(&to);",
-        "                let _ = &to;",
+        "            self.locks.lock().removed(&to);",
+        "            let _ = &to;",
         ["replaced::w12_the_lock_of_a_file_whose_place_a_linked_one_takes_is_not_that_ones"],
     ),
     (
@@ -131,8 +131,8 @@ FILES = [
     ),
     (
         "H1", "h1-an-exchange-keeps-no-version-of-a-file-with-other-names", "src/mount/coordinated/rename.rs",
-        "let target = moving.target.as_ref();",
-        "let target = moving.target.as_ref().filter(|_| replaced.as_ref().is_none_or(|stat| is_file(stat) && (!exchanges || stat.st_nlink == 1)));",
+        "let moves = self.can_move &&",
+        "let moves = !(moving.exchanges() && self.replaced.is_some_and(|stat| stat.st_nlink > 1)) && self.can_move &&",
         ["links::h1_an_exchange_keeps_the_version_of_a_file_with_other_names"],
     ),
     (
@@ -352,8 +352,8 @@ FILES = [
     ),
     (
         "W8", "w8-renames-are-plain-ones", "src/mount/coordinated/rename.rs",
-        "if !by_store || same ||",
-        "if by_store || same ||",
+        "if !found.is_the_stores(moving) {",
+        "if found.is_the_stores(moving) {",
         [
             "names::w8_renames_and_truncations_by_many_processes_are_versions_in_one_order",
             "history::h2_each_way_by_which_a_version_comes_is_recorded",
@@ -361,8 +361,8 @@ FILES = [
     ),
     (
         "W8", "w8-what-leaves-for-an-ordinary-name-leaves-no-version", "src/mount/coordinated/rename.rs",
-        "(can_move && (source.is_some() || target.is_some()))",
-        "(can_move && target.is_some())",
+        "self.can_move && (source.is_some() || target.is_some())",
+        "self.can_move && target.is_some()",
         ["names::w8_a_file_that_leaves_for_an_ordinary_name_stays_restorable"],
     ),
     (

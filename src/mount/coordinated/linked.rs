@@ -30,6 +30,9 @@ const READERS_SWEEP_MIN: usize = 1024;
 /// How often an open is tried anew when the file gets its first image meanwhile.
 const OVERTAKEN_MAX: u32 = 3;
 
+/// An image that a name leads to, held.
+pub(super) type HeldImage = (Identity, OwnedFd);
+
 /// What is known of inodes with several names. Both locks are held for no system call and come after all others.
 #[derive(Default)]
 pub(super) struct Linked {
@@ -314,7 +317,7 @@ impl Coordination {
     }
 
     /// A name of a file with several was removed, or leads elsewhere: the node of its image does not have it any more.
-    pub(super) fn name_left_image(&self, image: Option<(Identity, OwnedFd)>, name: &Name) {
+    pub(super) fn name_left_image(&self, image: Option<HeldImage>, name: &Name) {
         let Some((image, held)) = image else { return };
         if let Some(node) = self.tree.nodes.find(image) {
             let held = Arc::new(Pin::new(held, Access::Read, None));
@@ -333,7 +336,7 @@ impl Coordination {
     }
 
     /// The image that a name leads to, held.
-    pub(super) fn image_at(&self, name: &Name) -> Option<(Identity, OwnedFd)> {
+    pub(super) fn image_at(&self, name: &Name) -> Option<HeldImage> {
         let now = self.stat(name).ok()?;
         self.store.images().inode_of(now.st_ino)?;
         let image = self.store.images().open(now.st_ino).ok()?;
