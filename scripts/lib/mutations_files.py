@@ -628,7 +628,7 @@ FILES = [
         ["names::w11_attributes_changed_during_and_outside_a_session_stay"],
     ),
     (
-        "W11", "w11-a-chmod-by-descriptor-is-lost", "src/mount/coordinated/session.rs",
+        "W11", "w11-a-chmod-by-descriptor-is-lost", "src/mount/coordinated/session/shadow.rs",
         "staged.shadow.meta_touched = true;",
         "staged.shadow.meta_touched = false;",
         ["names::w11_what_a_session_changes_by_descriptor_wins"],
@@ -869,7 +869,7 @@ FILES = [
         ],
     ),
     (
-        "F3", "f3-a-failed-copy-is-final", "src/mount/coordinated/session.rs",
+        "F3", "f3-a-failed-copy-is-final", "src/mount/coordinated/session/shadow.rs",
         "|staged, copied| staged.filled = copied.is_ok(),",
         "|staged, copied| (staged.filled, staged.failed) = (copied.is_ok(), staged.failed.or(copied.err())),",
         ["small_disks::f3_a_first_change_that_did_not_fit_and_is_made_again_is_published"],
@@ -1299,7 +1299,7 @@ FILES = [
         ["small_disks::f3_a_writer_that_makes_room_and_writes_again_is_published"],
     ),
     (
-        "F3", "f3-a-failed-sync-is-forgotten", "src/mount/coordinated/session.rs",
+        "F3", "f3-a-failed-sync-is-forgotten", "src/mount/coordinated/session/shadow.rs",
         "|staged, synced| staged.failed = synced.err(),",
         "|_, _| (),",
         ["durability::f3_after_a_failed_sync_the_session_is_not_published"],
