@@ -206,3 +206,51 @@ fn w8_w11_no_ordinary_name_stands_for_a_file_that_has_a_coordinated_one() {
     assert_eq!(how, ["close", "close", "close", "found"]);
     assert_eq!(project.show("c.md", 2), b"two");
 }
+
+/// Each way by which the name that it was locked by is no longer its own.
+#[test]
+fn w12_a_lock_stays_with_a_file_that_loses_one_of_its_names() {
+    watchdog();
+    let leaving = [
+        "os.unlink('a.md')",
+        "put('n.tmp', ''); os.rename('n.tmp', 'a.md')",
+        "os.rename('a.md', 't.tmp')",
+    ];
+    for (open, leaves) in ["O_RDONLY", "O_RDWR", "O_WRONLY | os.O_APPEND"]
+        .into_iter()
+        .flat_map(|open| leaving.map(|leaves| (open, leaves)))
+    {
+        let project = Project::with(&[("a.md", "base\n")]);
+        std::fs::hard_link(project.path("a.md"), project.path("b.md")).unwrap();
+        let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+        assert_eq!(holder.does(&format!("fd = os.open('a.md', os.{open})")), "ok");
+        assert_eq!(holder.does("fcntl.flock(fd, fcntl.LOCK_EX)"), "None");
+        let left = holder.does(leaves);
+        assert!(["None", "ok"].contains(&&*left), "{leaves}: {left}");
+        let lock = "mine = os.open('b.md', os.O_RDONLY); fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)";
+        assert_eq!(other.does(lock), "EAGAIN", "{open}, {leaves}");
+        assert_eq!(holder.does("os.close(fd)"), "None");
+        assert_eq!(other.does(lock), "ok", "{open}, {leaves}");
+    }
+}
+
+#[test]
+fn w12_a_lock_by_an_ordinary_name_is_one_by_the_coordinated_name() {
+    watchdog();
+    for asked in [["a.md", "t.tmp"], ["t.tmp", "a.md"]] {
+        let project = Project::with(&[("t.tmp", "base\n")]);
+        let (mut holder, mut other) = (Puppet::new(&project), Puppet::new(&project));
+        let lock =
+            |name| format!("fd = os.open('{name}', os.O_RDONLY); fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)");
+        assert_eq!(holder.does(&lock("t.tmp")), "ok");
+        std::fs::hard_link(project.path("t.tmp"), project.path("a.md")).unwrap();
+        for name in asked {
+            assert_eq!(other.does(&lock(name)), "EAGAIN", "{name}");
+        }
+        assert_eq!(holder.does("os.close(fd)"), "None");
+        for name in asked {
+            assert_eq!(other.does(&lock(name)), "ok", "{name}");
+            assert_eq!(other.does("os.close(fd)"), "None");
+        }
+    }
+}

@@ -79,6 +79,19 @@ SESSIONS = [
         ["kinds::w10_lines_of_who_appends_go_on_in_the_file_that_a_rule_takes_in"],
     ),
     (
+        "W12", "w12-a-lock-goes-with-one-of-several-names", "src/mount/coordinated/linked.rs",
+        "        self.locks.lock().renamed(&Whose::Name(name.clone()), now);", "        let _ = (name, now);",
+        ["given_names::w12_a_lock_stays_with_a_file_that_loses_one_of_its_names"],
+    ),
+    (
+        "W12", "w12-a-lock-is-by-one-name-only", "src/mount/coordinated/flock.rs",
+        "                self.find_lock(&name);\n", "",
+        [
+            "given_names::w12_a_lock_stays_with_a_file_that_loses_one_of_its_names",
+            "given_names::w12_a_lock_by_an_ordinary_name_is_one_by_the_coordinated_name",
+        ],
+    ),
+    (
         "W12", "w12-rules-hold-for-who-has-an-ordinary-lock", "src/mount/coordinated/kinds.rs",
         "nodes.extend(self.tree.nodes.find(identity))", "drop(self.tree.nodes.find(identity))",
         ["kinds::w12_a_lock_is_one_process_s_whatever_the_rules_become"],

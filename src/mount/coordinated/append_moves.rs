@@ -60,27 +60,23 @@ impl Coordination {
         target.appenders += appenders;
     }
 
-    /// A name may lead elsewhere now, without the store: its file, whose stat this was, has other names. Who appends goes on with what the name leads to, else with
-    /// the file.
+    /// A name may lead elsewhere now, without the store: its file, whose stat this was, has other names. Its lock goes on under one of those. Who appends goes on with what
+    /// the name leads to, else with the file.
     pub(super) fn name_changed(&self, name: &Name, before: &Stat) {
         let was = attr::identity(before, false);
         let now = self.stat_backing(name).ok().map(|stat| attr::identity(&stat, false));
-        if now == Some(was) || !self.logs.is_used(name) {
+        if now == Some(was) {
+            return;
+        }
+        let other = self.other_name_of(name, before);
+        self.lock_goes_on(name, before, other.as_ref());
+        if !self.logs.is_used(name) {
             return;
         }
         let log = self.logs.of(name);
-        let names = self.tree.nodes.find(was).and_then(|node| self.tree.nodes.info(node));
-        let leads_there = |other: &Name| {
-            other != name
-                && self.target(other.parent, &other.name).is_some()
-                && self
-                    .stat_backing(other)
-                    .is_ok_and(|stat| attr::identity(&stat, false) == was)
-        };
-        let other = names.and_then(|info| info.names.into_iter().find(leads_there));
         match other.filter(|_| now.is_none()) {
             Some(other) => {
-                let to = self.logs.of(&self.canonical(&other));
+                let to = self.logs.of(&other);
                 let mut locked = lock_both(&log, &to);
                 self.settle_growth(&mut locked.0);
                 self.settle_growth(&mut locked.1);

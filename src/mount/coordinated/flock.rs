@@ -244,7 +244,11 @@ impl Coordination {
             Holder::Other => names().into_iter().find(|name| self.is_coordinated(name)),
         };
         Ok(match name.filter(|name| self.is_coordinated(name)) {
-            Some(name) => Whose::Name(self.key_name(&name)),
+            Some(name) => {
+                let name = self.key_name(&name);
+                self.find_lock(&name);
+                Whose::Name(name)
+            }
             None => Whose::Inode(self.tree.identity(node)?),
         })
     }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::locks::Whose;
 use super::open::open_version;
 use super::{Coordination, Target, is_file, place};
 use crate::mount::attr;
@@ -393,6 +394,41 @@ impl Coordination {
         let mut names: Vec<Name> = names.filter(leads_there).collect();
         names.sort_by_key(|name| self.target(name.parent, &name.name).is_none());
         names
+    }
+
+    /// The coordinated name that stands for all that are left of a file, whose stat this was and to which `name` does not lead any more.
+    pub(super) fn other_name_of(&self, name: &Name, was: &Stat) -> Option<Name> {
+        let live = attr::identity(was, false);
+        let image = self.store.images().of(was.st_ino, was.st_size as u64, mtime_ns(was));
+        let image = image.map(|(image, _)| Identity { ino: image.ino, ..live });
+        let nodes = [Some(live), image].into_iter().flatten();
+        let nodes = nodes.filter_map(|identity| self.tree.nodes.find(identity));
+        let mut names = nodes
+            .filter_map(|node| self.tree.nodes.info(node))
+            .flat_map(|info| info.names);
+        let leads_there = |other: &Name| {
+            let stat = self.stat_backing(other);
+            stat.is_ok_and(|stat| attr::identity(&stat, false) == live)
+        };
+        let other = names.find(|other| other != name && self.is_coordinated(other) && leads_there(other))?;
+        Some(self.canonical(&other))
+    }
+
+    /// A name has left a file that goes on under others: `other`, or some that nobody knows. So does the lock of that file.
+    pub(super) fn lock_goes_on(&self, name: &Name, was: &Stat, other: Option<&Name>) {
+        let now = match other {
+            Some(other) => Whose::Name(other.clone()),
+            None => Whose::Inode(attr::identity(was, false)),
+        };
+        self.locks.lock().renamed(&Whose::Name(name.clone()), now);
+    }
+
+    /// The file of a name may have been locked by an ordinary one, or by one that it has lost.
+    pub(super) fn find_lock(&self, name: &Name) {
+        if let Ok(stat) = self.stat_backing(name) {
+            let whose = Whose::Inode(attr::identity(&stat, false));
+            self.locks.lock().is_one(&whose, Whose::Name(name.clone()));
+        }
     }
 
     /// The names of a session's file that only former nodes of it know: who had that open by another name when it got its image. They are none any more when one of

@@ -96,7 +96,8 @@ pub struct Line {
 pub struct Locks {
     table: Flocks,
     keys: HashMap<Whose, LockKey>,
-    whose: HashMap<LockKey, Whose>,
+    /// A file with a coordinated name and an ordinary one is known by both.
+    whose: HashMap<LockKey, Vec<Whose>>,
     /// An open file description stays with the file that it has locked, whatever becomes of the file's name.
     owners: HashMap<LockOwner, Held>,
     /// The waits, by ticket.
@@ -208,7 +209,7 @@ impl Locks {
     /// Whose lock the open file description has, and by which process; the name of the file may be gone.
     pub fn held(&self, owner: LockOwner) -> Option<(Option<Whose>, ProcId)> {
         let held = self.owners.get(&owner)?;
-        Some((self.whose.get(&held.key).cloned(), held.process))
+        Some((self.first_of(held.key), held.process))
     }
 
     /// Whether it would lose the lock that it has: another is asked for, or none.
@@ -248,7 +249,7 @@ impl Locks {
                 })
             });
             Line {
-                whose: self.whose.get(&key).cloned(),
+                whose: self.first_of(key),
                 holders: held.collect(),
                 waiting: waits.collect(),
             }
@@ -260,18 +261,36 @@ impl Locks {
 
     /// What was `old` is `new` from now on. Where `new` is locked already, its own locks stay, and those of `old` are on a file that has no name.
     pub fn renamed(&mut self, old: &Whose, new: Whose) {
-        let Some(key) = self.removed(old) else { return };
-        if !self.keys.contains_key(&new) {
-            self.keys.insert(new.clone(), key);
-            self.whose.insert(key, new);
+        if let Some(key) = self.removed(old) {
+            self.is_known_by(key, new);
+        }
+    }
+
+    /// What is `known` is `also` that, unless that is locked already.
+    pub fn is_one(&mut self, known: &Whose, also: Whose) {
+        if let Some(key) = self.keys.get(known) {
+            self.is_known_by(*key, also);
         }
     }
 
     /// The name is gone: who opens it next means another file.
     pub fn removed(&mut self, whose: &Whose) -> Option<LockKey> {
         let key = self.keys.remove(whose)?;
-        self.whose.remove(&key);
+        if let Some(all) = self.whose.get_mut(&key) {
+            all.retain(|other| other != whose);
+        }
         Some(key)
+    }
+
+    fn is_known_by(&mut self, key: LockKey, whose: Whose) {
+        if !self.keys.contains_key(&whose) {
+            self.keys.insert(whose.clone(), key);
+            self.whose.entry(key).or_default().push(whose);
+        }
+    }
+
+    fn first_of(&self, key: LockKey) -> Option<Whose> {
+        self.whose.get(&key)?.first().cloned()
     }
 
     fn key_for(&mut self, whose: &Whose, owner: LockOwner) -> LockKey {
@@ -283,8 +302,7 @@ impl Locks {
         }
         self.next += 1;
         let key = LockKey(self.next);
-        self.keys.insert(whose.clone(), key);
-        self.whose.insert(key, whose.clone());
+        self.is_known_by(key, whose.clone());
         key
     }
 
@@ -323,10 +341,10 @@ impl Locks {
     }
 
     fn settle(&mut self, key: LockKey) {
-        if self.table.is_idle(key)
-            && let Some(whose) = self.whose.remove(&key)
-        {
-            self.keys.remove(&whose);
+        if self.table.is_idle(key) {
+            for whose in self.whose.remove(&key).unwrap_or_default() {
+                self.keys.remove(&whose);
+            }
         }
     }
 }

@@ -50,7 +50,9 @@ struct Found {
     moved: Stat,
     /// The same on the backing filesystem.
     live: Stat,
+    /// What has the new name.
     replaced: Option<Stat>,
+    live_replaced: Option<Stat>,
     images: [Option<HeldImage>; 2],
     /// A file with other names lives on under them when one is given to another file. Of two that change places each side keeps a copy.
     can_move: bool,
@@ -224,6 +226,7 @@ impl Coordination {
             moved,
             live: self.stat_backing(old)?,
             replaced,
+            live_replaced: replaced.map(|_| self.stat_backing(new)).transpose()?,
             images: [old, new].map(|name| self.image_at(name)),
             can_move: is_file(&moved) && (moving.exchanges() || moved.st_nlink == 1),
         })
@@ -232,7 +235,6 @@ impl Coordination {
     /// No version comes of it.
     fn rename_past_store(&self, moving: &Move, found: Found) -> Result<(), Errno> {
         let (old, new) = (&moving.old, &moving.new);
-        let replaced = self.stat_backing(new);
         self.carry_out_uncoordinated(old, new, moving.flags)?;
         if !found.is_one_file() {
             let [of_old, of_new] = found.images;
@@ -240,7 +242,10 @@ impl Coordination {
             self.name_left_image(of_new, new);
         }
         self.name_changed(old, &found.live);
-        replaced.iter().for_each(|replaced| self.name_changed(new, replaced));
+        found
+            .live_replaced
+            .iter()
+            .for_each(|replaced| self.name_changed(new, replaced));
         Ok(())
     }
 
@@ -331,10 +336,16 @@ impl Coordination {
         };
         let from = whose(&moving.old, found.source(moving).is_some());
         let to = whose(&moving.new, moving.target.is_some());
+        match &found.live_replaced {
+            Some(replaced) if replaced.st_nlink > 1 => {
+                let other = self.other_name_of(&moving.new, replaced);
+                self.lock_goes_on(&moving.new, replaced, other.as_ref());
+            }
+            Some(_) if !found.can_move => drop(self.locks.lock().removed(&to)),
+            _ => {}
+        }
         if found.can_move {
             self.locks.lock().renamed(&from, to);
-        } else if found.replaced.is_some_and(|replaced| replaced.st_nlink == 1) {
-            self.locks.lock().removed(&to);
         }
     }
 }
