@@ -1001,8 +1001,8 @@ SESSIONS = [
     ),
     (
         "W12", "w12-a-lock-is-the-inodes", "src/mount/coordinated/flock.rs",
-        "Some(name) => Whose::Name(self.key_name(&name)),",
-        "Some(_) => Whose::Inode(self.tree.identity(node)?),",
+        "                Whose::Name(name)\n",
+        "                Whose::Inode(self.tree.identity(node)?)\n",
         ["locks::w12_a_rename_over_the_file_keeps_the_lock"],
     ),
     (
