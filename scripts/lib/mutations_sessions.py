@@ -694,12 +694,30 @@ SESSIONS = [
     ),
     (
         "W11", "w11-who-waited-is-not-asked-again", "src/mount/coordinated/permission.rs",
-        "if caller.uid == 0 || seen == Some(identity(&file)?) {",
-        "if caller.uid == 0 || seen.is_some() {",
+        "LetIn::By(inode) => *inode == identity(&file)?,",
+        "LetIn::By(_) => true,",
         [
             "users::w11_who_waited_for_a_file_may_do_what_its_new_permissions_say",
             "users::w12_a_lock_gives_nobody_a_file_that_he_may_not_write_to",
         ],
+    ),
+    (
+        "W11", "w11-who-waited-is-let-in-by-what-the-file-was", "src/mount/coordinated/permission.rs",
+        "(Some(inode), _) if !waited => LetIn::By(inode),",
+        "(Some(inode), _) if !waited || inode.ino > 0 => LetIn::By(inode),",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W11", "w11-who-waited-is-asked-though-the-file-is-what-it-was", "src/mount/coordinated/permission.rs",
+        "(_, Some(rights)) => LetIn::Before(rights),",
+        "(_, Some(_)) => LetIn::Unknown,",
+        ["containers::w11_who_is_not_known_waits_for_a_file_of_his_group_and_may_have_it_unless_its_mode_was_changed"],
+    ),
+    (
+        "W11", "w11-who-waited-joins-whatever-his-relative-has", "src/mount/coordinated/open.rs",
+        "if let (LetIn::Unknown | LetIn::Before(_), Some(session)) = (&let_in, &session)",
+        "if let (LetIn::By(_), Some(session)) = (&let_in, &session)",
+        ["model::what_went_wrong_once_goes_right"],
     ),
     (
         "W10", "w10-lines-follow-a-name-to-any-file", "src/mount/coordinated/permission.rs",
