@@ -445,7 +445,7 @@ SESSIONS = [
         "W3", "w3-an-own-rename-leaves-what-was-written", "src/mount/coordinated/rename.rs",
         ".try_for_each(|own| this.end_now(own, Ending::Closed))?;",
         ".for_each(|own| drop((own.name(), Ending::Closed)));",
-        ["waiting::w3_the_holder_reads_renames_and_unlinks_its_own_open_file"],
+        ["waiting::w3_the_holder_reads_renames_and_unlinks_its_own_open_file", "model::what_went_wrong_once_goes_right"],
     ),
     (
         "W3", "w3-an-unlinked-file-comes-back-at-close", "src/mount/coordinated/session.rs",
@@ -667,6 +667,7 @@ SESSIONS = [
         "Closing::Killed => Ending::Closed,",
         [
             "closing::w7_a_killed_writer_publishes_nothing_and_its_bytes_are_kept",
+            "model::what_went_wrong_once_goes_right",
             "names::w9_a_killed_creators_file_never_appears_and_a_waiting_creator_goes_on",
         ],
     ),
@@ -694,8 +695,8 @@ SESSIONS = [
     ),
     (
         "W11", "w11-who-waited-is-not-asked-again", "src/mount/coordinated/permission.rs",
-        "LetIn::By(inode) => *inode == identity(&file)?,",
-        "LetIn::By(_) => true,",
+        "if caller.uid == 0 || let_in.holds_for(&file)? {",
+        "if caller.uid == 0 || !matches!(let_in, LetIn::Unknown) || let_in.holds_for(&file)? {",
         [
             "users::w11_who_waited_for_a_file_may_do_what_its_new_permissions_say",
             "users::w12_a_lock_gives_nobody_a_file_that_he_may_not_write_to",
