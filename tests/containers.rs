@@ -204,6 +204,27 @@ fn w1_writers_of_another_pid_namespace_wait_for_each_other_and_are_told_of() {
     assert_eq!(holder.does("os.close(fd), os.unlink('s.md')"), "(None, None)");
 }
 
+/// Of who is not known no other groups are known than his own: what the kernel has said counts, as long as the file is what it was.
+#[test]
+fn w11_who_is_not_known_waits_for_a_file_of_his_group_and_may_have_it_unless_its_mode_was_changed() {
+    if not_root() {
+        return;
+    }
+    let contained = Contained::with(&[("s.md", "v1\n")], true);
+    let project = &contained.project;
+    std::os::unix::fs::chown(project.path("s.md"), Some(0), Some(4000)).unwrap();
+    let mut holder = Puppet::new(project);
+    for (mode, says) in [(0o660, "ok"), (0o640, "EACCES")] {
+        let mut member = Puppet::new(project);
+        member.does("os.setgroups([4000]); os.setresgid(1000, 1000, 1000); os.setresuid(1000, 1000, 1000)");
+        holder.does("os.chmod('s.md', 0o660); fd = os.open('s.md', os.O_RDWR)");
+        member.starts("fd = os.open('s.md', os.O_RDWR)");
+        contained.await_waiters(1);
+        holder.does(&format!("os.chmod('s.md', 0o{mode:o}); os.close(fd)"));
+        assert_eq!(member.says(), says, "{mode:o}");
+    }
+}
+
 #[test]
 fn r1_hammering_from_another_pid_namespace_tears_nothing_and_hangs_nobody() {
     if not_root() {

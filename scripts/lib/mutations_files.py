@@ -653,8 +653,8 @@ FILES = [
     ),
     (
         "W11", "w11-who-waited-saves-by-the-name-that-stood-for-all", "src/mount/coordinated/open.rs",
-        "match own.and_then(|node| this.led_elsewhere(node, &joined)) {",
-        "match own.and_then(|node| this.led_elsewhere(node, &joined)).filter(|_| false) {",
+        "match came.own.and_then(|node| this.led_elsewhere(node, &joined)) {",
+        "match came.own.and_then(|node| this.led_elsewhere(node, &joined)).filter(|_| false) {",
         ["given_names::w11_who_waited_by_one_name_saves_that_though_the_other_leads_elsewhere_when_its_turn_comes"],
     ),
     (

@@ -502,7 +502,7 @@ SESSIONS = [
         "W3", "w3-an-own-rename-leaves-what-was-written", "src/mount/coordinated/rename.rs",
         ".try_for_each(|own| this.end_now(own, Ending::Closed))?;",
         ".for_each(|own| drop((own.name(), Ending::Closed)));",
-        ["waiting::w3_the_holder_reads_renames_and_unlinks_its_own_open_file"],
+        ["waiting::w3_the_holder_reads_renames_and_unlinks_its_own_open_file", "model::what_went_wrong_once_goes_right"],
     ),
     (
         "W3", "w3-an-unlinked-file-comes-back-at-close", "src/mount/coordinated/session.rs",
@@ -724,6 +724,7 @@ SESSIONS = [
         "Closing::Killed => Ending::Closed,",
         [
             "closing::w7_a_killed_writer_publishes_nothing_and_its_bytes_are_kept",
+            "model::what_went_wrong_once_goes_right",
             "names::w9_a_killed_creators_file_never_appears_and_a_waiting_creator_goes_on",
         ],
     ),
@@ -751,12 +752,30 @@ SESSIONS = [
     ),
     (
         "W11", "w11-who-waited-is-not-asked-again", "src/mount/coordinated/permission.rs",
-        "if caller.uid == 0 || seen == Some(identity(&file)?) {",
-        "if caller.uid == 0 || seen.is_some() {",
+        "if caller.uid == 0 || let_in.holds_for(&file)? {",
+        "if caller.uid == 0 || !matches!(let_in, LetIn::Unknown) || let_in.holds_for(&file)? {",
         [
             "users::w11_who_waited_for_a_file_may_do_what_its_new_permissions_say",
             "users::w12_a_lock_gives_nobody_a_file_that_he_may_not_write_to",
         ],
+    ),
+    (
+        "W11", "w11-who-waited-is-let-in-by-what-the-file-was", "src/mount/coordinated/permission.rs",
+        "(Some(inode), _) if !waited => LetIn::By(inode),",
+        "(Some(inode), _) if !waited || inode.ino > 0 => LetIn::By(inode),",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W11", "w11-who-waited-is-asked-though-the-file-is-what-it-was", "src/mount/coordinated/permission.rs",
+        "(_, Some(rights)) => LetIn::Before(rights),",
+        "(_, Some(_)) => LetIn::Unknown,",
+        ["containers::w11_who_is_not_known_waits_for_a_file_of_his_group_and_may_have_it_unless_its_mode_was_changed"],
+    ),
+    (
+        "W11", "w11-who-waited-joins-whatever-his-relative-has", "src/mount/coordinated/open.rs",
+        "if let (LetIn::Unknown | LetIn::Before(_), Some(session)) = (&let_in, &session)",
+        "if let (LetIn::By(_), Some(session)) = (&let_in, &session)",
+        ["model::what_went_wrong_once_goes_right"],
     ),
     (
         "W10", "w10-lines-follow-a-name-to-any-file", "src/mount/coordinated/permission.rs",
@@ -1142,8 +1161,8 @@ SESSIONS = [
     ),
     (
         "W6", "w6-who-joins-a-session-that-just-ended-begins-one-beside-others", "src/mount/coordinated/open.rs",
-        "self.admit(target, Claim { file, ..claim }, own, beginning, answer);",
-        "self.admit(target, Claim { intent: if file == claim.file { claim.intent } else { Intent::Truncate }, ..claim }, own, beginning, answer);",
+        "self.admit(target, Claim { file, ..claim }, came, beginning, answer);",
+        "self.admit(target, Claim { intent: if file == claim.file { claim.intent } else { Intent::Truncate }, ..claim }, came, beginning, answer);",
         ["growing::w6_what_a_child_wrote_to_the_parents_session_is_published_whoever_closes_last"],
     ),
     (

@@ -400,14 +400,14 @@ impl World {
     }
 
     fn closed(&mut self, by: Pid, number: usize, killed: bool) -> Answer {
-        self.descriptions[number].descriptors -= 1;
-        self.descriptions[number].unclosed = false;
-        let answer = self.closed_handle(by, number, killed);
+        let answer = self.closed_descriptor(by, number, killed);
         self.release_lock(number, killed);
         answer
     }
 
-    fn closed_handle(&mut self, by: Pid, number: usize, killed: bool) -> Answer {
+    fn closed_descriptor(&mut self, by: Pid, number: usize, killed: bool) -> Answer {
+        self.descriptions[number].descriptors -= 1;
+        self.descriptions[number].unclosed = false;
         if let Kind::Appender { .. } = self.descriptions[number].kind {
             self.closed_appender(by, number, killed);
             return Answer::Done;
@@ -458,8 +458,12 @@ impl World {
         let pid = process.pid;
         let mut slots: Vec<_> = std::mem::take(&mut process.slots).into_iter().flatten().collect();
         slots.sort_by_key(|slot| slot.fd);
-        for slot in slots {
-            self.closed(pid, slot.description, killed);
+        for slot in &slots {
+            self.closed_descriptor(pid, slot.description, killed);
+        }
+        // The kernel tells of all that a process closes with its end (FLUSH) before it lets go of the first of them (RELEASE).
+        for slot in &slots {
+            self.release_lock(slot.description, killed);
         }
         self.processes[by] = None;
         for process in self.processes.iter_mut().flatten() {

@@ -49,21 +49,12 @@ impl World {
             Expected::Any => {}
             other => return other,
         }
-        let own = match what {
-            What::Link(..) => [None, None],
-            // The others lead to what its sessions publish.
-            What::Unlink(name) if self.names_of(name).len() > 1 => [None, None],
-            _ => [Some(first), second].map(|name| self.nearest(by, self.home(name?))),
-        };
+        let own = self.own_sessions(by, what);
         if self.leaves_open(what, own) {
             return Expected::Skip;
         }
-        if let (What::Unlink(name), Some(own)) = (what, own[0])
-            && !self.names.contains_key(&name)
-        {
-            self.sessions[own].unlinked = true;
-            self.locks.forget(name);
-            return Expected::Is(Answer::Done);
+        if let Some(answer) = self.take_back(what, own) {
+            return Expected::Is(answer);
         }
         let mut wants: VecDeque<Name> = [Some(first), second]
             .into_iter()
@@ -76,9 +67,31 @@ impl World {
             what,
             wants,
             has: Vec::new(),
-            own,
         };
         self.take_next(by, change)
+    }
+
+    /// The sessions of its lineage on the first and on the second name: they move along, or go.
+    fn own_sessions(&self, by: usize, what: What) -> [Option<Sid>; 2] {
+        match what {
+            What::Link(..) => [None, None],
+            // The others lead to what its sessions publish.
+            What::Unlink(name) if self.names_of(name).len() > 1 => [None, None],
+            What::Unlink(name) => [self.nearest(by, self.home(name)), None],
+            What::Rename(a, b) | What::Exchange(a, b) => [a, b].map(|name| self.nearest(by, self.home(name))),
+        }
+    }
+
+    /// A lineage removes what it has not created yet.
+    fn take_back(&mut self, what: What, own: [Option<Sid>; 2]) -> Option<Answer> {
+        let (What::Unlink(name), Some(own)) = (what, own[0]) else {
+            return None;
+        };
+        (!self.names.contains_key(&name)).then(|| {
+            self.sessions[own].unlinked = true;
+            self.locks.forget(name);
+            Answer::Done
+        })
     }
 
     /// What the kernel says about the permissions of who has found these files: nothing is [`Expected::Any`].
@@ -263,12 +276,16 @@ impl World {
                 }
             }
         }
+        // Who waited has walked there again: what its lineage has opened meanwhile came before.
+        let own = self.own_sessions(by, change.what);
         // Whoever it waited for may have ended a session by unlocking, and go on.
-        self.unknown |= self.leaves_open(change.what, change.own);
-        // Who waited has walked there again.
+        self.unknown |= self.leaves_open(change.what, own);
         let answer = match self.may_change(by, change.what) {
             Expected::Is(answer) => answer,
-            _ => self.carry_out(change.what, change.own),
+            _ => match self.take_back(change.what, own) {
+                Some(answer) => answer,
+                None => self.carry_out(change.what, own),
+            },
         };
         self.let_go(pid, change.has);
         // Who went along to another name that stands for all has its turn there.

@@ -188,8 +188,6 @@ pub struct Change {
     pub what: What,
     pub wants: VecDeque<Name>,
     pub has: Vec<Name>,
-    /// The sessions of its lineage on the first and on the second name: they move along, or go.
-    pub own: [Option<Sid>; 2],
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -13,6 +13,7 @@ use super::append_log::{Live, Log};
 use super::begin::Beginning;
 use super::creator::first_of;
 use super::files::{Granted, InHand};
+use super::permission::LetIn;
 use super::{Answer, Coordination, Target};
 use crate::mount::attr;
 use crate::mount::nodes::{Name, NodeId, ROOT};
@@ -118,12 +119,12 @@ impl Coordination {
             let that = Arc::clone(&this);
             this.tree.workers.run(move || {
                 answer(granted.and_then(|granted| {
-                    let (Granted::New(id) | Granted::Join(id)) = granted;
+                    let Granted { id, .. } = granted;
                     let beginning = Beginning {
                         node: None,
                         how: How::Truncate,
                         truncate: len == 0,
-                        seen,
+                        let_in: LetIn::since(seen, None, false),
                         ..first_of(id, file, ROOT, caller, process, None)
                     };
                     let session = that.begin(&truncated, beginning)?;

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::append_log::Mark;
 use super::files::{Creation, Finds};
-use super::permission::Rights;
+use super::permission::{LetIn, Rights};
 use super::session::{About, Session};
 use super::staged::{Fresh, Staged};
 use super::{Coordination, Target, creator, nanos_now, permission, place};
@@ -40,8 +40,8 @@ pub(super) struct Beginning {
     pub dressed_as: Option<Arc<File>>,
     /// The node was made for this caller; another may only be had while nobody has it open.
     pub own_node: bool,
-    /// What the kernel has checked the caller's permissions on, and what has to be checked if it turns out to be another inode.
-    pub seen: Option<Identity>,
+    /// What the kernel has let the caller in by, and what has to be asked again where that does not hold for what is found.
+    pub let_in: LetIn,
     pub wanted: rustix::fs::Access,
 }
 
@@ -143,7 +143,7 @@ impl Coordination {
 
     /// Opens what the name leads to now, which the caller must be allowed to.
     fn base(&self, target: &Target, beginning: &Beginning) -> Result<Base, Errno> {
-        let (caller, seen) = (beginning.caller, beginning.seen);
+        let caller = beginning.caller;
         let (found, mark, len) = self.base_of(target, beginning.truncate)?;
         let creates = match &found {
             Err(Errno::NOENT) if beginning.like.is_none() => beginning.creates.or_else(|| creator::asked(caller)),
@@ -156,12 +156,12 @@ impl Coordination {
         let live = self.live_behind_image(&target.name)?;
         match (&version, &live) {
             // It keeps its inode when its mode changes.
-            (Some(_), Some(live)) => permission::check(caller, live, None, beginning.wanted)?,
-            (Some(version), None) => permission::check(caller, version, seen, beginning.wanted)?,
+            (Some(_), Some(live)) => permission::check(caller, live, &beginning.let_in, beginning.wanted)?,
+            (Some(version), None) => permission::check(caller, version, &beginning.let_in, beginning.wanted)?,
             // It was asked about a file that is gone.
             (None, _) if beginning.node.is_some() && creates.is_some() => {
                 let into = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-                permission::check(caller, self.directory(target.name.parent)?, None, into)?;
+                permission::check(caller, self.directory(target.name.parent)?, &LetIn::Unknown, into)?;
             }
             (None, _) => {}
         }
@@ -232,7 +232,7 @@ impl Coordination {
             .is_some_and(|rights| rights.cover(metadata))
         {
             let wanted = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
-            permission::check(session.about.caller, metadata, None, wanted)?;
+            permission::check(session.about.caller, metadata, &LetIn::Unknown, wanted)?;
         }
         // The number of a shadow is its own: the journal has both for a moment.
         let id = self.files.lock().queue.number();

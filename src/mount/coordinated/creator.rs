@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::begin::Beginning;
 use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
-use super::permission;
+use super::permission::{self, LetIn};
 use super::{Answer, Coordination, Creation, Target, Writer};
 use crate::mount::attr;
 use crate::mount::handles::{Handle, Ordinary};
@@ -178,10 +178,12 @@ impl Coordination {
         let this = Arc::clone(self);
         let awaited = target.clone();
         let resume = move |granted: Result<Granted, Errno>| {
-            let id = match granted {
-                Ok(Granted::New(id) | Granted::Join(id)) => id,
+            let Granted { id, waited, .. } = match granted {
+                Ok(granted) => granted,
                 Err(errno) => return answer(Err(errno)),
             };
+            // What it was shown was a promise, or is gone.
+            let seen = seen.filter(|_| !waited);
             if let Ok(now) = this.stat(&awaited.name) {
                 let opened = this
                     .show_own(
@@ -195,7 +197,7 @@ impl Coordination {
                 return answer(opened);
             }
             let beginning = Beginning {
-                seen,
+                let_in: LetIn::since(seen, None, waited),
                 ..first_of(id, file, node, caller, process, reroute.creates)
             };
             let session = match this.begin(&awaited, beginning) {
@@ -247,7 +249,7 @@ pub(super) fn first_of(
         like: None,
         dressed_as: None,
         own_node: true,
-        seen: None,
+        let_in: LetIn::Unknown,
         wanted: rustix::fs::Access::WRITE_OK,
     }
 }

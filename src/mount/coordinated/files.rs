@@ -19,11 +19,13 @@ pub type Continue = Box<dyn FnOnce(Result<Granted, Errno>) + Send>;
 
 /// How a request was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Granted {
-    /// A new session, the only one or one of the lineage's.
-    New(SessionId),
-    /// One more handle on this session's shadow.
-    Join(SessionId),
+pub struct Granted {
+    /// To which session.
+    pub id: SessionId,
+    /// By one more handle on the shadow of one that is there; otherwise it is a new one, the only one or one of the lineage's.
+    pub joins: bool,
+    /// It had to wait: what the kernel has said about permissions it said before.
+    pub waited: bool,
 }
 
 /// What becomes of a request that the queue refuses.

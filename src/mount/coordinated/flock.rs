@@ -19,6 +19,7 @@ use super::close::Ending;
 use super::files::{Granted, InHand, Need};
 use super::handles::Writer;
 use super::locks::{Turn, Waiting, Whose};
+use super::permission::LetIn;
 use super::reader::Reader;
 use super::session::{Life, Session};
 use super::shown::is_of_lineage;
@@ -404,7 +405,7 @@ impl Coordination {
         let begun = target.clone();
         let admitted = move |granted: Result<Granted, Errno>| {
             let began = granted.and_then(|granted| {
-                let (Granted::New(id) | Granted::Join(id)) = granted;
+                let Granted { id, .. } = granted;
                 this.begin_again((&writer, &old), &begun, id, file, process)
             });
             then(began.map(|session| {
@@ -444,6 +445,9 @@ impl Coordination {
                 Arc::strong_count(pin) > 1 + writer.pins(pin)
             }),
         };
+        let left = old
+            .left()
+            .and_then(|left| Some(attr::identity(&rustix::fs::fstat(&left).ok()?, false)));
         let beginning = Beginning {
             id,
             file,
@@ -457,9 +461,8 @@ impl Coordination {
             like: None,
             dressed_as: None,
             own_node: true,
-            seen: old
-                .left()
-                .and_then(|left| Some(attr::identity(&rustix::fs::fstat(&left).ok()?, false))),
+            // By its handle it is right for what that has left.
+            let_in: LetIn::since(left, None, false),
             // The handle may read too, for all that is known here.
             wanted: rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK,
         };

@@ -4,13 +4,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{Access, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::begin::Beginning;
 use super::files::{Creation, Finds, Granted, InHand};
 use super::handles::Writer;
-use super::permission;
+use super::permission::{self, LetIn, Rights};
 use super::session::{Life, Session};
 use super::wait::Claim;
 use super::{Answer, Coordination, Target, caller};
@@ -21,6 +21,25 @@ use crate::mount::pin::Pin;
 use crate::mount::tree::Caller;
 use crate::session::{FileKey, Intent, Opener, SessionId};
 use crate::store::record::How;
+
+/// By what way a thread has come that opens a file for writing, and what for.
+#[derive(Debug, Clone)]
+struct Came {
+    /// A node that it has to itself, which has the name that it came by.
+    own: Option<NodeId>,
+    /// What the kernel has checked its permissions on, as long as it has not waited since.
+    seen: Option<Identity>,
+    /// Those of the same then.
+    rights: Option<Rights>,
+    /// What it must be allowed to do.
+    wanted: Access,
+}
+
+impl Came {
+    fn let_in(&self, waited: bool) -> LetIn {
+        LetIn::since(self.seen, self.rights.clone(), waited)
+    }
+}
 
 /// How soon it is worth asking again for a session that another thread of its lineage is just beginning.
 pub(super) const NOT_BEGUN: Duration = Duration::from_millis(1);
@@ -138,7 +157,7 @@ impl Coordination {
                 }
             }
         };
-        self.check_version(caller, (&target.name, pin.fd()), seen, rustix::fs::Access::READ_OK)?;
+        self.check_version(caller, (&target.name, pin.fd()), seen, Access::READ_OK)?;
         Ok(Arc::new(Ordinary {
             node,
             pin,
@@ -194,6 +213,13 @@ impl Coordination {
             intent,
             nonblock,
         };
+        let wanted = permission::wanted(flags);
+        let came = Came {
+            own: own_node.then_some(node),
+            seen,
+            rights: self.rights_before(caller, key, (&target.name, seen), own_node),
+            wanted,
+        };
         let beginning = move |id, file| Beginning {
             id,
             file,
@@ -206,14 +232,14 @@ impl Coordination {
             like: None,
             dressed_as: dressed_as.clone(),
             own_node,
-            seen,
-            wanted: permission::wanted(flags),
+            let_in: LetIn::Unknown,
+            wanted,
         };
         let (this, name) = (Arc::clone(self), target.name.clone());
         self.admit(
             target,
             claim,
-            own_node.then_some(node),
+            came,
             beginning,
             Box::new(move |session| {
                 answer(session.map(|session| {
@@ -234,12 +260,12 @@ impl Coordination {
         })
     }
 
-    /// Asks the queue for a session, and begins or joins it. `own`: a node that the thread has to itself, which has the name that it came by.
+    /// Asks the queue for a session, and begins or joins it.
     fn admit(
         self: &Arc<Self>,
         target: Target,
         claim: Claim,
-        own: Option<NodeId>,
+        came: Came,
         beginning: impl Fn(SessionId, FileKey) -> Beginning + Send + 'static,
         answer: Answer<Arc<Session>>,
     ) {
@@ -250,23 +276,40 @@ impl Coordination {
         };
         let joined = target.clone();
         let resume = move |granted: Result<Granted, Errno>| match granted {
-            Ok(Granted::New(id)) => match own.and_then(|node| this.led_elsewhere(node, &joined)) {
-                None => match (this.begin(&joined, beginning(id, again.file)), own) {
-                    // Its own lineage, which it does not wait for, has removed the name just now.
-                    (Err(Errno::NOENT), Some(node)) if let Some(target) = this.led_elsewhere(node, &joined) => {
-                        Arc::clone(&this.tree)
-                            .workers
-                            .run(move || this.admit_anew(target, again, own, beginning, answer));
+            Ok(Granted {
+                id,
+                joins: false,
+                waited,
+            }) => match came.own.and_then(|node| this.led_elsewhere(node, &joined)) {
+                None => {
+                    let beginning_now = Beginning {
+                        let_in: came.let_in(waited),
+                        ..beginning(id, again.file)
+                    };
+                    match (this.begin(&joined, beginning_now), came.own) {
+                        // Its own lineage, which it does not wait for, has removed the name just now.
+                        (Err(Errno::NOENT), Some(node)) if let Some(target) = this.led_elsewhere(node, &joined) => {
+                            Arc::clone(&this.tree)
+                                .workers
+                                .run(move || this.admit_anew(target, again, came, beginning, answer));
+                        }
+                        (begun, _) => answer(begun),
                     }
-                    (begun, _) => answer(begun),
-                },
+                }
                 Some(target) => Arc::clone(&this.tree).workers.run(move || {
                     this.release(id, again.file);
-                    this.admit_anew(target, again, own, beginning, answer);
+                    this.admit_anew(target, again, came, beginning, answer);
                 }),
             },
-            Ok(Granted::Join(id)) => {
+            Ok(Granted { id, waited, .. }) => {
                 let session = this.files.lock().session(id).cloned();
+                let let_in = came.let_in(waited);
+                // Of who has not waited the kernel knows that this very session is what he finds.
+                if let (LetIn::Unknown | LetIn::Before(_), Some(session)) = (&let_in, &session)
+                    && let Err(errno) = permission::check(again.caller, session.pin().fd(), &let_in, came.wanted)
+                {
+                    return answer(Err(errno));
+                }
                 match session.as_ref().map(|session| session.join(again.opener.proc)) {
                     Some(Ok(())) => answer(session.ok_or(Errno::STALE)),
                     _ => Arc::clone(&this.tree).workers.run(move || {
@@ -281,7 +324,7 @@ impl Coordination {
                                 again.intent
                             }
                         };
-                        this.admit_anew(joined, Claim { intent, ..again }, own, beginning, answer);
+                        this.admit_anew(joined, Claim { intent, ..again }, came, beginning, answer);
                     }),
                 }
             }
@@ -295,13 +338,14 @@ impl Coordination {
         self: &Arc<Self>,
         target: Target,
         claim: Claim,
-        own: Option<NodeId>,
+        came: Came,
         beginning: impl Fn(SessionId, FileKey) -> Beginning + Send + 'static,
         answer: Answer<Arc<Session>>,
     ) {
         let in_hand = InHand::take(&self.files, &target.name);
         let file = in_hand.key();
-        self.admit(target, Claim { file, ..claim }, own, beginning, answer);
+        let came = Came { seen: None, ..came };
+        self.admit(target, Claim { file, ..claim }, came, beginning, answer);
     }
 
     /// The file of a node that a thread has to itself, where that is not `awaited` any more: the name that stood for all of a file's (W11) was removed or given to another
@@ -400,7 +444,7 @@ impl Coordination {
                     errno => errno,
                 });
                 answer(taken.and_then(|granted| {
-                    let (Granted::New(id) | Granted::Join(id)) = granted;
+                    let Granted { id, .. } = granted;
                     if this.stat(&created.name).is_ok() {
                         // Another creator came and went since it was looked at.
                         if !exclusive {
@@ -424,7 +468,7 @@ impl Coordination {
                         like: None,
                         dressed_as: None,
                         own_node: true,
-                        seen: None,
+                        let_in: LetIn::Unknown,
                         wanted: permission::wanted(flags),
                     };
                     let session = this.begin(&created, beginning)?;

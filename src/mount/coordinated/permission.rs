@@ -14,7 +14,7 @@ use crate::mount::nodes::{Identity, Name};
 use crate::mount::pin::{self, Pin};
 use crate::mount::tree::Caller;
 use crate::os::creds;
-use crate::session::ProcId;
+use crate::session::{FileKey, ProcId};
 
 /// An ACL that is longer counts as none; both versions of a file then do.
 const ACL_BYTES_MAX: usize = 4096;
@@ -32,12 +32,42 @@ pub fn wanted(flags: OFlags) -> Access {
     wanted
 }
 
-/// Whether the caller may do this with a file, unless it is `seen`, for which the kernel has said so.
+/// What the kernel has let in who opens a file, or is about to change it by its path.
+#[derive(Debug, Clone)]
+pub enum LetIn {
+    /// That is not known.
+    Unknown,
+    /// By what this inode is just now.
+    By(Identity),
+    /// By what the file was before he had to wait: who owns it, its mode and its ACL may have been changed since.
+    Before(Rights),
+}
+
+impl LetIn {
+    /// Of one who was let in by an inode that had these rights, and may have `waited` since.
+    pub fn since(inode: Option<Identity>, rights: Option<Rights>, waited: bool) -> LetIn {
+        match (inode, rights) {
+            (Some(inode), _) if !waited => LetIn::By(inode),
+            (_, Some(rights)) => LetIn::Before(rights),
+            _ => LetIn::Unknown,
+        }
+    }
+
+    fn holds_for(&self, file: impl AsFd) -> Result<bool, Errno> {
+        Ok(match self {
+            LetIn::Unknown => false,
+            LetIn::By(inode) => *inode == identity(&file)?,
+            LetIn::Before(rights) => Rights::of(&file).is_some_and(|now| now.allow_the_same_as(rights)),
+        })
+    }
+}
+
+/// Whether the caller may do this with a file, unless the kernel has said so.
 ///
 /// # Errors
 /// EACCES.
-pub fn check(caller: Caller, file: impl AsFd, seen: Option<Identity>, wanted: Access) -> Result<(), Errno> {
-    if caller.uid == 0 || seen == Some(identity(&file)?) {
+pub fn check(caller: Caller, file: impl AsFd, let_in: &LetIn, wanted: Access) -> Result<(), Errno> {
+    if caller.uid == 0 || let_in.holds_for(&file)? {
         return Ok(());
     }
     creds::access_as(
@@ -53,7 +83,7 @@ pub fn check(caller: Caller, file: impl AsFd, seen: Option<Identity>, wanted: Ac
 pub fn may_write(caller: Caller, rights: Option<&Rights>, other: impl AsFd) -> bool {
     caller.uid == 0
         || rights.is_some_and(|rights| rights.cover(&other))
-        || check(caller, &other, None, Access::WRITE_OK).is_ok()
+        || check(caller, &other, &LetIn::Unknown, Access::WRITE_OK).is_ok()
 }
 
 impl Coordination {
@@ -72,7 +102,25 @@ impl Coordination {
             return Ok(());
         }
         let live = self.live_behind_image(name)?;
-        check(caller, live.as_ref().map_or(version, |live| live.as_fd()), None, wanted)
+        let asked = live.as_ref().map_or(version, |live| live.as_fd());
+        check(caller, asked, &LetIn::Unknown, wanted)
+    }
+
+    /// By what a caller was let in who may have to wait for a file: what the name leads to, if that is what the kernel has `seen`. Root, and who finds nobody there,
+    /// need none; nor does who has no node of his own, for he was not sent round to wait.
+    pub(super) fn rights_before(
+        &self,
+        caller: Caller,
+        file: FileKey,
+        (name, seen): (&Name, Option<Identity>),
+        own_node: bool,
+    ) -> Option<Rights> {
+        if caller.uid == 0 || !own_node || self.files.lock().queue.is_idle(file) {
+            return None;
+        }
+        let pin = self.current_pin(name).ok()?;
+        let is_seen = seen.is_some() && identity(pin.fd()).ok() == seen;
+        is_seen.then(|| self.rights_of(caller, name, &pin)).flatten()
     }
 
     /// By what a caller was let in who has just opened `pin` by a name; root has none.
@@ -131,9 +179,11 @@ impl Rights {
 
     /// Whether a file is the same, or could have been opened as well.
     pub fn cover(&self, file: impl AsFd) -> bool {
-        Rights::of(file).is_some_and(|now| {
-            now.inode == self.inode || (now.owner, now.mode, &now.acl) == (self.owner, self.mode, &self.acl)
-        })
+        Rights::of(file).is_some_and(|now| now.inode == self.inode || now.allow_the_same_as(self))
+    }
+
+    fn allow_the_same_as(&self, other: &Rights) -> bool {
+        (self.owner, self.mode, &self.acl) == (other.owner, other.mode, &other.acl)
     }
 }
 

@@ -70,7 +70,7 @@ impl Coordination {
                 let that = Arc::clone(&this);
                 this.tree.workers.run(move || {
                     answer(granted.and_then(|granted| {
-                        let (Granted::New(id) | Granted::Join(id)) = granted;
+                        let Granted { id, .. } = granted;
                         let kept = Arc::new(content.file);
                         let beginning = Beginning {
                             node: None,

@@ -71,7 +71,7 @@ impl Coordination {
                 nonblock: true,
             };
             match self.take_at_once(target, claim) {
-                Ok(Some(Granted::New(id) | Granted::Join(id))) => held.push((id, file)),
+                Ok(Some(Granted { id, .. })) => held.push((id, file)),
                 Ok(None) => {
                     self.give_back(Some(held));
                     self.send_to_wait(caller, errand);
@@ -129,7 +129,7 @@ impl Coordination {
         };
         let this = Arc::clone(self);
         let resume = move |granted: Result<Granted, Errno>| match granted {
-            Ok(Granted::New(id) | Granted::Join(id)) => {
+            Ok(Granted { id, .. }) => {
                 held.push((id, file));
                 this.take_next(caller, opener, need, targets, held, then);
             }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::begin::Beginning;
 use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
+use super::permission::LetIn;
 use super::session::Session;
 use super::shown::is_of_lineage;
 use super::staged::Staged;
@@ -57,6 +58,7 @@ impl Coordination {
             nonblock: false,
         };
         let own_node = reroute.is_some();
+        let rights = self.rights_before(caller, key, (&target.name, seen), own_node);
         let this = Arc::clone(self);
         let truncated = target.clone();
         self.acquire(
@@ -64,7 +66,7 @@ impl Coordination {
             claim,
             Box::new(move |granted| {
                 let begun = granted.and_then(|granted| {
-                    let (Granted::New(id) | Granted::Join(id)) = granted;
+                    let Granted { id, waited, .. } = granted;
                     if own_node && this.led_elsewhere(node, &truncated).is_some() {
                         this.release(id, key);
                         return Err(Errno::STALE);
@@ -82,7 +84,7 @@ impl Coordination {
                         like: None,
                         dressed_as: None,
                         own_node,
-                        seen,
+                        let_in: LetIn::since(seen, rights, waited),
                         wanted: rustix::fs::Access::WRITE_OK,
                     };
                     this.begin(&truncated, beginning)

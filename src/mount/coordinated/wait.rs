@@ -187,7 +187,11 @@ impl Coordination {
         if let Err(refusal) = result {
             self.count_refusal(refusal, waiting.need);
         }
-        (waiting.resume)(result.map_err(errno).and_then(granted));
+        let granted = result.map_err(errno).and_then(granted);
+        (waiting.resume)(granted.map(|granted| Granted {
+            waited: true,
+            ..granted
+        }));
     }
 
     fn count_refusal(&self, refusal: Refusal, need: Need) {
@@ -310,9 +314,14 @@ pub fn start(coordination: &Arc<Coordination>) -> std::io::Result<()> {
 }
 
 fn granted(admission: Admission) -> Result<Granted, Errno> {
+    let granted = |id, joins| Granted {
+        id,
+        joins,
+        waited: false,
+    };
     match admission {
-        Admission::Start(session) | Admission::Private(session) => Ok(Granted::New(session)),
-        Admission::Join(session) => Ok(Granted::Join(session)),
+        Admission::Start(session) | Admission::Private(session) => Ok(granted(session, false)),
+        Admission::Join(session) => Ok(granted(session, true)),
         Admission::Refuse(refusal) => Err(errno(refusal)),
         // The queue says `Wait` to a caller only, never in a wake.
         Admission::Wait => Err(Errno::IO),
