@@ -72,7 +72,10 @@ fn w10_lines_of_who_appends_go_on_in_the_file_that_a_rule_takes_in() {
     assert_eq!(other.does("put('f.txt', 'saved\\n')"), "None");
     assert_eq!(appender.does("log.write('line\\n')"), "5");
     assert_eq!(project.read("f.txt"), "saved\nline\n");
+    let pending = || project.status()["rules_pending"].clone();
+    assert_eq!(pending(), serde_json::json!([{"file": "f.txt", "coordinated": false}]));
     assert_eq!(appender.does("log.close()"), "None");
+    eventually("the rules hold for all", || pending() == serde_json::json!([]));
     eventually("the rule holds", || is_coordinated(&project, "f.txt"));
 }
 

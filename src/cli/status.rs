@@ -58,6 +58,11 @@ fn print(out: &mut impl Write, status: &Status) -> io::Result<()> {
     if let Some(error) = &status.rules_error {
         writeln!(out, "rules: a newer file is not in force: {error}")?;
     }
+    for pending in &status.rules_pending {
+        let kind = if pending.coordinated { "coordinated" } else { "ordinary" };
+        let file = printable(&pending.file.0);
+        writeln!(out, "rules: {file} stays {kind} as long as somebody has it open")?;
+    }
     let features: Vec<_> = status
         .features
         .iter()
@@ -171,6 +176,7 @@ pub fn kept(out: &mut impl Write, heading: &str, kept: &[Kept]) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Pending;
     use crate::control::testing::status;
 
     #[test]
@@ -204,6 +210,10 @@ mod tests {
             backing: "/data".into(),
             rules: Some("/p/concord.toml".into()),
             rules_error: Some("line 3".into()),
+            rules_pending: vec![Pending {
+                file: "app.log".into(),
+                coordinated: false,
+            }],
             incidents: vec![Incident {
                 path: "a.md".into(),
                 time: status().since,
@@ -214,10 +224,9 @@ mod tests {
         print(&mut text, &status).unwrap();
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("\nfailed or not kept: 1\n  2023-11-14T22:13:20Z  a.md: it was removed\nrefused: "));
-        assert!(
-            text.contains(
-                "pid 40, showing /data\nrules: /p/concord.toml\nrules: a newer file is not in force: line 3\n"
-            )
-        );
+        assert!(text.contains(
+            "pid 40, showing /data\nrules: /p/concord.toml\nrules: a newer file is not in force: line 3\n\
+                 rules: app.log stays ordinary as long as somebody has it open\n"
+        ));
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use lossless::{JsonBytes, JsonPath, JsonTime};
-pub use status::{Counts, Feature, Incident, Kept, LockParty, LockStatus, SessionStatus, Status, Waiter};
+pub use status::{Counts, Feature, Incident, Kept, LockParty, LockStatus, Pending, SessionStatus, Status, Waiter};
 
 /// Who asks, as the kernel says (SO_PEERCRED, unix(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,6 +21,9 @@ pub struct Status {
     pub rules: Option<JsonPath>,
     /// Why a newer rules file is not in force.
     pub rules_error: Option<String>,
+    /// The files for which the rules in force do not hold yet, because somebody has them open.
+    #[serde(default)]
+    pub rules_pending: Vec<Pending>,
     /// The sessions open, oldest first.
     pub sessions: Vec<SessionStatus>,
     /// The flock(2) locks held, oldest file first.
@@ -35,6 +38,15 @@ pub struct Status {
     pub refused: Vec<Kept>,
     /// What was staged and never published, newest first.
     pub recovered: Vec<Kept>,
+}
+
+/// A file that stays what it is until nobody has it open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Relative to the project.
+    pub file: JsonPath,
+    /// What it is: coordinated, or ordinary.
+    pub coordinated: bool,
 }
 
 /// Something that the kernel has or lacks.

@@ -80,6 +80,7 @@ pub fn status() -> Status {
         ],
         rules: None,
         rules_error: None,
+        rules_pending: vec![],
         sessions: vec![SessionStatus {
             file: "docs/plan.md".into(),
             pid: 41,

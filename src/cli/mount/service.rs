@@ -21,8 +21,8 @@ use crate::cli::tell;
 use crate::cli::wiring::{self, nanos_now, refused_or_kept};
 use crate::control::lossless::printable;
 use crate::control::{
-    Counts, Feature, Incident, JsonPath, JsonTime, Kept, LockParty, LockStatus, Peer, Refused, RefusedKind, Restored,
-    Service, SessionStatus, Status, Unmounting, Waiter,
+    Counts, Feature, Incident, JsonPath, JsonTime, Kept, LockParty, LockStatus, Peer, Pending, Refused, RefusedKind,
+    Restored, Service, SessionStatus, Status, Unmounting, Waiter,
 };
 use crate::mount::coordinated::{Coordination, Counted, retention};
 use crate::mount::{Coordinated, Mount, MountOptions, Unmounter};
@@ -218,6 +218,7 @@ impl Service for Shared {
             ],
             rules: rules.map(JsonPath),
             rules_error,
+            rules_pending: self.coordination.kept_kinds().into_iter().map(pending).collect(),
             sessions: self.coordination.sessions().into_iter().map(session).collect(),
             locks: self.coordination.flocks().into_iter().map(lock).collect(),
             counts: self.counts(),
@@ -424,6 +425,11 @@ fn teller(mountpoint: &Path) -> Command {
     let mut teller = Command::new("/proc/self/exe");
     teller.args([tell::NAME, "--"]).arg(mountpoint);
     teller
+}
+
+fn pending((file, coordinated): (std::path::PathBuf, bool)) -> Pending {
+    let file = JsonPath(file);
+    Pending { file, coordinated }
 }
 
 fn incident(incident: crate::mount::coordinated::Incident) -> Incident {

@@ -42,6 +42,11 @@ impl Kinds {
         self.any.load(Ordering::Acquire)
     }
 
+    fn all(&self) -> Vec<(Name, bool)> {
+        let kept = self.kept.read();
+        kept.iter().map(|(name, kind)| (name.clone(), kind.is_some())).collect()
+    }
+
     fn keep(&self, name: Name, kind: Kind) {
         self.kept.write().entry(name).or_insert(kind);
         self.any.store(true, Ordering::Release);
@@ -87,6 +92,13 @@ impl Coordination {
                 self.wakeup.call();
             }
         }
+    }
+
+    /// The files that were kept as they are, by their paths, and whether they are coordinated.
+    pub fn kept_kinds(&self) -> Vec<(PathBuf, bool)> {
+        let kept = self.kinds.all();
+        let shown = |(name, is_coordinated): (Name, bool)| Some((self.path_of(&name).ok()?, is_coordinated));
+        kept.into_iter().filter_map(shown).collect()
     }
 
     /// Nobody has some of those that were kept in use any more.
