@@ -631,3 +631,42 @@ fn o1_a_file_that_somebody_has_open_past_the_daemon_when_it_gets_a_coordinated_n
         }
     }
 }
+
+#[test]
+fn o1_who_opens_what_cannot_be_changed_is_told_so_at_once() {
+    let mut project = project();
+    project.unmount();
+    // As above.
+    let files = ["STATE.md", "OTHER.md"].map(|name| std::fs::File::open(project.path(name)).unwrap());
+    let [fixed, log] = files
+        .each_ref()
+        .map(|file| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+    let Some(_fixed) = Immutable::new(Path::new(&fixed)) else {
+        return;
+    };
+    let Some(_log) = Immutable::append_only(Path::new(&log)) else {
+        return;
+    };
+    project.mount();
+    let mut puppet = Puppet::new(&project);
+    for flags in ["O_WRONLY | os.O_TRUNC", "O_RDWR", "O_WRONLY | os.O_APPEND"] {
+        assert_eq!(
+            puppet.does(&format!("os.open('STATE.md', os.{flags})")),
+            "EPERM",
+            "{flags}"
+        );
+    }
+    assert_eq!(puppet.does("os.truncate('STATE.md', 0)"), "EPERM");
+    assert_eq!(puppet.does("os.open('OTHER.md', os.O_WRONLY | os.O_TRUNC)"), "EPERM");
+    assert_eq!(
+        puppet.does("put('OTHER.md', ' line', os.O_WRONLY | os.O_APPEND)"),
+        "None"
+    );
+    assert_eq!(project.read("OTHER.md"), "o1 line");
+    assert_eq!(project.read("STATE.md"), "version one\n");
+    let status = project.status();
+    assert_eq!(
+        (&status["refused"], &status["recovered"]),
+        (&serde_json::json!([]), &serde_json::json!([]))
+    );
+}

@@ -79,6 +79,17 @@ SESSIONS = [
         ["kinds::w10_lines_of_who_appends_go_on_in_the_file_that_a_rule_takes_in"],
     ),
     (
+        "O1", "o1-what-cannot-be-changed-is-opened", "src/mount/coordinated/begin.rs",
+        "&& !attr::restrictions(file)?.is_empty()", "&& attr::restrictions(file)?.is_all()",
+        ["openers::o1_who_opens_what_cannot_be_changed_is_told_so_at_once"],
+    ),
+    (
+        "O1", "o1-nobody-appends-to-what-is-append-only", "src/mount/coordinated/append_open.rs",
+        "Err(Errno::PERM) if self.is_append_only(&target) => {",
+        "Err(Errno::PERM) if self.is_append_only(&target) && false => {",
+        ["openers::o1_who_opens_what_cannot_be_changed_is_told_so_at_once"],
+    ),
+    (
         "W12", "w12-a-lock-goes-with-one-of-several-names", "src/mount/coordinated/linked.rs",
         "        self.locks.lock().renamed(&Whose::Name(name.clone()), now);", "        let _ = (name, now);",
         ["given_names::w12_a_lock_stays_with_a_file_that_loses_one_of_its_names"],

@@ -1,9 +1,10 @@
 //! Attributes: from the backing inode to the kernel, and back.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, INodeNo};
-use rustix::fs::{Stat, Timespec};
+use rustix::fs::{AtFlags, Stat, StatxAttributes, StatxFlags, Timespec};
 
 use super::nodes::{Identity, NodeId};
 
@@ -32,6 +33,15 @@ pub fn kind(mode: u32) -> FileType {
         rustix::fs::FileType::BlockDevice => FileType::BlockDevice,
         _ => FileType::RegularFile,
     }
+}
+
+/// What may be done to a file besides its permissions: nothing, or only to append to it (FS_IMMUTABLE_FL, FS_APPEND_FL, ioctl_iflags(2)).
+///
+/// # Errors
+/// Those of statx(2).
+pub fn restrictions(file: impl AsFd) -> rustix::io::Result<StatxAttributes> {
+    let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    Ok(stat.stx_attributes & (StatxAttributes::IMMUTABLE | StatxAttributes::APPEND))
 }
 
 /// Whether a file has bits that a write by a user clears. The kernel leaves that to us (FUSE_HANDLE_KILLPRIV_V2) and does not learn of it: so

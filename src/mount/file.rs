@@ -21,6 +21,9 @@ use crate::os::creds;
 /// Registers a descriptor for passthrough; what a reply object can do.
 pub type Register<'a> = &'a dyn Fn(BorrowedFd<'_>) -> std::io::Result<fuser::BackingId>;
 
+/// Registers nothing: reads and writes come to us.
+pub const BY_DAEMON: Register<'_> = &|_| Err(std::io::ErrorKind::Unsupported.into());
+
 /// The flags of the caller's open that the daemon's own open takes over where the data goes through the daemon.
 const OPEN_FLAGS: OFlags = OFlags::NOFOLLOW
     .union(OFlags::CLOEXEC)

@@ -388,14 +388,23 @@ pub fn watchdog() {
     });
 }
 
-/// A directory in which no name can change, or a file that nobody can change, until it is dropped.
+/// A directory in which no name can change, or a file that nobody can change, or that can only be appended to, until it is dropped.
 pub struct Immutable<'a>(&'a Path);
 
 impl Immutable<'_> {
     /// Nothing where the filesystem or the user cannot.
     pub fn new(dir: &Path) -> Option<Immutable<'_>> {
+        Immutable::by("+i", dir)
+    }
+
+    /// The same.
+    pub fn append_only(file: &Path) -> Option<Immutable<'_>> {
+        Immutable::by("+a", file)
+    }
+
+    fn by<'a>(attribute: &str, dir: &'a Path) -> Option<Immutable<'a>> {
         let mut chattr = Command::new("chattr");
-        chattr.arg("+i").arg(dir);
+        chattr.arg(attribute).arg(dir);
         let output = chattr.output();
         if !output.is_ok_and(|output| output.status.success()) {
             eprintln!("no immutable directories here: not tested");
@@ -407,6 +416,6 @@ impl Immutable<'_> {
 
 impl Drop for Immutable<'_> {
     fn drop(&mut self) {
-        let _ = Command::new("chattr").arg("-i").arg(self.0).status();
+        let _ = Command::new("chattr").arg("-ia").arg(self.0).status();
     }
 }

@@ -520,7 +520,7 @@ fn refusal(version: u64, errno: Errno) -> Refused {
         Errno::PERM => (
             RefusedKind::Failed,
             format!(
-                "version {version} belongs to an owner or a group that the mount's daemon may not give a file to; copy with `concord show`"
+                "version {version} belongs to an owner or a group that the mount's daemon may not give a file to, or the file may not be changed (lsattr); copy with `concord show`"
             ),
         ),
         Errno::BUSY => (

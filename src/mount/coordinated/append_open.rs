@@ -16,6 +16,8 @@ use super::permission::{self, Right};
 use super::session::{Life, Session};
 use super::{Answer, Coordination, Target, Writer, caller};
 use crate::content::lines::{self, LINE_BYTES_MAX};
+use crate::mount::attr;
+use crate::mount::file::BY_DAEMON;
 use crate::mount::handles::{Handle, Ordinary};
 use crate::mount::nodes::NodeId;
 use crate::mount::tree::Caller;
@@ -94,6 +96,10 @@ impl Coordination {
             }
             if is_there {
                 match self.start_appender(caller, (node, is_back), &target, flags) {
+                    Err(Errno::PERM) if self.is_append_only(&target) => {
+                        let opened = self.tree.open(caller, node, flags, BY_DAEMON);
+                        return answer(opened.map(Handle::Ordinary));
+                    }
                     // It may be replaced, if not written to.
                     Err(Errno::PERM) => return by_session(answer),
                     Err(Errno::STALE) if !is_back => return answer(Err(Errno::STALE)),
@@ -113,6 +119,13 @@ impl Coordination {
             }
         }
         self.append_or_create(caller, node, target, flags, answer);
+    }
+
+    /// Whether a file cannot be replaced, nor a line that was torn be taken back (chattr(1), `a`): what is appended to it goes there as anywhere.
+    fn is_append_only(&self, target: &Target) -> bool {
+        let live = self.live_of(&target.name);
+        let restrictions = live.and_then(attr::restrictions);
+        restrictions.is_ok_and(|found| found == rustix::fs::StatxAttributes::APPEND)
     }
 
     /// Has the file to itself for a moment, after whoever creates it: either it is there then, or this is the one that creates it.

@@ -165,6 +165,12 @@ impl Coordination {
             }
             (None, _) => {}
         }
+        // Otherwise who writes would hear of it when he closes.
+        if let Some(file) = live.as_ref().or(version.as_ref())
+            && !attr::restrictions(file)?.is_empty()
+        {
+            return Err(Errno::PERM);
+        }
         Ok(Base {
             version,
             live,
