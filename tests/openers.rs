@@ -634,20 +634,21 @@ fn o1_a_file_that_somebody_has_open_past_the_daemon_when_it_gets_a_coordinated_n
 
 #[test]
 fn o1_who_opens_what_cannot_be_changed_is_told_so_at_once() {
-    let mut project = project();
-    project.unmount();
-    // As above.
-    let files = ["STATE.md", "OTHER.md"].map(|name| std::fs::File::open(project.path(name)).unwrap());
-    let [fixed, log] = files
-        .each_ref()
-        .map(|file| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
-    let Some(_fixed) = Immutable::new(Path::new(&fixed)) else {
+    watchdog();
+    let mut project = Project::unmounted(&[]);
+    // Behind the mount, through which no ioctl(2) goes.
+    let backing = project.outside().join("backing");
+    std::fs::create_dir(&backing).unwrap();
+    let [fixed, log] = ["STATE.md", "OTHER.md"].map(|name| backing.join(name));
+    std::fs::write(&fixed, "version one\n").unwrap();
+    std::fs::write(&log, "o1").unwrap();
+    let Some(_fixed) = Immutable::new(&fixed) else {
         return;
     };
-    let Some(_log) = Immutable::append_only(Path::new(&log)) else {
+    let Some(_log) = Immutable::append_only(&log) else {
         return;
     };
-    project.mount();
+    project.mount_with(&["--backing", backing.to_str().unwrap()]);
     let mut puppet = Puppet::new(&project);
     for flags in ["O_WRONLY | os.O_TRUNC", "O_RDWR", "O_WRONLY | os.O_APPEND"] {
         assert_eq!(
