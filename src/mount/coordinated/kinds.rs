@@ -18,7 +18,7 @@ use crate::rules::{Policy, Rules};
 /// How often those that were kept are looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// What became of a name that was kept as it is: coordinated, with this policy, or ordinary.
+/// What a name stays: coordinated, with this policy, or ordinary.
 type Kind = Option<Policy>;
 
 /// The names that are not what the rules say. The lock is held for no system call, and comes after all others.
