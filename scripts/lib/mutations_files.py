@@ -2,6 +2,29 @@
 
 FILES = [
     (
+        "W11", "w11-sessions-stay-with-a-name-that-is-gone", "src/mount/coordinated/linked.rs",
+        """            if self.is_coordinated(&other) {
+                // Who opens""",
+        """            if false {
+                // Who opens""",
+        [
+            "given_names::w11_who_opens_a_name_that_is_left_waits_for_who_has_removed_the_one_that_stood_for_all",
+            "model::what_went_wrong_once_goes_right",
+        ],
+    ),
+    (
+        "W11", "w11-who-removes-the-name-that-he-came-by-finds-his-file-nowhere", "src/mount/coordinated/names.rs",
+        "Some(info) if info.names == [name.clone()] && session.name() != *name => {",
+        "Some(info) if info.names.is_empty() && session.name() != *name => {",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
+        "W11", "w11-a-truncate-that-waited-does-not-look-for-the-name-that-is-left", "src/mount/coordinated/truncate.rs",
+        "let elsewhere = cut.own_node.then(",
+        "let elsewhere = false.then(",
+        ["model::what_went_wrong_once_goes_right"],
+    ),
+    (
         "W8", "w8-renames-do-not-wait", "src/mount/coordinated/rename.rs",
         "let targets = moving.source.iter().chain(&moving.target).cloned().collect();",
         "let targets = moving.source.iter().chain(&moving.target).cloned().take(0).collect();",

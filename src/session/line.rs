@@ -155,6 +155,22 @@ impl Line {
         Some(session)
     }
 
+    /// A session goes on in another line; returns who holds it.
+    pub fn give(&mut self, id: SessionId, to: &mut Line) -> Vec<ProcId> {
+        let Some(session) = self.sessions.get(&id) else {
+            return Vec::new();
+        };
+        let lease = (session.lease_end, id);
+        let is_reported = !self.leases.contains(&lease);
+        let session = self.remove_session(id);
+        let holders = session.iter().flat_map(Session::holders).collect();
+        session.into_iter().for_each(|session| to.add_session(session));
+        if is_reported {
+            to.leases.remove(&lease);
+        }
+        holders
+    }
+
     /// One more process holds a session; `false` when it did before.
     pub fn add_heir(&mut self, id: SessionId, heir: ProcId) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else {

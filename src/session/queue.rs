@@ -146,6 +146,37 @@ impl Queue {
         wakes
     }
 
+    /// Sessions go on as those of another file: the name that they were queued for is gone, and their file has others (W11). Who waits stays in the line where he is.
+    /// Those that are not open (any more) are left out. `None`, and nothing changes: somebody has the file `to` already.
+    pub fn move_sessions(&mut self, now: Millis, sessions: &[SessionId], to: FileKey) -> Option<Vec<Wake>> {
+        if !self.is_idle(to) {
+            return None;
+        }
+        let (mut line, mut left) = (Line::default(), BTreeMap::new());
+        for id in sessions {
+            let Some(file) = self.sessions.get_mut(id) else {
+                continue;
+            };
+            let from = std::mem::replace(file, to);
+            let holders = self.lines.get_mut(&from).map(|left| left.give(*id, &mut line));
+            left.entry(from)
+                .or_insert_with(Vec::new)
+                .extend(holders.into_iter().flatten());
+        }
+        self.lines.insert(to, line);
+        let mut wakes = Vec::new();
+        for (from, holders) in left {
+            for holder in holders {
+                self.locate(holder, from);
+                self.locate(holder, to);
+            }
+            wakes.append(&mut self.grant_if_free(now, from));
+            self.settle(from);
+        }
+        self.settle(to);
+        Some(wakes)
+    }
+
     /// Whether a wake is still to come for the ticket.
     pub fn is_waiting(&self, ticket: Ticket) -> bool {
         self.tickets.contains_key(&ticket)

@@ -312,7 +312,11 @@ impl World {
                 let now = self.files[*current].rights;
                 now == rights || self.latest(opened) == *current || self.user(by).may(now, READ)
             };
-            self.names.get(&name).copied().filter(may).unwrap_or(opened)
+            // Where that name is gone, and others of its file are left, these lead to what it has open.
+            let by_others =
+                || Some(self.latest(opened)).filter(|latest| self.names.values().any(|inode| inode == latest));
+            let found = self.names.get(&name).copied().or_else(by_others);
+            found.filter(may).unwrap_or(opened)
         }
     }
 
@@ -362,7 +366,11 @@ impl World {
         let Some(session) = self.goes_on_in(number, session) else {
             return Err(errno("ESTALE"));
         };
-        self.note_write(session);
+        match what {
+            // How long a file is says nothing about what is to be in it.
+            Do::Ftruncate(_, length) if *length > 0 => self.note_change(session),
+            _ => self.note_write(session),
+        }
         Ok(self.sessions[session].shadow)
     }
 

@@ -69,7 +69,7 @@ impl World {
             .session
             .is_some_and(|session| self.sessions[session].stage == Stage::Lost);
         let data = &self.files[self.latest_mapped(map)].data;
-        if lost || self.goes_on_elsewhere(map) || data.len() < map.length {
+        if lost || self.goes_on_elsewhere(map) || self.may_be_emptied(map) || data.len() < map.length {
             return Expected::Skip;
         }
         let shown = data[..map.length].to_vec();
@@ -77,6 +77,15 @@ impl World {
             self.sessions[session].looked_at = true;
         }
         Expected::Is(Answer::Bytes(shown))
+    }
+
+    /// Who empties what he has mapped himself gets SIGBUS, as anywhere.
+    fn may_be_emptied(&self, map: Map) -> bool {
+        map.session.is_some_and(|mapped| {
+            let name = self.sessions[mapped].name;
+            let mut later = self.sessions.iter().skip(mapped + 1);
+            later.any(|session| session.name == name && session.emptied)
+        })
     }
 
     pub fn poke(&mut self, by: usize, map: usize, at: usize, text: &[u8]) -> Expected {

@@ -80,7 +80,12 @@ impl World {
     fn change_rights(&mut self, by: usize, name: Name, found: Inode, change: impl Fn(Rights) -> Rights) -> Expected {
         for inode in self.touch(found, self.own(by, name)) {
             // Of each what is not changed stays.
-            self.files[inode].rights = change(self.files[inode].rights);
+            let before = self.files[inode].rights;
+            self.files[inode].rights = change(before);
+            if before == self.files[inode].rights {
+                // ext4 leaves st_ctime where the same ACL is set again.
+                self.files[inode].changed = Time::Whenever;
+            }
             self.show_times(inode);
         }
         done()

@@ -168,10 +168,15 @@ impl World {
         let homes: Vec<Name> = names.clone().collect();
         match what {
             // Where its lines go when the last coordinated name goes, or another file comes, is not in the model.
-            What::Unlink(name) if self.grows(&homes) => {
-                let mut left = self.names_of(name).into_iter().filter(|other| *other != name);
-                left.any(|other| other.is_coordinated())
+            What::Unlink(name)
+                if self
+                    .names_of(name)
+                    .iter()
+                    .any(|other| *other != name && other.is_coordinated()) =>
+            {
+                true
             }
+            What::Unlink(_) if self.grows(&homes) => false,
             What::Rename(..) | What::Exchange(..) if self.grows(&homes) => false,
             // What nobody but its creator finds yet is published by its link(2).
             What::Link(from, _) => self.names.contains_key(&from),
@@ -482,13 +487,13 @@ impl World {
             self.cut(by, found, length);
             return done();
         }
-        let name = self.home(name);
-        if let Some(own) = self.nearest(by, name).filter(|own| !self.sessions[*own].unlinked) {
+        let own = self.nearest(by, self.home(name));
+        if let Some(own) = own.filter(|own| !self.sessions[*own].unlinked) {
             self.note_change(own);
             self.cut(by, found, length);
             return done();
         }
-        match self.admit(by, name, false, false) {
+        match self.admit(by, self.home(name), false, false) {
             Admission::Stranger => Expected::Skip,
             Admission::Refused(why) => errno(why),
             Admission::Wait => self.wait(by, name, Pending::Truncate { name, length }),

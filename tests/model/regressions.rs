@@ -626,6 +626,62 @@ fn ours() -> Vec<(&'static str, bool, Vec<Op>)> {
                 Op(2, Close(0)),
             ],
         ),
+        (
+            "who_removes_the_name_that_stands_for_all_of_its_file_goes_on_under_another",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(2, Link(A, B)),
+                Op(1, Open(1, A, RW)),
+                Op(0, Open(2, A, W.append())),
+                Op(0, Open(0, A, RW)),
+                Op(1, Close(1)),
+                Op(0, Unlink(A)),
+                Op(0, Look),
+            ],
+        ),
+        (
+            "others_create_at_once_what_its_writer_has_removed_and_goes_on_with_elsewhere",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(1, Open(2, A, W.creat().trunc())),
+                Op(3, Open(1, A, W.append())),
+                Op(2, Link(A, B)),
+                Op(3, Open(2, A, W.trunc())),
+                Op(1, Close(2)),
+                Op(3, Unlink(A)),
+                Op(1, Open(2, A, RW.creat().nonblock())),
+            ],
+        ),
+        (
+            "who_has_opened_a_file_by_a_name_that_it_then_removes_finds_it_by_another",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(2, Link(A, B)),
+                Op(2, Link(A, T)),
+                Op(1, Open(2, B, RW.append())),
+                Op(1, Unlink(B)),
+                Op(1, Look),
+            ],
+        ),
+        (
+            "a_truncate_that_waits_by_a_name_that_is_left_goes_on",
+            false,
+            vec![
+                Op(0, Open(0, A, W.creat())),
+                Op(0, Close(0)),
+                Op(1, Link(A, B)),
+                Op(3, Open(2, A, RW)),
+                Op(1, Unlink(A)),
+                Op(0, Truncate(B, 0)),
+                Op(3, Close(2)),
+            ],
+        ),
     ]
 }
 

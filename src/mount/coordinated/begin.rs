@@ -117,7 +117,6 @@ impl Coordination {
         (staged.mark, staged.base_len) = (Some(base.mark), base.len);
         let about = About {
             id,
-            file,
             node,
             process,
             caller: permission::of_process(caller, process),
@@ -126,7 +125,12 @@ impl Coordination {
             how,
             policy: target.policy.clone(),
         };
-        let session = Arc::new(Session::new(about, target.name.clone(), Arc::clone(&pin), staged));
+        let session = Arc::new(Session::new(
+            about,
+            (target.name.clone(), file),
+            Arc::clone(&pin),
+            staged,
+        ));
         // Known before the node shows its shadow: see [`Coordination::is_anothers`].
         self.files.lock().add_session(Arc::clone(&session));
         if beginning.node.is_some() {
@@ -330,7 +334,7 @@ impl Coordination {
         staged.unclosed = 0;
         // What is written to a file that was removed goes with it, as anywhere.
         staged.unlinked = matches!(self.stat(&name), Err(Errno::NOENT));
-        let session = Arc::new(Session::new(about, name, pin, staged));
+        let session = Arc::new(Session::new(about, (name, ended.file()), pin, staged));
         session.inherit(ended.heirs());
         self.files.lock().add_session(Arc::clone(&session));
         Ok(session)

@@ -180,7 +180,7 @@ impl Coordination {
             Outcome::Lost(errno) => Err(*errno),
         };
         // Before the answer: whoever learns from close(2), or waits until it is over, must find the file free.
-        let held = (!session.is_late()).then_some((session.about.id, session.about.file));
+        let held = (!session.is_late()).then_some((session.about.id, session.file()));
         let wakes = self.let_go(held);
         let replies = session.end(outcome);
         drop(session);

@@ -184,7 +184,7 @@ impl Files {
     pub fn add_session(&mut self, session: Arc<Session>) {
         if session.is_late() {
             self.late.push(session);
-        } else if let Some(file) = self.in_use.get_mut(&session.about.file) {
+        } else if let Some(file) = self.in_use.get_mut(&session.file()) {
             file.sessions.push(session);
         }
     }
@@ -192,9 +192,36 @@ impl Files {
     /// A session is over.
     pub fn remove_session(&mut self, session: &Session) {
         self.late.retain(|other| other.about.id != session.about.id);
-        if let Some(file) = self.in_use.get_mut(&session.about.file) {
+        if let Some(file) = self.in_use.get_mut(&session.file()) {
             file.sessions.retain(|other| other.about.id != session.about.id);
         }
+    }
+
+    /// The sessions of a file go on as those of the file that `to` stands for: `from` does not lead there any more, and it has other names. Returns them, and what
+    /// that changes for those who wait. Where somebody has that already, all stays as it is.
+    pub fn move_sessions(&mut self, now: Millis, from: &Name, to: &Name) -> (Vec<Arc<Session>>, Vec<Wake>) {
+        let Some(left) = self.key_of(from) else {
+            return Default::default();
+        };
+        let moving = self.sessions(left).to_vec();
+        let ids: Vec<SessionId> = moving.iter().map(|session| session.about.id).collect();
+        let key = self.take_up(to);
+        let moved = self.queue.move_sessions(now, &ids, key).map(|wakes| {
+            for session in &moving {
+                session.set_file(key);
+                session.set_name(to.clone());
+            }
+            if let Some(file) = self.in_use.get_mut(&left) {
+                file.sessions.clear();
+            }
+            if let Some(file) = self.in_use.get_mut(&key) {
+                file.sessions.extend(moving.iter().cloned());
+            }
+            (moving, wakes)
+        });
+        self.put_down(key);
+        self.settle(left);
+        moved.unwrap_or_default()
     }
 
     /// The sessions of a file that have a shadow, oldest first.

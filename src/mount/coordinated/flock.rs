@@ -527,7 +527,7 @@ impl Coordination {
             return false;
         }
         if !self.give_up_taken(&session, session.take_unchanged()) && session.is_open() {
-            self.release(session.about.id, session.about.file);
+            self.release(session.about.id, session.file());
         }
         true
     }

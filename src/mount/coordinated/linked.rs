@@ -441,7 +441,7 @@ impl Coordination {
     /// The name of a session was removed, or given to another file, by its own lineage: where its file has another name that is known, by now or until then
     /// ([`former_names`](Self::former_names)), it is published to that.
     pub(super) fn goes_on_elsewhere(
-        &self,
+        self: &Arc<Self>,
         session: &super::session::Session,
         removed: &Name,
         former_names: &[Name],
@@ -459,8 +459,17 @@ impl Coordination {
             // The kernel has counted the name down where it had it: on the session's node.
             let identity = attr::identity(&base, false);
             let inode = self.store.images().inode_of(base.st_ino);
-            self.live_changed(inode.map_or(identity, |(ino, _)| Identity { ino, ..identity }));
-            session.set_name(other);
+            let live = inode.map_or(identity, |(ino, _)| Identity { ino, ..identity });
+            self.live_changed(live);
+            session.set_name(other.clone());
+            if self.is_coordinated(&other) {
+                // Who opens it by that waits for the session, as before.
+                let home = self.remember(live.ino, Some(removed), other);
+                let (moved, wakes) = self.files.lock().move_sessions(self.now(), removed, &home);
+                let nodes = moved.iter().map(|session| session.about.node);
+                nodes.for_each(|node| self.tree.nodes.call_only(node, home.clone()));
+                self.carry_out(wakes);
+            }
             true
         })
     }

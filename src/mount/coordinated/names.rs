@@ -82,7 +82,16 @@ impl Coordination {
                 .all_sessions()
                 .map(|(_, session)| session)
                 .chain(files.late_sessions());
-            sessions.for_each(|session| self.tree.nodes.lose_name(session.about.node, name));
+            for session in sessions {
+                let (nodes, node) = (&self.tree.nodes, session.about.node);
+                match nodes.info(node) {
+                    // Its opener came by this one, and the session is for another.
+                    Some(info) if info.names == [name.clone()] && session.name() != *name => {
+                        nodes.call_only(node, session.name());
+                    }
+                    _ => nodes.lose_name(node, name),
+                }
+            }
             return Ok(());
         }
         let who = self.descriptions.of(process, caller.uid);

@@ -31,8 +31,6 @@ pub type EndReply = Box<dyn FnOnce(Result<(), Errno>) + Send>;
 pub struct About {
     /// Its number; the queue knows it by the same.
     pub id: SessionId,
-    /// The file that it writes.
-    pub file: FileKey,
     /// The node that stands for its shadow.
     pub node: NodeId,
     /// The process that opened it.
@@ -65,6 +63,8 @@ pub struct Session {
     /// In what the handles go on that have outlived it.
     pub(super) continued: Mutex<Option<Arc<Session>>>,
     name: Mutex<Name>,
+    /// Changed while the table of files is locked.
+    file: Mutex<FileKey>,
     /// They go on with its descriptor, and who opened it may be gone: see [`Session::inherit`].
     heirs: Mutex<Vec<ProcId>>,
     /// Its end was not its handles' end: each begins another session with its next lock or write (flock.rs).
@@ -129,7 +129,7 @@ pub enum Outcome {
 
 impl Session {
     /// A session that is open.
-    pub fn new(about: About, name: Name, pin: Arc<Pin>, staged: Staged) -> Session {
+    pub fn new(about: About, (name, file): (Name, FileKey), pin: Arc<Pin>, staged: Staged) -> Session {
         Session {
             about,
             since: Instant::now(),
@@ -137,6 +137,7 @@ impl Session {
             pin: Mutex::new(pin),
             continued: Mutex::default(),
             name: Mutex::new(name),
+            file: Mutex::new(file),
             heirs: Mutex::default(),
             resumable: AtomicBool::new(false),
             shared: OnceLock::new(),
@@ -164,6 +165,16 @@ impl Session {
     /// Its file was renamed.
     pub fn set_name(&self, name: Name) {
         *self.name.lock() = name;
+    }
+
+    /// The file that it writes, to the queue.
+    pub fn file(&self) -> FileKey {
+        *self.file.lock()
+    }
+
+    /// It goes on as one of another: [`Files::move_sessions`](super::files::Files::move_sessions).
+    pub fn set_file(&self, file: FileKey) {
+        *self.file.lock() = file;
     }
 
     /// Whether this process holds it: it opened it, or was seen to go on with it.

@@ -76,7 +76,7 @@ impl Coordination {
         let name = name.filter(|_| left_behind).map(|name| self.key_name(&name));
         let in_hand = name.map(|name| InHand::take(&self.files, &name));
         let mut files = self.files.lock();
-        let of_session = files.session_on(node).map(|session| session.about.file);
+        let of_session = files.session_on(node).map(|session| session.file());
         let file = of_session.or(in_hand.as_ref().map(InHand::key));
         if let Some(file) = file {
             // It opens nothing: by what name it comes is of no account.

@@ -103,7 +103,7 @@ impl Coordination {
                 .map(|session| {
                     files
                         .queue
-                        .waiters(session.about.file)
+                        .waiters(session.file())
                         .map(|w| (w.proc, now.0 - w.since.0))
                         .collect::<Vec<_>>()
                 })

@@ -9,10 +9,10 @@ use super::files::{Granted, InHand, Need};
 use super::rounds::{Errand, Held, Overdue, Round};
 use super::wait::Claim;
 use super::{Answer, Coordination, Target, caller};
-use crate::mount::nodes::NodeId;
+use crate::mount::nodes::{Name, NodeId};
 use crate::mount::tree::Caller;
 use crate::os::syscall;
-use crate::session::{Intent, Opener};
+use crate::session::{FileKey, Intent, Opener};
 
 /// What comes after the names were had, or one of them was refused. It lets go of those that were had.
 type Then = Box<dyn FnOnce(&Arc<Coordination>, Vec<Held>, Result<(), Errno>) + Send>;
@@ -127,15 +127,26 @@ impl Coordination {
             intent: Intent::Instant,
             nonblock: false,
         };
-        let this = Arc::clone(self);
+        let (this, awaited) = (Arc::clone(self), target.clone());
         let resume = move |granted: Result<Granted, Errno>| match granted {
+            // While it waited, another name has come to stand for all of the file's.
+            Ok(Granted { id, waited: true, .. }) if this.has_moved(&target.name, file) => {
+                this.release(id, file);
+                targets.push(target);
+                this.take_next(caller, opener, need, targets, held, then);
+            }
             Ok(Granted { id, .. }) => {
                 held.push((id, file));
                 this.take_next(caller, opener, need, targets, held, then);
             }
             Err(errno) => then(&this, held, Err(errno)),
         };
-        self.acquire_for(need, &target, claim, Box::new(resume));
+        self.acquire_for(need, &awaited, claim, Box::new(resume));
+    }
+
+    fn has_moved(&self, name: &Name, file: FileKey) -> bool {
+        let now = self.key_name(name);
+        self.files.lock().key_of(&now) != Some(file)
     }
 
     /// Whether a thread that was sent round has come to the directory where it is to wait.

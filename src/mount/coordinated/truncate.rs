@@ -9,16 +9,27 @@ use rustix::io::Errno;
 use super::begin::Beginning;
 use super::close::Ending;
 use super::files::{Finds, Granted, InHand};
-use super::permission::LetIn;
+use super::permission::{LetIn, Rights};
 use super::session::Session;
 use super::shown::is_of_lineage;
 use super::staged::Staged;
 use super::wait::Claim;
 use super::{Answer, Coordination, Target};
-use crate::mount::nodes::NodeId;
+use crate::mount::nodes::{Identity, NodeId};
 use crate::mount::tree::Caller;
 use crate::session::Intent;
 use crate::store::record::How;
+
+/// What truncate(2) is to do.
+struct Cut {
+    node: NodeId,
+    /// The thread has the node to itself.
+    own_node: bool,
+    /// As in `open.rs`, `Came`.
+    seen: Option<Identity>,
+    rights: Option<Rights>,
+    len: u64,
+}
 
 impl Coordination {
     /// truncate(2) by path: a version of its own.
@@ -49,7 +60,6 @@ impl Coordination {
         if reroute.is_none() && self.has_entry_renewed(caller, key, node) {
             return answer(Err(Errno::STALE));
         }
-        let process = opener.proc;
         let claim = Claim {
             file: key,
             caller,
@@ -58,45 +68,62 @@ impl Coordination {
             nonblock: false,
         };
         let own_node = reroute.is_some();
-        let rights = self.rights_before(caller, key, (&target.name, seen), own_node);
-        let this = Arc::clone(self);
-        let truncated = target.clone();
-        self.acquire(
-            &target,
-            claim,
-            Box::new(move |granted| {
-                let begun = granted.and_then(|granted| {
-                    let Granted { id, waited, .. } = granted;
-                    if own_node && this.led_elsewhere(node, &truncated).is_some() {
-                        this.release(id, key);
-                        return Err(Errno::STALE);
-                    }
-                    let (how, creates) = (How::Truncate, None);
-                    let beginning = Beginning {
-                        id,
-                        file: key,
-                        node: Some(node),
-                        caller,
-                        process,
-                        how,
-                        truncate: len == 0,
-                        creates,
-                        like: None,
-                        dressed_as: None,
-                        own_node,
-                        let_in: LetIn::since(seen, rights, waited),
-                        wanted: rustix::fs::Access::WRITE_OK,
-                    };
-                    this.begin(&truncated, beginning)
+        let cut = Cut {
+            node,
+            own_node,
+            seen,
+            rights: self.rights_before(caller, key, (&target.name, seen), own_node),
+            len,
+        };
+        self.cut_in_turn(target, claim, cut, answer);
+    }
+
+    fn cut_in_turn(self: &Arc<Self>, target: Target, claim: Claim, cut: Cut, answer: Answer<Stat>) {
+        let again = Claim {
+            opener: claim.opener.clone(),
+            ..claim
+        };
+        let (this, awaited) = (Arc::clone(self), target.clone());
+        let resume = move |granted: Result<Granted, Errno>| {
+            let Granted { id, waited, .. } = match granted {
+                Ok(granted) => granted,
+                Err(errno) => return answer(Err(errno)),
+            };
+            let elsewhere = cut.own_node.then(|| this.led_elsewhere(cut.node, &target)).flatten();
+            if let Some(target) = elsewhere {
+                return Arc::clone(&this.tree).workers.run(move || {
+                    this.release(id, again.file);
+                    let in_hand = InHand::take(&this.files, &target.name);
+                    let file = in_hand.key();
+                    this.cut_in_turn(target, Claim { file, ..again }, Cut { seen: None, ..cut }, answer);
                 });
-                let session = match begun {
-                    Ok(session) => session,
-                    Err(errno) => return answer(Err(errno)),
-                };
-                let that = Arc::clone(&this);
-                this.tree.workers.run(move || answer(that.truncate_now(&session, len)));
-            }),
-        );
+            }
+            let (how, creates) = (How::Truncate, None);
+            let beginning = Beginning {
+                id,
+                file: again.file,
+                node: Some(cut.node),
+                caller: again.caller,
+                process: again.opener.proc,
+                how,
+                truncate: cut.len == 0,
+                creates,
+                like: None,
+                dressed_as: None,
+                own_node: cut.own_node,
+                let_in: LetIn::since(cut.seen, cut.rights, waited),
+                wanted: rustix::fs::Access::WRITE_OK,
+            };
+            let session = match this.begin(&target, beginning) {
+                Ok(session) => session,
+                Err(errno) => return answer(Err(errno)),
+            };
+            let that = Arc::clone(&this);
+            this.tree
+                .workers
+                .run(move || answer(that.truncate_now(&session, cut.len)));
+        };
+        self.acquire(&awaited, claim, Box::new(resume));
     }
 
     pub(super) fn truncate_now(self: &Arc<Self>, session: &Arc<Session>, len: u64) -> Result<Stat, Errno> {

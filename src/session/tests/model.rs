@@ -156,8 +156,13 @@ impl Model {
             return wakes;
         };
         let (file, _) = self.held.remove(at);
+        self.grant_if_free(now, file, &mut wakes);
+        wakes
+    }
+
+    fn grant_if_free(&mut self, now: Millis, file: FileKey, wakes: &mut Vec<Wake>) {
         if !self.holders(file).is_empty() || self.line(file).is_empty() {
-            return wakes;
+            return;
         }
         let first = self.waiting.iter().position(|w| w.file == file).unwrap();
         let request = self.waiting.remove(first);
@@ -165,8 +170,29 @@ impl Model {
             ticket: request.ticket,
             admission: self.admit(now, &request).unwrap(),
         });
-        self.admit_kin(now, file, &mut wakes);
-        wakes
+        self.admit_kin(now, file, wakes);
+    }
+
+    /// All of one lineage, of one file.
+    pub fn move_sessions(&mut self, now: Millis, sessions: &[SessionId], to: FileKey) -> Option<Vec<Wake>> {
+        if !self.holders(to).is_empty() {
+            return None;
+        }
+        let moves = |(_, held): &&mut (FileKey, Held)| sessions.contains(&held.id);
+        let left: Vec<FileKey> = self
+            .held
+            .iter_mut()
+            .filter(moves)
+            .map(|(file, _)| std::mem::replace(file, to))
+            .collect();
+        // In the order in which they began.
+        self.held.sort_by_key(|(_, held)| held.id);
+        let mut wakes = vec![];
+        left.first()
+            .into_iter()
+            .for_each(|from| self.grant_if_free(now, *from, &mut wakes));
+        self.look_again(&mut wakes);
+        Some(wakes)
     }
 
     /// Nobody waits for its own lineage.

@@ -91,6 +91,19 @@ impl Pair {
         self.same(wakes, expected)
     }
 
+    /// Whether they could be moved.
+    pub fn move_sessions(&mut self, sessions: &[SessionId], to: u64) -> bool {
+        let expected = self.model.move_sessions(self.now, sessions, FileKey(to));
+        let wakes = self.queue.move_sessions(self.now, sessions, FileKey(to));
+        assert!(
+            self.model.strayed || wakes.is_some() == expected.is_some(),
+            "in {self:#?}"
+        );
+        let moved = wakes.is_some();
+        self.same(wakes.unwrap_or_default(), expected.unwrap_or_default());
+        moved
+    }
+
     pub fn cancel(&mut self, ticket: Ticket) -> Vec<Wake> {
         let expected = self.model.cancel(ticket);
         let wakes = self.queue.cancel(self.now, ticket);

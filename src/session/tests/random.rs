@@ -26,6 +26,12 @@ enum Step {
         /// Its children go on with its descriptors.
         bequeaths: bool,
     },
+    /// The sessions of one file go on as those of another, or those of them that are no instant ones.
+    Move {
+        from: u64,
+        to: u64,
+        all: bool,
+    },
     /// This process turns out to have a session's descriptor.
     Inherit(usize, usize),
     Pass(u64),
@@ -49,6 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<prop::sample::Index>().prop_map(|i| Step::Cancel(i.index(1000))),
         1 => (0..6usize, any::<bool>(), any::<bool>()).prop_map(|(who, orphans, bequeaths)| Step::End { who, orphans, bequeaths }),
         1 => (any::<prop::sample::Index>(), 0..7usize).prop_map(|(i, who)| Step::Inherit(i.index(1000), who)),
+        1 => (0..FILES, 0..FILES, any::<bool>()).prop_map(|(from, to, all)| Step::Move { from, to, all }),
         2 => (0..30u64).prop_map(Step::Pass),
     ]
 }
@@ -135,6 +142,12 @@ impl World {
                 let session = held.get(i % (held.len() + 1)).copied();
                 self.pair
                     .inherit(session.unwrap_or(SessionId(u64::MAX)), self.opener(who).proc);
+            }
+            Step::Move { from, to, all } => {
+                let holders = self.pair.model.holders(FileKey(from)).into_iter();
+                let moving = holders.filter(|held| all || held.intent != Intent::Instant);
+                let sessions: Vec<SessionId> = moving.map(|held| held.id).collect();
+                self.pair.move_sessions(&sessions, to);
             }
             Step::Pass(ms) => {
                 self.pair.now = Millis(self.pair.now.0 + ms);
