@@ -671,3 +671,36 @@ fn o1_who_opens_what_cannot_be_changed_is_told_so_at_once() {
         (&serde_json::json!([]), &serde_json::json!([]))
     );
 }
+
+/// No rule says any more that it is coordinated. O_PATH stands for a walk that has found it a moment ago.
+#[test]
+fn h1_r1_a_version_is_not_written_to_though_its_name_and_its_directory_are_gone() {
+    watchdog();
+    let project = Project::with(&[]);
+    std::fs::create_dir(project.path("s")).unwrap();
+    project.save("s/c.md", "version one\n");
+    let mut opener = Puppet::new(&project);
+    opener.does("found, reader = os.open('s/c.md', os.O_PATH), open('s/c.md')");
+    opener.does("(os.unlink('s/c.md'), os.rename('s', 't'), os.rmdir('t'))");
+    opener.does("by = f'/proc/self/fd/{found}'");
+    for way in [
+        "os.open(by, os.O_WRONLY | os.O_TRUNC)",
+        "os.open(by, os.O_WRONLY)",
+        "os.open(by, os.O_RDWR)",
+        "os.open(by, os.O_WRONLY | os.O_APPEND)",
+        "os.truncate(by, 3)",
+    ] {
+        assert_eq!(opener.does(way), "ESTALE", "{way}");
+    }
+    assert_eq!(
+        opener.does("[reader.read(), open(by).read()]"),
+        r"['version one\n', 'version one\n']"
+    );
+    assert_eq!(project.show("s/c.md", 1), b"version one\n");
+    // What was ordinary is nobody's but its opener's.
+    opener.does("(os.mkdir('s'), put('s/o.txt', 'old'))");
+    opener.does("other = os.open('s/o.txt', os.O_PATH)");
+    opener.does("(os.unlink('s/o.txt'), os.rmdir('s'))");
+    assert_eq!(opener.does("put(f'/proc/self/fd/{other}', 'new')"), "None");
+    assert_eq!(opener.does("open(f'/proc/self/fd/{other}').read()"), "new");
+}

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::HashMap;
+
 use rustix::process::Signal;
 use support::puppet::Puppet;
 use support::{Project, run, succeed, watchdog};
@@ -482,4 +484,39 @@ fn w8_two_that_rename_two_files_over_each_other_come_one_after_the_other() {
             }
         }
     }
+}
+
+/// Each saves a length of its own, by which the history tells what came after what.
+#[test]
+fn w6_a_thread_finds_what_it_has_saved_or_what_another_saved_after_it() {
+    watchdog();
+    let saver = "import itertools, os, threading
+lengths = itertools.count(1000)
+def save():
+    for _ in range(400):
+        length = next(lengths)
+        fd = os.open('a.md', os.O_WRONLY | os.O_TRUNC)
+        os.write(fd, b'x' * length)
+        os.close(fd)
+        fd = os.open('a.md', os.O_RDONLY)
+        os.write(1, f'{length} {len(os.read(fd, 1 << 20))}\\n'.encode())
+        os.close(fd)
+threads = [threading.Thread(target=save) for _ in range(3)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]";
+    let project = Project::with(&[("a.md", "x"), ("concord.toml", "keep = 10000\ndurability = \"fast\"\n")]);
+    let told = succeed(project.python(saver));
+    let versions: HashMap<u64, u64> = project
+        .history("a.md")
+        .iter()
+        .map(|version| (version["bytes"].as_u64().unwrap(), version["version"].as_u64().unwrap()))
+        .collect();
+    for line in told.lines() {
+        let lengths: Vec<u64> = line.split(' ').map(|length| length.parse().unwrap()).collect();
+        let saved = &versions[&lengths[0]];
+        // What another thread stages, its process sees (R4).
+        let found = versions.get(&lengths[1]);
+        assert!(found.is_none_or(|found| found >= saved), "{line}");
+    }
+    assert_eq!(told.lines().count(), 1200);
 }

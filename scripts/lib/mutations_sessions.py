@@ -2,6 +2,19 @@
 
 SESSIONS = [
     (
+        "W6", "w6-a-thread-reads-what-another-published-before-it", "src/mount/coordinated/close.rs",
+        """                session.appeared();
+                if session.is_late() {""",
+        """                if session.is_late() {""",
+        ["unlocked::w6_a_thread_finds_what_it_has_saved_or_what_another_saved_after_it"],
+    ),
+    (
+        "H1", "h1-a-version-whose-directory-is-gone-is-written-to", "src/mount/coordinated/opened.rs",
+        "None if !reads && self.is_kept_version(node) => return Opened::Unknown,",
+        "None if !reads && false => return Opened::Unknown,",
+        ["openers::h1_r1_a_version_is_not_written_to_though_its_name_and_its_directory_are_gone"],
+    ),
+    (
         "R1", "r1-publish-copies-into-the-current-file", "src/store/publish.rs",
         "Some(_) => (self.disk().exchange(from, to), io::ErrorKind::NotFound),",
         """Some(_) => (
@@ -1264,8 +1277,8 @@ SESSIONS = [
     ),
     (
         "W8", "w8-a-session-s-node-keeps-a-name-that-was-removed", "src/mount/coordinated/names.rs",
-        "sessions.for_each(|session| self.tree.nodes.lose_name(session.about.node, name));",
-        "sessions.for_each(|session| drop((session.about.node, name)));",
+        "_ => nodes.lose_name(node, name),",
+        "_ => {}",
         ["given_names::w8_a_file_that_lost_a_name_beside_a_session_is_linked_by_the_other_that_it_has"],
     ),
     (

@@ -335,6 +335,7 @@ impl Coordination {
                 self.replaced(&mut log);
                 self.replace_node(replaced, session);
                 self.leave_node(session, true);
+                session.appeared();
                 if session.is_late() {
                     self.counts.add(Counted::Late);
                 }
@@ -360,6 +361,7 @@ impl Coordination {
                     self.replaced(&mut log);
                     self.replace_node(replaced, session);
                     self.leave_node(session, true);
+                    session.appeared();
                 }
                 Outcome::Lost(from_io(&error.source))
             }

@@ -48,6 +48,7 @@ impl Coordination {
             Some(target) => target,
             None => match self.departed_from(node) {
                 Some(target) => target,
+                None if !reads && self.is_kept_version(node) => return Opened::Unknown,
                 None => return Opened::Ordinary,
             },
         };
@@ -107,6 +108,14 @@ impl Coordination {
     pub(super) fn is_mixed(&self, node: NodeId) -> bool {
         let names = self.tree.nodes.info(node).map_or(0, |info| info.names.len());
         names > 1 && self.has_ordinary_name(node)
+    }
+
+    /// Whether a node stands for a version of a file that was removed, and then its directory: no rule says any more that it is coordinated, and its inode is the
+    /// history's (H1). An ordinary file that was removed has no name left.
+    fn is_kept_version(&self, node: NodeId) -> bool {
+        let names = self.tree.nodes.info(node).map_or_else(Vec::new, |info| info.names);
+        let is_nowhere = |name: &Name| self.tree.nodes.path_of(name.parent).is_none();
+        self.tree.nodes.is_detached(node) && names.iter().any(is_nowhere)
     }
 
     /// Whether one of the names of a node is not coordinated.

@@ -330,6 +330,13 @@ impl Session {
         }
     }
 
+    /// What it staged is a version, and its name leads to that: it shows no more than the name does.
+    pub fn appeared(&self) {
+        if let Stage::Ending { shown, .. } = &mut *self.stage.lock() {
+            *shown = false;
+        }
+    }
+
     /// Makes the shadow's inode hold what the session shows, for those who read it by the inode, which is returned. `None`: it shows nothing.
     ///
     /// # Errors

@@ -281,7 +281,7 @@ impl Coordination {
 
     /// The same, also of sessions that are just ending: their lineage sees what they staged until everybody does.
     pub(super) fn nearest_shown(&self, file: FileKey, opener: &Opener) -> Option<Arc<Session>> {
-        self.nearest_that(file, opener, |_| true)
+        self.nearest_that(file, opener, |session| session.shown().is_some())
     }
 
     fn nearest_that(&self, file: FileKey, opener: &Opener, is: impl Fn(&Session) -> bool) -> Option<Arc<Session>> {
