@@ -356,6 +356,33 @@ fn h2_what_is_written_late_to_a_file_that_was_renamed_is_based_on_the_version_th
     assert_eq!(late["based_on"], late["replaced"]);
 }
 
+/// A save in place is another matter: that is the same file.
+#[test]
+fn w8_what_is_written_late_goes_with_a_file_that_was_replaced_or_removed_meanwhile() {
+    let project = project(&[("a.md", "old")]);
+    let (mut writer, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    other.does("gone = lambda: (os.unlink('a.md'), put('a.md', 'others'))");
+    other.does("replaced = lambda: (put('t.md', 'others'), os.rename('t.md', 'a.md'))");
+    other.does(
+        "linked = lambda: (put('t.md', 'others'), os.unlink('a.md'), os.link('t.md', 'a.md'), os.unlink('t.md'))",
+    );
+    for (way, is_lost) in [
+        ("gone()", true),
+        ("replaced()", true),
+        ("linked()", true),
+        ("put('a.md', 'others')", false),
+    ] {
+        writer.does("f = open('new.json', 'w')");
+        writer.does("(f.write('mine'), f.flush(), os.rename('new.json', 'a.md'))");
+        other.does(way);
+        assert_eq!(project.read("a.md"), "others", "{way}");
+        writer.does("(f.write(' and more'), f.close())");
+        project.await_sessions(0, 0);
+        let expected = if is_lost { "others" } else { "mine and more" };
+        eventually("the late write", || project.read("a.md") == expected);
+    }
+}
+
 #[test]
 fn h3_histories_follow_two_directories_that_are_exchanged() {
     let project = project(&[("x/a.md", "x1"), ("y/a.md", "y1")]);

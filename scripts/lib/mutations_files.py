@@ -2,6 +2,12 @@
 
 FILES = [
     (
+        "W8", "w8-a-late-write-takes-back-the-file-that-replaced-its-own", "src/mount/coordinated/close.rs",
+        "if session.is_late() && staged.base.as_deref().is_some_and(is_anothers) {",
+        "if session.is_late() && staged.base.as_deref().is_some_and(|_: &std::fs::File| false) {",
+        ["renames::w8_what_is_written_late_goes_with_a_file_that_was_replaced_or_removed_meanwhile"],
+    ),
+    (
         "W11", "w11-sessions-stay-with-a-name-that-is-gone", "src/mount/coordinated/linked.rs",
         """            if self.is_coordinated(&other) {
                 // Who opens""",

@@ -216,8 +216,8 @@ SESSIONS = [
     ),
     (
         "R4", "r4-a-session-that-ends-takes-the-node-from-the-one-beside-it", "src/mount/coordinated/close.rs",
-        "                self.leave_node(session, true);\n                if session.is_late() {",
-        "                if session.is_late() {",
+        "                self.leave_node(session, true);\n                session.appeared();\n                if session.is_late() {",
+        "                session.appeared();\n                if session.is_late() {",
         ["opened::r4_a_node_that_several_sessions_had_is_what_the_last_of_them_has_published"],
     ),
     (
@@ -1277,8 +1277,8 @@ SESSIONS = [
     ),
     (
         "W8", "w8-a-session-s-node-keeps-a-name-that-was-removed", "src/mount/coordinated/names.rs",
-        "_ => nodes.lose_name(node, name),",
-        "_ => {}",
+        "            for session in sessions {\n",
+        "            for session in sessions.take(0) {\n",
         ["given_names::w8_a_file_that_lost_a_name_beside_a_session_is_linked_by_the_other_that_it_has"],
     ),
     (

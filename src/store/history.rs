@@ -159,6 +159,21 @@ impl<D: Disk> History<D> {
         Ok(entries.into_values().rev().collect())
     }
 
+    /// Whether `path` was given to another file since it led to this content: by rename(2), link(2) or after unlink(2), not by a save in place.
+    ///
+    /// # Errors
+    /// As [`History::versions`].
+    pub fn is_given_away(&self, path: &Path, content: &D::File) -> io::Result<bool> {
+        let stat = self.disk.stat(content)?;
+        let versions = self.versions(path)?;
+        let later = versions
+            .iter()
+            .position(|entry| entry.record.is_held_by(&stat))
+            .unwrap_or(0);
+        let is_another = |how| matches!(how, How::Rename | How::Link | How::Exchange | How::Unlink);
+        Ok(versions[..later].iter().any(|entry| is_another(entry.record.how)))
+    }
+
     /// The records of `path`'s versions that the disk does not give, below `.concord/`. What they tell is missing in [`History::versions`].
     ///
     /// # Errors

@@ -326,9 +326,7 @@ impl World {
         } else if killed {
             self.set_aside(&ended);
             Stage::Lost
-        } else if ended.how == "late" && !self.names.contains_key(&ended.name)
-            || ended.only_opened && self.is_overtaken(&ended)
-        {
+        } else if ended.how == "late" && self.is_given_away(&ended) || ended.only_opened && self.is_overtaken(&ended) {
             Stage::Done(ended.base.unwrap_or(ended.shadow))
         } else {
             self.take_along(&ended);
@@ -347,6 +345,13 @@ impl World {
             .retain(|(_, other)| *other != Some(session));
         self.go_on(ended.name);
         answer
+    }
+
+    /// What was replaced by another file, or removed, takes along what is written to it.
+    fn is_given_away(&self, ended: &Session) -> bool {
+        let saved_as = |inode: &Inode| self.files[*inode].saved_as;
+        let mut versions = std::iter::successors(ended.base, saved_as);
+        !versions.any(|version| self.names.get(&ended.name) == Some(&version))
     }
 
     fn set_aside(&mut self, ended: &Session) {

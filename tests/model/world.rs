@@ -28,6 +28,8 @@ pub struct File {
     pub is_image: bool,
     /// What the file holds in its place, to who has it open by an ordinary name (W11).
     pub became: Option<Inode>,
+    /// The version that was saved in its place, also where that is another inode.
+    pub saved_as: Option<Inode>,
     /// Somebody has stored to it through a mapping: when that is a write, the kernel decides.
     pub poked: bool,
 }
@@ -296,6 +298,7 @@ impl World {
             changed: Time::Step(self.now),
             is_image: false,
             became: None,
+            saved_as: None,
             poked: false,
         });
         self.files.len() - 1
@@ -345,11 +348,12 @@ impl World {
     /// W11: all names of a file see its new version. Without one, a name that leads nowhere yet gets it.
     pub fn give(&mut self, name: Name, version: Inode) {
         let names = self.names_of(name);
-        if let Some(before) = self.names.insert(name, version)
-            && names.len() > 1
-        {
-            self.files[before].became = Some(version);
-            self.files[version].is_image = true;
+        if let Some(before) = self.names.insert(name, version) {
+            self.files[before].saved_as = Some(version);
+            if names.len() > 1 {
+                self.files[before].became = Some(version);
+                self.files[version].is_image = true;
+            }
         }
         names.into_iter().for_each(|name| {
             self.names.insert(name, version);

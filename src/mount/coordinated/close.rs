@@ -281,6 +281,11 @@ impl Coordination {
             // The queue did not see to it that it stays.
             return self.drop_staged(session, staged);
         }
+        let is_anothers = |base| self.store.history().is_given_away(&path, base).unwrap_or(false);
+        if session.is_late() && staged.base.as_deref().is_some_and(is_anothers) {
+            // What is written to a file that was removed goes with it, as anywhere.
+            return self.drop_staged(session, staged);
+        }
         let started_from = (staged.base.as_deref(), staged.shadow.based_on.as_ref());
         if staged.only_opened && self.is_overtaken(started_from, &name, &place(&dir, &name, &path)) {
             return self.drop_staged(session, staged);
