@@ -259,18 +259,22 @@ fn w12_a_lock_by_an_ordinary_name_is_one_by_the_coordinated_name() {
 #[test]
 fn w11_who_opens_a_name_that_is_left_waits_for_who_has_removed_the_one_that_stood_for_all() {
     watchdog();
-    let project = linked("v1\n", &[]);
-    let [mut holder, mut before, mut after] = [(); 3].map(|()| Puppet::new(&project));
-    // Whoever comes first says by which name all of them queue.
-    holder.does("f = open('a.md', 'r+')");
-    before.starts("(lambda f: (f.seek(0, 2), f.write('before\\n'), f.close()))(open('b.md', 'r+'))");
-    project.await_sessions(1, 1);
-    assert_eq!(holder.does("os.unlink('a.md')"), "None");
-    assert_eq!(after.does("put('a.md', 'another\\n')"), "None");
-    let at_once = after.does("os.open('b.md', os.O_WRONLY | os.O_NONBLOCK)");
-    assert!(["EAGAIN", "EWOULDBLOCK"].contains(&&*at_once), "{at_once}");
-    holder.does("(f.seek(0, 2), f.write('held\\n'), f.close())");
-    before.says();
-    assert_eq!(project.read("b.md"), "v1\nheld\nbefore\n");
-    assert_eq!(project.read("a.md"), "another\n");
+    // By which of both all of them queue is not for us to say.
+    for (removed, left) in [("a.md", "b.md"), ("b.md", "a.md")] {
+        let project = linked("v1\n", &[]);
+        let [mut holder, mut before, mut after] = [(); 3].map(|()| Puppet::new(&project));
+        holder.does(&format!("f = open('{removed}', 'r+')"));
+        before.starts(&format!(
+            "(lambda f: (f.seek(0, 2), f.write('before\\n'), f.close()))(open('{left}', 'r+'))"
+        ));
+        project.await_sessions(1, 1);
+        assert_eq!(holder.does(&format!("os.unlink('{removed}')")), "None");
+        assert_eq!(after.does(&format!("put('{removed}', 'another\\n')")), "None");
+        let at_once = after.does(&format!("os.open('{left}', os.O_WRONLY | os.O_NONBLOCK)"));
+        assert!(["EAGAIN", "EWOULDBLOCK"].contains(&&*at_once), "{at_once}");
+        holder.does("(f.seek(0, 2), f.write('held\\n'), f.close())");
+        before.says();
+        assert_eq!(project.read(left), "v1\nheld\nbefore\n");
+        assert_eq!(project.read(removed), "another\n");
+    }
 }
