@@ -435,9 +435,42 @@ SESSIONS = [
     ),
     (
         "W2", "w2-signals-of-waiters-are-ignored", "src/mount/coordinated/wait.rs",
-        "if proc::signal_waits(tid) != Some(false) {",
-        "if proc::signal_waits(tid).is_none() {",
+        "if proc::ends_wait(tid, need.ends_by()) {",
+        "if proc::signals(tid).is_none() {",
         ["waiting::w2_a_signal_ends_the_wait_with_eintr"],
+    ),
+    (
+        "W2", "w2-a-stop-ends-the-wait", "src/os/signals.rs",
+        "& !self.ignored & !mask(&HARMLESS);",
+        "& !self.ignored;",
+        [
+            "signals::w2_w8_who_is_stopped_and_continued_while_it_waits_goes_on",
+            "signals::w12_who_is_stopped_and_continued_while_it_waits_for_a_lock_gets_it",
+            "lib::os::signals::tests::every_signal_ends_the_waits_that_it_ends_elsewhere",
+        ],
+    ),
+    (
+        "W8", "w8-a-signal-that-is-caught-ends-the-wait-of-a-saver", "src/mount/coordinated/files.rs",
+        "Need::Change | Need::Directory => EndsBy::Fatal,",
+        "Need::Change | Need::Directory => EndsBy::AnySignal,",
+        [
+            "signals::w8_a_checkout_whose_progress_timer_runs_while_it_waits_leaves_no_old_file",
+            "signals::w8_a_rename_goes_on_when_a_child_of_its_process_ends",
+            "signals::w8_a_signal_that_is_caught_does_not_end_the_wait_of_a_truncation_or_a_link",
+            "unlocked::w8_no_signal_ends_the_wait_of_a_saver_unless_it_ends_the_saver",
+        ],
+    ),
+    (
+        "W8", "w8-a-signal-that-is-caught-ends-the-wait-of-a-truncation", "src/mount/coordinated/truncate.rs",
+        "self.acquire_for(Need::Change, &awaited",
+        "self.acquire_for(Need::Access, &awaited",
+        ["signals::w8_a_signal_that_is_caught_does_not_end_the_wait_of_a_truncation_or_a_link"],
+    ),
+    (
+        "W8", "w8-what-ends-a-saver-does-not-end-its-wait", "src/os/signals.rs",
+        "EndsBy::Fatal => fatal != 0,",
+        "EndsBy::Fatal => fatal & 1 != 0,",
+        ["signals::w8_who_is_interrupted_from_the_keyboard_while_it_waits_ends"],
     ),
     (
         "W2", "w2-signals-are-noticed-late", "src/mount/coordinated/wait.rs",
@@ -1068,8 +1101,8 @@ SESSIONS = [
     ),
     (
         "W12", "w12-signals-do-not-end-the-wait-for-a-lock", "src/mount/coordinated/flock.rs",
-        "if proc::signal_waits(*tid) != Some(false) {",
-        "if proc::signal_waits(*tid) != Some(false) && *tid == 0 {",
+        "if proc::ends_wait(*tid, Need::Lock.ends_by()) {",
+        "if proc::ends_wait(*tid, Need::Lock.ends_by()) && *tid == 0 {",
         ["locks::w12_a_signal_ends_the_wait"],
     ),
     (

@@ -10,7 +10,7 @@ use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Appender, Coordination, Creation, Finds, Opened, Outdated, Target, Use, Writer};
+use super::coordinated::{Appender, Coordination, Creation, Finds, Need, Opened, Outdated, Target, Use, Writer};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
@@ -222,13 +222,14 @@ impl Fs {
         }
         let (coordination, data) = (Arc::clone(&self.coordination), data.to_vec());
         let write = Arc::clone(&writer);
-        self.coordination.before_change(caller, &writer, move |ready| {
-            let mut result = ready.and_then(|()| written(&write, &coordination, offset, &data));
-            if begins_log && result.is_ok() {
-                result = coordination.promote(number, &write).and(result);
-            }
-            answer(result);
-        });
+        self.coordination
+            .before_change(caller, &writer, Need::Access, move |ready| {
+                let mut result = ready.and_then(|()| written(&write, &coordination, offset, &data));
+                if begins_log && result.is_ok() {
+                    result = coordination.promote(number, &write).and(result);
+                }
+                answer(result);
+            });
     }
 
     /// The last descriptor of an open file description is closed.
@@ -263,7 +264,7 @@ impl Fs {
             }
         };
         match self.tree.handles.get(to.0) {
-            Ok(Handle::Writer(writer)) => self.coordination.before_change(caller, &writer, work),
+            Ok(Handle::Writer(writer)) => self.coordination.before_change(caller, &writer, Need::Access, work),
             _ => self.tree.workers.run(move || work(Ok(()))),
         }
     }
@@ -305,13 +306,14 @@ impl Fs {
             Ok(Handle::Reader(_)) => reply.error(reply_errno(Errno::BADF)),
             Ok(Handle::Writer(writer)) => {
                 let (coordination, file) = (Arc::clone(&self.coordination), Arc::clone(&writer));
-                self.coordination.before_change(caller, &writer, move |ready| {
-                    let allocate = || file.allocate(&coordination, offset, length, mode);
-                    reply_empty(
-                        ready.and_then(|()| caller.changes(file.session().pin().fd(), allocate)),
-                        reply,
-                    );
-                });
+                self.coordination
+                    .before_change(caller, &writer, Need::Access, move |ready| {
+                        let allocate = || file.allocate(&coordination, offset, length, mode);
+                        reply_empty(
+                            ready.and_then(|()| caller.changes(file.session().pin().fd(), allocate)),
+                            reply,
+                        );
+                    });
             }
             Ok(Handle::Appender(appender)) => {
                 let answer = move |result: Result<()>| reply_empty(result, reply);
@@ -406,13 +408,14 @@ impl Fs {
         match (changes.size, handle.map(|number| self.tree.handles.get(number))) {
             (Some(size), Some(Ok(Handle::Writer(writer)))) => {
                 let set_len = Arc::clone(&writer);
-                self.coordination.before_change(caller, &writer, move |ready| {
-                    let rest = Changes { size: None, ..changes };
-                    let set_len =
-                        || caller.changes(set_len.session().pin().fd(), || set_len.set_len(&coordination, size));
-                    let set = ready.and_then(|()| set_len());
-                    answer(set.and_then(|()| tree.set_attributes(caller, node, handle, &rest)));
-                });
+                self.coordination
+                    .before_change(caller, &writer, Need::Change, move |ready| {
+                        let rest = Changes { size: None, ..changes };
+                        let set_len =
+                            || caller.changes(set_len.session().pin().fd(), || set_len.set_len(&coordination, size));
+                        let set = ready.and_then(|()| set_len());
+                        answer(set.and_then(|()| tree.set_attributes(caller, node, handle, &rest)));
+                    });
             }
             (Some(size), Some(Ok(Handle::Appender(appender)))) => {
                 self.coordination

@@ -8,6 +8,7 @@ pub mod namespaces;
 pub mod peer;
 pub mod pidfd;
 pub mod proc;
+pub mod signals;
 pub mod syscall;
 pub mod table;
 pub mod writeback;

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use super::pidfd;
+use super::signals::{EndsBy, Signals};
 use super::syscall::Call;
 
 /// A /proc/PID/stat line is a name of at most 64 bytes and some 50 numbers.
@@ -170,16 +171,25 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 
 /// Whether a process is gone or on its way out: its main thread has left, or has a signal pending that it will meet. Waits for execve.
 pub fn is_ending(pid: u32) -> bool {
-    has_left(pid) || signal_waits(pid) == Some(true)
+    has_left(pid) || signals(pid).is_some_and(|signals| signals.any())
 }
 
-/// Whether a signal waits for this thread that would interrupt it: pending for it or its process, and not blocked.
-/// `None` when the thread is gone.
-pub fn signal_waits(tid: u32) -> Option<bool> {
+/// Whether the wait of a thread is over: a signal ends it, or the thread is gone.
+pub fn ends_wait(tid: u32, by: EndsBy) -> bool {
+    signals(tid).is_none_or(|signals| signals.end(by))
+}
+
+/// The signals of a thread; `None` when it is gone.
+pub fn signals(tid: u32) -> Option<Signals> {
     let mut buffer = [0; STATUS_BYTES_MAX];
     let text = read(&path(tid, "status"), &mut buffer)?;
     let mask = |name| status_field(text, name, 16).unwrap_or(0);
-    Some((mask(b"SigPnd:") | mask(b"ShdPnd:")) & !mask(b"SigBlk:") != 0)
+    Some(Signals {
+        pending: mask(b"SigPnd:") | mask(b"ShdPnd:"),
+        blocked: mask(b"SigBlk:"),
+        ignored: mask(b"SigIgn:"),
+        caught: mask(b"SigCgt:"),
+    })
 }
 
 /// The value of a variable in the environment that a process was started with, proc_pid_environ(5). Waits for execve.
@@ -423,10 +433,26 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_is_blocked_does_not_interrupt() {
-        let child = sleeper("sleep 30");
-        assert_eq!(signal_waits(child.0.id()), Some(false));
-        assert_eq!(signal_waits(u32::MAX / 2), None);
+    fn what_a_process_does_with_signals_is_read_and_a_wait_of_one_that_is_gone_is_over() {
+        let bit = |signal| 1_u64 << (signal - 1);
+        let child = sleeper("trap '' HUP; trap true USR1; kill -STOP $$; sleep 30; true");
+        let seen = || signals(child.0.id()).unwrap();
+        assert!(eventually(
+            || seen().ignored & bit(libc::SIGHUP) != 0 && seen().caught & bit(libc::SIGUSR1) != 0
+        ));
+        assert!(eventually(|| command_state(child.0.id()) == b'T'));
+        let pid = Pid::from_raw(child.0.id() as i32).unwrap();
+        // Stopped, it does not take it.
+        rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
+        assert!(eventually(|| seen().pending & bit(libc::SIGUSR1) != 0));
+        assert!(ends_wait(child.0.id(), EndsBy::AnySignal) && !ends_wait(child.0.id(), EndsBy::Fatal));
+        assert!([EndsBy::AnySignal, EndsBy::Fatal].map(|by| ends_wait(u32::MAX / 2, by)) == [true; 2]);
+    }
+
+    fn command_state(pid: u32) -> u8 {
+        let mut buffer = [0; STAT_BYTES_MAX];
+        let text = read(&path(pid, "stat"), &mut buffer).unwrap();
+        text[text.iter().rposition(|byte| *byte == b')').unwrap() + 2]
     }
 
     #[test]

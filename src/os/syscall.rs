@@ -111,7 +111,7 @@ pub fn doing(tid: u32) -> Doing {
     let mut buffer = [0; 256];
     match read(&path(tid, "syscall"), &mut buffer) {
         Some(text) => parse_doing(text),
-        None if proc::signal_waits(tid).is_none() => Doing::Other,
+        None if proc::signals(tid).is_none() => Doing::Other,
         None => Doing::Unknown,
     }
 }

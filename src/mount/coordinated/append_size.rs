@@ -12,7 +12,7 @@ use super::append_bytes::end_of;
 use super::append_log::{Live, Log};
 use super::begin::Beginning;
 use super::creator::first_of;
-use super::files::{Granted, InHand};
+use super::files::{Granted, InHand, Need};
 use super::permission::LetIn;
 use super::{Answer, Coordination, Target};
 use crate::mount::attr;
@@ -134,7 +134,7 @@ impl Coordination {
                 }));
             });
         };
-        self.acquire(&target, claim, Box::new(resume));
+        self.acquire_for(Need::Change, &target, claim, Box::new(resume));
     }
 
     /// fallocate(2) of (offset, length) of a handle that appends. What is in the file is others' lines, and stays as it is: EOPNOTSUPP for the modes that change it.

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::session::Session;
 use crate::mount::nodes::{Name, NodeId};
+use crate::os::signals::EndsBy;
 use crate::session::{FileKey, Millis, Queue, Refusal, SessionId, Ticket, Wake};
 use reroutes::Way;
 pub use reroutes::{Creation, Finds, Reroute};
@@ -31,12 +32,25 @@ pub struct Granted {
 /// What becomes of a request that the queue refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// It fails, which is counted: open(2), rename(2), a write ...
+    /// It fails, which is counted: open(2), a write ...
     Access,
+    /// The same of what no signal ends elsewhere unless it ends the process: rename(2), unlink(2), link(2), truncate(2) ...
+    Change,
     /// The same, while the kernel has a directory locked: others may need that who are in its way.
     Directory,
     /// A lock that is had already waits on, or was asked for with LOCK_NB, which is often done in a loop: EBUSY and EWOULDBLOCK are not counted.
     Lock,
+}
+
+impl Need {
+    /// What ends its wait. EINTR for a signal that is caught, as W2 has it, where programs know it from elsewhere; the others take it for a failure, also where
+    /// the handler was set with SA_RESTART: FUSE cannot have a call begun again.
+    pub fn ends_by(self) -> EndsBy {
+        match self {
+            Need::Access | Need::Lock => EndsBy::AnySignal,
+            Need::Change | Need::Directory => EndsBy::Fatal,
+        }
+    }
 }
 
 /// A request that waits in the queue.

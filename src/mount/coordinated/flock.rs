@@ -481,6 +481,7 @@ impl Coordination {
         self: &Arc<Self>,
         caller: Caller,
         writer: &Arc<Writer>,
+        need: Need,
         job: impl FnOnce(Result<(), Errno>) + Send + 'static,
     ) {
         let (this, writer) = (Arc::clone(self), Arc::clone(writer));
@@ -492,7 +493,7 @@ impl Coordination {
             this.go_on(
                 writer,
                 caller,
-                (Need::Access, false),
+                (need, false),
                 Box::new(move |resumed| match resumed {
                     // Its file is gone: what is written goes where `change` says.
                     Err(Errno::NOENT) => tree.workers.run(move || job(Ok(()))),
@@ -546,7 +547,7 @@ impl Coordination {
         true
     }
 
-    /// Ends the waits of LOCK_NB whose time has come and, where it `asks` for them, of threads that have a signal pending; returns when it has to be called again.
+    /// Ends the waits of LOCK_NB whose time has come and, where it `asks` for them, of threads that have a signal pending which ends them; returns when it has to be called again.
     pub(super) fn watch_locks(self: &Arc<Self>, asks: bool) -> Option<Duration> {
         let now = Instant::now();
         let (mut over, mut tids) = (Vec::new(), Vec::new());
@@ -563,7 +564,7 @@ impl Coordination {
             }
         }
         for (ticket, tid) in tids.iter().filter(|_| asks) {
-            if proc::signal_waits(*tid) != Some(false) {
+            if proc::ends_wait(*tid, Need::Lock.ends_by()) {
                 over.push((*ticket, Errno::INTR));
             }
         }

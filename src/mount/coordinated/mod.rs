@@ -65,7 +65,7 @@ use rustix::io::Errno;
 pub use append::Appender;
 pub use append_counted::Outdated;
 pub use counts::Counted;
-pub use files::{Creation, Finds};
+pub use files::{Creation, Finds, Need};
 pub use flock::Wish;
 pub use handles::Writer;
 pub use incidents::Incident;

@@ -174,7 +174,7 @@ impl Coordination {
             this.wakeup.call();
         };
         let opener = caller::opener(caller);
-        self.take_next(caller, opener, Need::Access, targets, Vec::new(), Box::new(then));
+        self.take_next(caller, opener, Need::Change, targets, Vec::new(), Box::new(then));
     }
 
     /// On its walk a thread was told what is by a coordinated name. It may not need its names any more.

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::begin::Beginning;
 use super::close::Ending;
-use super::files::{Finds, Granted, InHand};
+use super::files::{Finds, Granted, InHand, Need};
 use super::permission::{LetIn, Rights};
 use super::session::Session;
 use super::shown::is_of_lineage;
@@ -123,7 +123,7 @@ impl Coordination {
                 .workers
                 .run(move || answer(that.truncate_now(&session, cut.len)));
         };
-        self.acquire(&awaited, claim, Box::new(resume));
+        self.acquire_for(Need::Change, &awaited, claim, Box::new(resume));
     }
 
     pub(super) fn truncate_now(self: &Arc<Self>, session: &Arc<Session>, len: u64) -> Result<Stat, Errno> {

@@ -206,18 +206,18 @@ impl Coordination {
         });
     }
 
-    /// Ends the waits of threads that have a signal pending, or are gone.
+    /// Ends the waits of threads that have a signal pending which ends them, or are gone.
     fn end_interrupted(self: &Arc<Self>) {
-        let tids: Vec<(Ticket, u32)> = self
+        let waits: Vec<(Ticket, u32, Need)> = self
             .files
             .lock()
             .waiting
             .iter()
             .filter(|(_, waiting)| waiting.tid != 0)
-            .map(|(t, w)| (*t, w.tid))
+            .map(|(t, w)| (*t, w.tid, w.need))
             .collect();
-        for (ticket, tid) in tids {
-            if proc::signal_waits(tid) != Some(false) {
+        for (ticket, tid, need) in waits {
+            if proc::ends_wait(tid, need.ends_by()) {
                 let interrupted = self.files.lock().interrupt(self.now(), ticket);
                 if let Some((waiting, wakes)) = interrupted {
                     self.answer(waiting, Err(Refusal::Interrupted));
