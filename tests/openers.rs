@@ -523,6 +523,35 @@ for n in range(120):
     assert_eq!(project.recovered().len(), 0);
 }
 
+/// Who has waited for a file, and finds that it was removed, creates it: not in a directory that is just going.
+#[test]
+fn w9_a_directory_goes_with_nothing_in_it_or_stays_for_who_waited_to_create() {
+    let project = project();
+    let writer = "import os, time
+end, bad, saved = time.monotonic() + 4, {}, 0
+while time.monotonic() < end:
+    try: fd = os.open('d/c.md', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    except OSError: time.sleep(0.0005); continue
+    try: os.write(fd, b'text'); os.close(fd); saved += 1
+    except OSError as error: bad[error.errno] = bad.get(error.errno, 0) + 1
+print('saved' if saved else 'never came to it', bad)";
+    let remover = "import os, random, time
+end = time.monotonic() + 4
+def attempt(call, *names):
+    try: call(*names)
+    except OSError: pass
+while time.monotonic() < end:
+    attempt(os.unlink, 'd/c.md')
+    if random.random() < 0.5: attempt(os.mkdir, 'e'); attempt(os.rename, 'e', 'd')
+    else: attempt(os.rmdir, 'd'); attempt(os.mkdir, 'd')
+    time.sleep(random.random() * 0.004)";
+    let script = "for n in 1 2 3; do python3 -c \"$0\" & all=\"$all $!\"; done; python3 -c \"$1\"; wait $all";
+    let mut command = project.sh(script);
+    command.args([writer, remover]);
+    assert_eq!(succeed(command), "saved {}\n".repeat(3));
+    assert!(project.recovered().is_empty());
+}
+
 #[test]
 fn w8_a_file_that_somebody_writes_is_renamed_away_when_he_is_done() {
     let project = project();

@@ -510,9 +510,15 @@ FILES = [
     ),
     (
         "W9", "w9-a-directory-is-renamed-over-one-with-an-unborn-file", "src/mount/coordinated/directories.rs",
-        "if replaces && old != new",
-        "if false && replaces && old != new",
+        ".rename(from, to, flags, |directory| self.creates_in(directory))",
+        ".rename(from, to, flags, |_| false)",
         ["openers::w9_a_directory_in_which_somebody_creates_a_file_is_not_empty"],
+    ),
+    (
+        "W9", "w9-a-directory-goes-while-who-has-waited-begins-to-create", "src/mount/coordinated/begin.rs",
+        "let making = makes.then(",
+        "let making = (makes && false).then(",
+        ["openers::w9_a_directory_goes_with_nothing_in_it_or_stays_for_who_waited_to_create"],
     ),
     (
         "W8", "w8-unlink-answers-before-the-name-is-free", "src/mount/coordinated/taking.rs",
@@ -545,9 +551,9 @@ FILES = [
         ["names::w9_a_new_file_appears_at_its_close"],
     ),
     (
-        "W9", "w9-rmdir-does-not-see-what-is-being-created", "src/mount/fs.rs",
-        "if self.coordination.is_promised_in(node(parent), name) {",
-        'if self.coordination.is_promised_in(node(parent), OsStr::new("")) {',
+        "W9", "w9-rmdir-does-not-see-what-is-being-created", "src/mount/coordinated/names.rs",
+        ".remove_directory(parent, name, |directory| self.creates_in(directory))",
+        ".remove_directory(parent, name, |_| false)",
         ["names::w9_a_killed_creators_file_never_appears_and_a_waiting_creator_goes_on"],
     ),
     (

@@ -146,19 +146,47 @@ impl Tree {
         Ok(entry)
     }
 
-    /// unlink(2), or rmdir(2) with `AtFlags::REMOVEDIR`.
-    pub fn remove(&self, parent: NodeId, name: &OsStr, flags: AtFlags) -> Result<()> {
+    /// unlink(2).
+    pub fn remove(&self, parent: NodeId, name: &OsStr) -> Result<()> {
+        self.remove_as(parent, name, AtFlags::empty(), |_| false)
+    }
+
+    /// rmdir(2). ENOTEMPTY also for what `is_full` says so of; whoever asks for the directory after that does not find it any more.
+    pub fn remove_directory(&self, parent: NodeId, name: &OsStr, is_full: impl FnOnce(NodeId) -> bool) -> Result<()> {
+        self.remove_as(parent, name, AtFlags::REMOVEDIR, is_full)
+    }
+
+    fn remove_as(
+        &self,
+        parent: NodeId,
+        name: &OsStr,
+        flags: AtFlags,
+        is_full: impl FnOnce(NodeId) -> bool,
+    ) -> Result<()> {
         self.refuse_private(parent, name)?;
         let dir = self.dir_of(&self.hold_names(), parent)?;
         let _changing = self.change_names();
         let victim = Victim::hold(&dir, name)?;
+        if self.node_of(&victim).is_some_and(is_full) {
+            return Err(Errno::NOTEMPTY);
+        }
         rustix::fs::unlinkat(&dir, name, flags)?;
         self.gone(victim, &Name::new(parent, name));
         Ok(())
     }
 
-    /// rename(2) with its flags, renameat2(2).
-    pub fn rename(&self, from: (NodeId, &OsStr), to: (NodeId, &OsStr), flags: RenameFlags) -> Result<()> {
+    fn node_of(&self, victim: &Victim) -> Option<NodeId> {
+        self.nodes.find(attr::identity(&victim.stat, false))
+    }
+
+    /// rename(2) with its flags, renameat2(2). A directory that `is_full` is not replaced: ENOTEMPTY.
+    pub fn rename(
+        &self,
+        from: (NodeId, &OsStr),
+        to: (NodeId, &OsStr),
+        flags: RenameFlags,
+        is_full: impl FnOnce(NodeId) -> bool,
+    ) -> Result<()> {
         self.refuse_private(from.0, from.1)?;
         self.refuse_private(to.0, to.1)?;
         let (old_dir, new_dir) = {
@@ -172,6 +200,11 @@ impl Tree {
             Err(Errno::NOENT) => None,
             Err(error) => return Err(error),
         };
+        let replaces = !flags.intersects(RenameFlags::EXCHANGE | RenameFlags::NOREPLACE);
+        let target = replaced.as_ref().filter(|_| replaces);
+        if target.and_then(|victim| self.node_of(victim)).is_some_and(is_full) {
+            return Err(Errno::NOTEMPTY);
+        }
         rustix::fs::renameat_with(&old_dir, from.1, &new_dir, to.1, flags)?;
         self.renamed(
             &Name::new(from.0, from.1),
@@ -217,7 +250,7 @@ impl Tree {
     /// A name leads to another file, or to none; the one that it led to lives on where no node leads to.
     pub fn superseded(&self, victim: Victim, name: &Name) {
         self.leads_elsewhere(name);
-        if let Some(id) = self.nodes.find(attr::identity(&victim.stat, false)) {
+        if let Some(id) = self.node_of(&victim) {
             self.nodes
                 .supersede(id, Some(Arc::new(Pin::new(victim.fd, Access::Path, None))));
             self.attributes_changed(id);
@@ -260,7 +293,7 @@ impl Tree {
     /// A name was removed on disk: so it is in the table.
     pub fn gone(&self, victim: Victim, name: &Name) {
         self.leads_elsewhere(name);
-        if let Some(id) = self.nodes.find(attr::identity(&victim.stat, false)) {
+        if let Some(id) = self.node_of(&victim) {
             let last_link = victim.stat.st_nlink <= 1 || attr::kind(victim.stat.st_mode) == fuser::FileType::Directory;
             self.nodes
                 .remove_name(id, name, Arc::new(Pin::new(victim.fd, Access::Path, None)), last_link);

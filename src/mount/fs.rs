@@ -13,7 +13,7 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{AtFlags, OFlags, RenameFlags};
+use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::{Errno, Result};
 
 use super::attr;
@@ -262,14 +262,11 @@ impl fuser::Filesystem for Fs {
             let answer = Box::new(move |result| reply_empty(result, reply));
             return self.coordination.unlink(caller(request), target, answer);
         }
-        reply_empty(self.tree.remove(node(parent), name, AtFlags::empty()), reply);
+        reply_empty(self.tree.remove(node(parent), name), reply);
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if self.coordination.is_promised_in(node(parent), name) {
-            return reply.error(reply_errno(Errno::NOTEMPTY));
-        }
-        reply_empty(self.tree.remove(node(parent), name, AtFlags::REMOVEDIR), reply);
+        reply_empty(self.coordination.remove_directory(node(parent), name), reply);
     }
 
     fn rename(

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::append_log::Mark;
-use super::files::{Creation, Finds};
+use super::files::{Creation, Finds, Making};
 use super::permission::{LetIn, Rights};
 use super::session::{About, Session};
 use super::staged::{Fresh, Staged};
@@ -79,10 +79,13 @@ impl Coordination {
         let who = self.descriptions.of(process, caller.uid);
         let started = || {
             let base = self.base(target, &beginning)?;
+            let makes = base.version.is_none();
+            let making = makes.then(|| Making::begin(&self.files, target.name.parent));
+            // It looks whether the directory is there.
             let shadow = self.shadow(target, &beginning, &base, &who)?;
-            Ok((base, shadow))
+            Ok((base, making, shadow))
         };
-        let (base, mut shadow) = match started() {
+        let (base, making, mut shadow) = match started() {
             // Its own lineage, which it does not wait for, may have removed the name in between. Now it finds nothing, or another file.
             Err(Errno::NOENT) => started()?,
             started => started?,
@@ -133,6 +136,7 @@ impl Coordination {
         ));
         // Known before the node shows its shadow: see [`Coordination::is_anothers`].
         self.files.lock().add_session(Arc::clone(&session));
+        drop(making);
         if beginning.node.is_some() {
             if self.target_of(node).is_none() {
                 // What it stood for has left for an ordinary name since it was taken from this one.

@@ -33,13 +33,20 @@ impl Coordination {
     ) {
         let names = (Name::new(old.0, old.1), Name::new(new.0, new.1));
         if !self.moves_directory(&names.0, &names.1, flags) {
-            return answer(self.tree.rename(old, new, flags));
+            return answer(self.rename_now(&names.0, &names.1, flags));
         }
         // It waits for the disk where files below have histories.
         let this = Arc::clone(self);
         self.tree
             .workers
             .run(move || answer(this.carry_out_uncoordinated(&names.0, &names.1, flags)));
+    }
+
+    /// What is being created in a directory keeps that from being replaced.
+    pub(super) fn rename_now(&self, old: &Name, new: &Name, flags: RenameFlags) -> Result<(), Errno> {
+        let (from, to) = ((old.parent, &*old.name), (new.parent, &*new.name));
+        self.tree
+            .rename(from, to, flags, |directory| self.creates_in(directory))
     }
 
     fn moves_directory(&self, old: &Name, new: &Name, flags: RenameFlags) -> bool {
@@ -52,20 +59,12 @@ impl Coordination {
 
     /// rename(2) of what is no coordinated file itself.
     pub(super) fn carry_out_uncoordinated(&self, old: &Name, new: &Name, flags: RenameFlags) -> Result<(), Errno> {
-        let rename = || {
-            self.tree
-                .rename((old.parent, &old.name), (new.parent, &new.name), flags)
-        };
+        let rename = || self.rename_now(old, new, flags);
         if !self.moves_directory(old, new, flags) {
             return rename();
         }
         self.tree.refuse_private(old.parent, &old.name)?;
         self.tree.refuse_private(new.parent, &new.name)?;
-        // It is empty on the backing filesystem, and does not go before what is being created in it.
-        let replaces = !flags.intersects(RenameFlags::EXCHANGE | RenameFlags::NOREPLACE);
-        if replaces && old != new && self.is_promised_in(new.parent, &new.name) {
-            return Err(Errno::NOTEMPTY);
-        }
         let (from, to) = (self.path_of(old)?, self.path_of(new)?);
         let mut ways: Vec<Way<'_>> = Vec::new();
         if self.is_directory(old) {

@@ -92,6 +92,29 @@ impl Drop for InHand<'_> {
     }
 }
 
+/// A file is about to be made in a directory: the directory is not empty from now on, until this is dropped. By then a session says the same, or nothing was made.
+pub struct Making<'a> {
+    files: &'a Mutex<Files>,
+    directory: NodeId,
+}
+
+impl<'a> Making<'a> {
+    /// Who begins this looks afterwards whether the directory is there.
+    pub fn begin(files: &'a Mutex<Files>, directory: NodeId) -> Making<'a> {
+        files.lock().making.push(directory);
+        Making { files, directory }
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        let mut files = self.files.lock();
+        if let Some(at) = files.making.iter().position(|other| *other == self.directory) {
+            files.making.swap_remove(at);
+        }
+    }
+}
+
 /// A logical file that is in use.
 #[derive(Debug)]
 struct InUse {
@@ -116,6 +139,8 @@ pub struct Files {
     /// Strangers that were sent round lately. They cannot be told from others that come after, so none is crossed out when one arrives.
     strangers: Vec<Reroute>,
     late: Vec<Arc<Session>>,
+    /// See [`Making`].
+    making: Vec<NodeId>,
     next_key: u64,
     next_ticket: u64,
 }
@@ -132,6 +157,7 @@ impl Files {
             reroutes: HashMap::new(),
             strangers: Vec::new(),
             late: Vec::new(),
+            making: Vec::new(),
             next_key: 1,
             next_ticket: 1,
         }
@@ -276,10 +302,12 @@ impl Files {
         sessions.filter(|session| session.about.node == node).cloned().collect()
     }
 
-    /// Whether a name in this directory belongs to a file that exists only as a session's shadow so far.
+    /// Whether a name in this directory belongs to a file that exists only as a session's shadow so far, or is just about to.
     pub fn creates_in(&self, directory: NodeId) -> bool {
-        self.all_sessions()
-            .any(|(name, session)| name.parent == directory && session.creates())
+        self.making.contains(&directory)
+            || self
+                .all_sessions()
+                .any(|(name, session)| name.parent == directory && session.creates())
     }
 
     /// Forgets a file that nobody writes, waits for or is on the way to.

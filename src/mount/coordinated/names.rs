@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::close::Ending;
@@ -73,7 +72,7 @@ impl Coordination {
             let image = self.image_at(name);
             let before = self.stat_backing(name)?;
             self.will_depart(name);
-            self.tree.remove(name.parent, &name.name, AtFlags::empty())?;
+            self.tree.remove(name.parent, &name.name)?;
             self.name_left_image(image, name);
             self.name_changed(name, &before);
             // A node that stands for a shadow is not found by what has lost the name.
@@ -175,14 +174,14 @@ impl Coordination {
             .is_some_and(|key| files.sessions(key).iter().any(|session| session.creates()))
     }
 
-    /// Whether a directory is empty only because what is being created in it has not appeared yet (ENOTEMPTY).
-    pub fn is_promised_in(&self, parent: NodeId, name: &OsStr) -> bool {
-        let Ok(stat) = self.stat(&Name::new(parent, name)) else {
-            return false;
-        };
-        let Some(directory) = self.tree.nodes.find(attr::identity(&stat, false)) else {
-            return false;
-        };
+    /// rmdir(2). A directory in which something is being created is empty on the backing filesystem only.
+    pub fn remove_directory(&self, parent: NodeId, name: &OsStr) -> Result<(), Errno> {
+        self.tree
+            .remove_directory(parent, name, |directory| self.creates_in(directory))
+    }
+
+    /// Asked while the tree keeps names from changing: who is about to create something then finds the directory gone, or was seen.
+    pub(super) fn creates_in(&self, directory: NodeId) -> bool {
         self.files.lock().creates_in(directory)
     }
 
