@@ -178,6 +178,14 @@ fn editors_save() {
             1,
             &format!("{vim} -c 'set nowritebackup' -c '%s/$/ end/' -c wq STATE.md"),
         );
+        // It compares what it found with what it has opened, and would say E949.
+        for backup in ["set nowritebackup", "set writebackup backupcopy=yes backupskip="] {
+            twin.saves(
+                "STATE.md",
+                1,
+                &format!("exec 7< STATE.md; read -r -u 7 line; {vim} -c '{backup}' -c '1s/^/r/' -c wq STATE.md"),
+            );
+        }
         twin.saves(
             "STATE.md",
             0,

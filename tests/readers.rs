@@ -247,6 +247,93 @@ fn r4_a_look_at_a_file_that_is_being_written_does_not_change_its_inode_number() 
     }
 }
 
+/// vim, cp and install compare what they found with what they have opened; `tail -F` knows a new version by its number.
+#[test]
+fn r4_who_writes_beside_readers_is_shown_the_number_that_he_has_found_until_he_has_saved() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let (mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+    let found = |puppet: &mut Puppet| puppet.does("os.stat('STATE.md').st_ino");
+    for (round, open) in [
+        "os.O_RDWR",
+        "os.O_WRONLY | os.O_TRUNC",
+        "os.O_WRONLY | os.O_CREAT",
+        "os.O_RDWR",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let read = format!("r{round} = os.open('STATE.md', os.O_RDONLY); os.read(r{round}, 1)");
+        assert_eq!(reader.does(&read), "ok");
+        let before = found(&mut writer);
+        assert_eq!(writer.does(&format!("w = os.open('STATE.md', {open})")), "ok");
+        for step in ["None", "os.write(w, b'more')", "os.close(os.dup(w))"] {
+            writer.does(step);
+            assert_eq!(writer.does("os.fstat(w).st_ino"), before, "{open}, {step}");
+            assert_eq!(found(&mut writer), before, "{open}, {step}");
+            assert_eq!(found(&mut reader), before, "{open}, {step}");
+        }
+        // Of its own lineage: it has a version of its own beside.
+        assert_eq!(writer.does("t = os.open('STATE.md', os.O_WRONLY | os.O_TRUNC)"), "ok");
+        assert_eq!(writer.does("os.fstat(t).st_ino"), before, "{open}");
+        let version = project.history("STATE.md").len();
+        assert_eq!(writer.does("os.close(t)"), "None");
+        assert_eq!(
+            project.history("STATE.md").len(),
+            version.max(1) + 1,
+            "{open}: t was closed"
+        );
+        assert_eq!(writer.does("os.write(w, b'x'), os.close(w)"), "(1, None)");
+        assert_eq!(
+            project.history("STATE.md").len(),
+            version.max(1) + 2,
+            "{open}: w was closed"
+        );
+        let after = found(&mut writer);
+        assert_eq!(found(&mut reader), after, "{open}");
+        assert_ne!(after, before, "{open}");
+        assert_eq!(reader.does(&format!("os.fstat(r{round}).st_ino")), before, "{open}");
+    }
+}
+
+#[test]
+fn r4_what_an_unlock_has_published_has_a_number_of_its_own_by_name_and_by_descriptor() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    let (mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+    let before = reader.does("os.stat('STATE.md').st_ino");
+    assert_eq!(reader.does("r = os.open('STATE.md', os.O_RDONLY); os.read(r, 1)"), "ok");
+    let step = "w = os.open('STATE.md', os.O_RDWR); fcntl.flock(w, fcntl.LOCK_EX); os.write(w, b'v2')";
+    assert_eq!(writer.does(step), "ok");
+    assert_eq!(writer.does("os.fstat(w).st_ino"), before);
+    assert_eq!(writer.does("fcntl.flock(w, fcntl.LOCK_UN)"), "None");
+    let after = reader.does("os.stat('STATE.md').st_ino");
+    assert_ne!(after, before);
+    assert_eq!(writer.does("os.fstat(w).st_ino"), after);
+    assert_eq!(writer.does("os.stat('STATE.md').st_ino"), after);
+    assert_eq!(reader.does("os.fstat(r).st_ino"), before);
+}
+
+/// By the number that it is shown by, the one descriptor is on the other's file.
+#[test]
+fn w5_a_close_is_the_last_although_another_file_of_the_process_is_shown_by_the_same_number() {
+    watchdog();
+    let project = Project::with(&[("STATE.md", "v1\n")]);
+    for many in [0, 20] {
+        let mut puppet = Puppet::new(&project);
+        let step = format!("n = [os.open('/dev/null', os.O_RDONLY) for _ in range({many})]");
+        assert_eq!(puppet.does(&step), "ok");
+        assert_eq!(puppet.does("r = os.open('STATE.md', os.O_RDONLY)"), "ok");
+        assert_eq!(puppet.does("a = os.open('STATE.md', os.O_WRONLY | os.O_APPEND)"), "ok");
+        assert_eq!(puppet.does("w = os.open('STATE.md', os.O_RDWR); d = os.dup(w)"), "ok");
+        assert_eq!(puppet.does("os.write(w, b'v2'), os.close(w)"), "(2, None)");
+        let before = project.history("STATE.md").len();
+        assert_eq!(puppet.does("os.fstat(d).st_ino == os.fstat(a).st_ino"), "True");
+        assert_eq!(puppet.does("os.close(d)"), "None");
+        assert_eq!(project.history("STATE.md").len(), before.max(1) + 1, "{many}");
+    }
+}
+
 #[test]
 fn r4_a_set_time_survives_the_close() {
     watchdog();

@@ -823,10 +823,37 @@ FILES = [
         ["links::w11_programs_find_and_open_a_file_with_an_ordinary_name_as_one_and_the_same"],
     ),
     (
-        "W5", "w5-a-node-is-not-known-by-the-number-that-it-was-shown-by", "src/mount/coordinated/tables.rs",
-        "before: self.tree.nodes.number(node).0,",
-        "before: node.0,",
-        ["links::w5_who_goes_on_to_write_by_the_descriptor_that_he_read_by_makes_one_version"],
+        "W5", "w5-a-node-is-known-by-the-number-that-it-is-shown-by", "src/mount/coordinated/tables.rs",
+        "node: self.tells_nodes().then_some(node.0),",
+        "node: None,",
+        [
+            "readers::w5_a_close_is_the_last_although_another_file_of_the_process_is_shown_by_the_same_number",
+            "readers::r4_who_writes_beside_readers_is_shown_the_number_that_he_has_found_until_he_has_saved",
+        ],
+    ),
+    (
+        "W5", "w5-among-many-descriptors-a-node-is-known-by-the-number-that-it-is-shown-by", "src/mount/coordinated/tables.rs",
+        "self.table.node(number).unwrap_or(open.ino)",
+        "open.ino",
+        ["readers::w5_a_close_is_the_last_although_another_file_of_the_process_is_shown_by_the_same_number"],
+    ),
+    (
+        "R4", "r4-who-writes-beside-readers-is-shown-another-number-at-once", "src/mount/coordinated/begin.rs",
+        "beside.or_else(current).map(",
+        "beside.or_else(current).filter(|_| false).map(",
+        [
+            "readers::r4_who_writes_beside_readers_is_shown_the_number_that_he_has_found_until_he_has_saved",
+            "programs::editors_save",
+        ],
+    ),
+    (
+        "R4", "r4-a-new-version-is-shown-by-the-number-of-the-one-before", "src/mount/coordinated/close.rs",
+        "        self.tree.nodes.shows_itself(session.about.node);\n",
+        "",
+        [
+            "readers::r4_who_writes_beside_readers_is_shown_the_number_that_he_has_found_until_he_has_saved",
+            "readers::r4_what_an_unlock_has_published_has_a_number_of_its_own_by_name_and_by_descriptor",
+        ],
     ),
     (
         "F3", "f3-a-change-of-names-that-was-made-and-failed-is-forgotten", "src/mount/coordinated/names.rs",

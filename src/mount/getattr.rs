@@ -38,7 +38,7 @@ impl Fs {
             let admitted = move |admitted: Result<()>| {
                 let found = admitted.and_then(|()| shown(&tree, &coordination, caller, (id, true)));
                 answer(
-                    number(&tree, &coordination, id),
+                    tree.nodes.number(id),
                     found.and_then(|found| found.ok_or(Errno::STALE)),
                     reply,
                 );
@@ -53,7 +53,7 @@ impl Fs {
         let ends = move |(ttl, stat)| at_least(ends_at, ttl, stat);
         match found.map(|found| found.map(ends)) {
             Ok(Some((ttl, mut stat))) if self.may_be_linked(caller, id, &stat) => {
-                let shown = number(&self.tree, &self.coordination, id);
+                let shown = self.tree.nodes.number(id);
                 self.tree.workers.run(move || {
                     // link(2) asks what the caller may do with the file. It is refused without asking us if that has no name, but is about the file that has it now.
                     if syscall::is_link(caller.tid) {
@@ -63,7 +63,7 @@ impl Fs {
                 });
             }
             Ok(Some(found)) => {
-                let shown = number(&self.tree, &self.coordination, id);
+                let shown = self.tree.nodes.number(id);
                 let outdated = self.coordination.outdated_by_size(id, found.1.st_size);
                 self.after_pages(outdated, move || answer(shown, Ok(found), reply));
             }
@@ -72,7 +72,7 @@ impl Fs {
                 self.tree.workers.run(move || {
                     let found = shown_or_sent_round(&tree, &coordination, caller, id);
                     answer(
-                        number(&tree, &coordination, id),
+                        tree.nodes.number(id),
                         found.and_then(|found| found.map(ends).ok_or(Errno::STALE)),
                         reply,
                     );
@@ -152,14 +152,6 @@ fn answer(id: NodeId, found: Result<(Duration, Stat)>, reply: ReplyAttr) {
     match found {
         Ok((ttl, stat)) => reply.attr(&ttl, &attr::attributes(id, &stat)),
         Err(error) => reply.error(reply_errno(error)),
-    }
-}
-
-/// What st_ino is of a node. Those that are staged on are told apart by it, whoever has them open (`coordinated/tables.rs`).
-fn number(tree: &Tree, coordination: &Coordination, id: NodeId) -> NodeId {
-    match tree.nodes.number(id) {
-        other if other != id && !coordination.is_shadow(id) => other,
-        _ => id,
     }
 }
 

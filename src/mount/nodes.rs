@@ -94,7 +94,20 @@ impl NodeTable {
         id
     }
 
-    /// The number by which stat(2) shows a node on which nobody stages anything.
+    /// The same for who writes by a node that lookups never found: it is the node that the name has led to, until [`NodeTable::shows_itself`]. Any other has shown its own number.
+    pub fn stand_in(&self, id: NodeId, found: NodeId) {
+        let mut inner = self.inner.write();
+        if inner.nodes.get(&id).is_some_and(|node| node.detached && !node.former) {
+            inner.shown_as.insert(id, found);
+        }
+    }
+
+    /// A node has a number of its own from now on.
+    pub fn shows_itself(&self, id: NodeId) {
+        self.inner.write().shown_as.remove(&id);
+    }
+
+    /// The number by which stat(2) shows a node.
     pub fn number(&self, id: NodeId) -> NodeId {
         self.inner.read().shown_as.get(&id).copied().unwrap_or(id)
     }
@@ -233,8 +246,12 @@ impl NodeTable {
     /// The link count of a node, of whose inode `counted` were counted. By it the kernel knows when to tell watchers that a file is gone (IN_DELETE_SELF).
     pub fn links(&self, id: NodeId, counted: u64) -> u64 {
         let inner = self.inner.read();
-        let id = inner.shown_as.get(&id).unwrap_or(&id);
-        match inner.nodes.get(id) {
+        let own = inner.nodes.get(&id);
+        let found = inner
+            .shown_as
+            .get(&id)
+            .filter(|_| own.is_some_and(|node| node.detached));
+        match found.map_or(own, |found| inner.nodes.get(found)) {
             // What it shows is in the history only, and perhaps not even there. But the file is there.
             Some(node) if node.former => 1,
             Some(node) if node.detached => 0,

@@ -400,7 +400,7 @@ impl Fs {
                 } else {
                     tree.attr_ttl(false, &stat)
                 };
-                reply.attr(&ttl, &attr::attributes(node, &stat));
+                reply.attr(&ttl, &attr::attributes(tree.nodes.number(node), &stat));
             }
             Err(error) => reply.error(reply_errno(error)),
         };

@@ -1,10 +1,12 @@
 //! The descriptors of a process: proc_pid_fd(5). All of it waits for execve, see [`super::proc`]. Its threads share one table of them, unless one has called unshare(2) with
 //! CLONE_FILES; and its main thread has none any more when it has left and others go on.
 //!
-//! What a descriptor leads to is not asked of its filesystem, which may be us, but of what the kernel remembers (AT_STATX_DONT_SYNC, statx(2)).
+//! What a descriptor leads to is not asked of its filesystem, which may be us, but of what the kernel remembers (AT_STATX_DONT_SYNC, statx(2)). The node of a FUSE mount is in the
+//! file handle (name_to_handle_at(2)), whatever inode number it is shown by.
 
 use std::fmt::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, StatxFlags};
 
@@ -16,21 +18,24 @@ const ENTRIES_BYTES: usize = 32 << 10;
 /// A filesystem, by the device number that stat(2) shows of its files.
 pub type Device = (u32, u32);
 
-/// An inode, as stat(2) shows it. Without a device, that of any filesystem.
+/// What is looked for. Without a device, on any filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct File {
     /// Its filesystem; `None` where that is not known.
     pub device: Option<Device>,
-    /// Its inode number …
-    pub ino: u64,
-    /// … or the one that it had before, and is remembered by until it is asked about.
-    pub before: u64,
+    /// The inode numbers that stat(2) may show of it.
+    pub inos: [u64; 2],
+    /// Its node, where it is on a FUSE mount and [`tells_nodes`].
+    pub node: Option<u64>,
 }
 
-impl File {
-    fn is(&self, other: File) -> bool {
-        [self.ino, self.before].contains(&other.ino) && (self.device.is_none() || self.device == other.device)
-    }
+/// What a descriptor is open on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    /// Its filesystem.
+    pub device: Device,
+    /// Its inode number, as it was shown last.
+    pub ino: u64,
 }
 
 /// A table of descriptors. Of a task that is ending it is empty.
@@ -77,14 +82,20 @@ impl Table {
     }
 
     /// What a descriptor is open on; `None` when it is closed.
-    pub fn file(&self, number: u32) -> Option<File> {
+    pub fn open(&self, number: u32) -> Option<Open> {
         let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
         let stat = rustix::fs::statx(&self.dir, name(number), flags, StatxFlags::INO).ok()?;
-        Some(File {
-            device: Some((stat.stx_dev_major, stat.stx_dev_minor)),
+        Some(Open {
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
             ino: stat.stx_ino,
-            before: stat.stx_ino,
         })
+    }
+
+    /// The node of a descriptor that is open on a FUSE mount. `None` where nobody tells.
+    pub fn node(&self, number: u32) -> Option<u64> {
+        let mut name = name(number);
+        name.push('\0');
+        handle(self.dir.as_raw_fd(), name.as_bytes()).ok()?.node()
     }
 
     /// Whether a descriptor lets write: the mode of its link says so, and one by O_PATH has none.
@@ -100,7 +111,13 @@ impl Table {
 
     /// Whether a descriptor is open on `file`, for writing.
     pub fn holds(&self, number: u32, file: File) -> bool {
-        self.file(number).is_some_and(|open| file.is(open)) && self.writes(number)
+        let is_it = |open: Open| {
+            let on_device = file.device.is_none_or(|device| device == open.device);
+            let by_number = || file.inos.contains(&open.ino);
+            let node = file.node.filter(|_| on_device).zip(self.node(number));
+            on_device && node.map_or_else(by_number, |(looked_for, node)| looked_for == node)
+        };
+        self.open(number).is_some_and(is_it) && self.writes(number)
     }
 }
 
@@ -121,6 +138,65 @@ fn is_shared(one: u32, other: u32) -> bool {
     }
 }
 
+/// A file handle, name_to_handle_at(2).
+#[repr(C)]
+struct Handle {
+    bytes: u32,
+    kind: i32,
+    words: [u32; HANDLE_BYTES_MAX / size_of::<u32>()],
+}
+
+/// MAX_HANDLE_SZ, linux/exportfs.h.
+const HANDLE_BYTES_MAX: usize = 128;
+/// What FUSE's handles are like (`fuse_encode_fh`): the node in two words, the higher one first, and its generation.
+const FUSE_KIND: i32 = 0x81;
+const FUSE_BYTES: u32 = 12;
+
+impl Handle {
+    fn node(&self) -> Option<u64> {
+        let is_fuse = self.kind == FUSE_KIND && self.bytes == FUSE_BYTES;
+        is_fuse.then(|| u64::from(self.words[0]) << 32 | u64::from(self.words[1]))
+    }
+}
+
+/// The handle of what a path leads to, which ends with a zero byte.
+fn handle(dir: libc::c_int, path: &[u8]) -> std::io::Result<Handle> {
+    let mut handle = Handle {
+        bytes: HANDLE_BYTES_MAX as u32,
+        kind: 0,
+        words: [0; HANDLE_BYTES_MAX / size_of::<u32>()],
+    };
+    let mut mount: libc::c_int = 0;
+    debug_assert_eq!(path.last(), Some(&0));
+    // SAFETY: the path ends with a zero byte, and the kernel writes no more than `bytes` says behind the first two fields.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            dir,
+            path.as_ptr(),
+            &raw mut handle,
+            &raw mut mount,
+            libc::AT_SYMLINK_FOLLOW,
+        )
+    };
+    match result {
+        0 => Ok(handle),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Whether nodes are told at all: the kernel may have no file handles, or seccomp(2) keep us from them.
+pub fn tells_nodes() -> bool {
+    static TELLS: OnceLock<bool> = OnceLock::new();
+    *TELLS.get_or_init(|| {
+        let refused = handle(libc::AT_FDCWD, b"/\0")
+            .err()
+            .and_then(|error| error.raw_os_error());
+        // Whether a filesystem has handles is another matter: FUSE has.
+        !matches!(refused, Some(libc::ENOSYS | libc::EPERM | libc::EACCES))
+    })
+}
+
 fn name(number: u32) -> String {
     let mut name = String::with_capacity(10);
     // Writing to a String cannot fail.
@@ -138,8 +214,8 @@ mod tests {
         let device = (rustix::fs::major(stat.dev()), rustix::fs::minor(stat.dev()));
         File {
             device: Some(device),
-            ino: stat.ino(),
-            before: stat.ino(),
+            inos: [stat.ino(); 2],
+            node: None,
         }
     }
 

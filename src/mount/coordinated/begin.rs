@@ -116,6 +116,10 @@ impl Coordination {
             .or(base.version.as_ref())
             .map_or(pin.fd(), File::as_fd);
         let rights = (caller.uid != 0).then(|| Rights::of(asked)).flatten();
+        let number = base
+            .version
+            .as_ref()
+            .and_then(|version| self.number_found(file, version));
         let mut staged = Staged::new(shadow, base.version.map(Arc::new), truncate, process);
         (staged.mark, staged.base_len) = (Some(base.mark), base.len);
         let about = About {
@@ -142,11 +146,27 @@ impl Coordination {
                 // What it stood for has left for an ordinary name since it was taken from this one.
                 self.tree.nodes.call_only(node, target.name.clone());
             }
+            if let Some(number) = number {
+                self.tree.nodes.stand_in(node, number);
+            }
             self.tree.nodes.rebind(node, identity, Some(&pin));
             // A walk of another process may just have found the node. It must not be shown how the kernel sees it grow from now on.
             self.tree.attributes_changed(node);
         }
         Ok(session)
+    }
+
+    /// The number by which whoever is admitted to a file has found it: what is staged beside it is its own lineage's.
+    fn number_found(&self, file: FileKey, version: &File) -> Option<NodeId> {
+        if !self.tells_nodes() {
+            return None;
+        }
+        let beside = self.files.lock().sessions(file).last().map(|own| own.about.node);
+        let current = || {
+            let stat = rustix::fs::fstat(version).ok()?;
+            self.tree.nodes.find(attr::identity(&stat, false))
+        };
+        beside.or_else(current).map(|node| self.tree.nodes.number(node))
     }
 
     /// Opens what the name leads to now, which the caller must be allowed to.

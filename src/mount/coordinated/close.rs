@@ -328,6 +328,8 @@ impl Coordination {
             return Outcome::Lost(Errno::ACCESS);
         }
         let appears = replaced.is_none();
+        // Nobody finds the new version by the number of the one that it replaces.
+        self.tree.nodes.shows_itself(session.about.node);
         let published = self.store.publish(staged.shadow, &place(&dir, &name, &path), &info);
         if appears {
             self.tree.changed_behind(name.parent);

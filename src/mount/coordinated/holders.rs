@@ -30,7 +30,7 @@ impl Coordination {
                 heirs: Vec::new(),
             };
         }
-        let file = self.shown_as(node);
+        let file = self.looked_for(node);
         let has_it = |pid: u32| holds_for_writing(pid, file);
         let heirs = proc::descendants(flusher.tgid)
             .into_iter()

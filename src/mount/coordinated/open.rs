@@ -243,7 +243,12 @@ impl Coordination {
             beginning,
             Box::new(move |session| {
                 answer(session.map(|session| {
-                    let pin = (session.about.node != node).then(|| this.occupy(node, &name));
+                    let pin = (session.about.node != node).then(|| {
+                        this.tree
+                            .nodes
+                            .stand_in(node, this.tree.nodes.number(session.about.node));
+                        this.occupy(node, &name)
+                    });
                     Arc::new(Writer::new(node, session).elsewhere(pin.flatten()))
                 }));
             }),

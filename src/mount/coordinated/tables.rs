@@ -154,10 +154,10 @@ impl Descriptors for OnMount {
     }
 
     fn open(&self, number: u32) -> Option<Open> {
-        let file = self.table.file(number)?;
-        let ours = file.device == Some(self.device) && self.table.writes(number);
+        let open = self.table.open(number)?;
+        let ours = open.device == self.device && self.table.writes(number);
         Some(if ours {
-            Open::Writing(NodeId(file.ino))
+            Open::Writing(NodeId(self.table.node(number).unwrap_or(open.ino)))
         } else {
             Open::Other
         })
@@ -181,13 +181,18 @@ impl Coordination {
         let _ = self.device.set(device);
     }
 
-    /// A node, as stat(2) shows it.
-    pub(super) fn shown_as(&self, node: NodeId) -> table::File {
+    /// A node, as it is looked for among descriptors.
+    pub(super) fn looked_for(&self, node: NodeId) -> table::File {
         table::File {
             device: self.device.get().copied(),
-            ino: node.0,
-            before: self.tree.nodes.number(node).0,
+            inos: [node.0, self.tree.nodes.number(node).0],
+            node: self.tells_nodes().then_some(node.0),
         }
+    }
+
+    /// Whether a descriptor's node is known, also where several are shown by one number.
+    pub(super) fn tells_nodes(&self) -> bool {
+        self.device.get().is_some() && table::tells_nodes()
     }
 
     /// Whether the process that has just closed a descriptor of a node, and waits for the answer, has another that is open for writing. Waits for execve.
@@ -200,7 +205,7 @@ impl Coordination {
         {
             return self.is_remembered(process, &OnMount { table, device }, node);
         }
-        let file = self.shown_as(node);
+        let file = self.looked_for(node);
         tables.iter().any(|table| table.has_for_writing(file))
     }
 
