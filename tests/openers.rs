@@ -8,7 +8,7 @@ use std::path::Path;
 
 use support::puppet::Puppet;
 use support::twin::Twin;
-use support::{Immutable, Project, Running, succeed, watchdog};
+use support::{Immutable, Project, Running, eventually, succeed, watchdog};
 
 fn project() -> Project {
     watchdog();
@@ -732,4 +732,29 @@ fn h1_r1_a_version_is_not_written_to_though_its_name_and_its_directory_are_gone(
     opener.does("(os.unlink('s/o.txt'), os.rmdir('s'))");
     assert_eq!(opener.does("put(f'/proc/self/fd/{other}', 'new')"), "None");
     assert_eq!(opener.does("open(f'/proc/self/fd/{other}').read()"), "new");
+}
+
+/// The data pass the daemon by, and the kernel keeps attributes of the node that the store is not made to.
+#[test]
+fn o1_a_store_through_a_shared_mapping_is_seen_by_the_time_of_the_file() {
+    let project = project();
+    let (mut writer, mut looker) = (Puppet::new(&project), Puppet::new(&project));
+    let step = "put('data.bin', 'x' * 8192); os.utime('data.bin', (1000, 1000))";
+    assert_eq!(writer.does(step), "ok");
+    let mut is_old = || looker.does("os.stat('data.bin').st_mtime == 1000") == "True";
+    assert!(is_old());
+    let step = "fd = os.open('data.bin', os.O_RDWR); m = mmap.mmap(fd, 8192); m[0:5] = b'first'";
+    assert_eq!(writer.does(step), "ok");
+    eventually("the mapping is there, and nobody was told", || !is_old());
+    for (store, told) in [
+        ("m[0:5] = b'other'", "os.fsync(fd)"),
+        ("m[0:5] = b'third'", "m.close()"),
+    ] {
+        // Where the page is written already, the next store is one again.
+        assert_eq!(writer.does("os.fsync(fd)"), "None");
+        assert_eq!(writer.does("os.utime('data.bin', (1000, 1000))"), "None");
+        assert!(is_old());
+        assert_eq!(writer.does(&format!("{store}; {told}")), "ok");
+        assert!(!is_old(), "{store}; {told}");
+    }
 }

@@ -838,6 +838,39 @@ FILES = [
         ["readers::w5_a_close_is_the_last_although_another_file_of_the_process_is_shown_by_the_same_number"],
     ),
     (
+        "O1", "o1-attributes-of-what-is-mapped-are-kept-for-long", "src/mount/tree.rs",
+        "self.ttl(private).min(attr::TTL_SHARED)",
+        "self.ttl(private)",
+        ["openers::o1_a_store_through_a_shared_mapping_is_seen_by_the_time_of_the_file"],
+    ),
+    (
+        "O1", "o1-what-the-kernel-knows-of-what-is-then-mapped-it-keeps", "src/mount/route.rs",
+        "if self.tree.reckons_with_mapping(file) && before {",
+        "if self.tree.reckons_with_mapping(file) && false {",
+        ["openers::o1_a_store_through_a_shared_mapping_is_seen_by_the_time_of_the_file"],
+    ),
+    (
+        "O1", "o1-a-sync-tells-nothing-of-a-mapping", "src/mount/route.rs",
+        "                    tree.tell_stored(&file);\n",
+        "",
+        ["openers::o1_a_store_through_a_shared_mapping_is_seen_by_the_time_of_the_file"],
+    ),
+    (
+        "O1", "o1-a-close-tells-nothing-of-a-mapping", "src/mount/fs.rs",
+        "                self.tree.tell_stored(&file);\n",
+        "",
+        ["openers::o1_a_store_through_a_shared_mapping_is_seen_by_the_time_of_the_file"],
+    ),
+    (
+        "O1", "o1-what-was-mapped-once-is-for-ever", "src/mount/mapped.rs",
+        "self.handles == 0 && now",
+        "self.handles == 0 && false && now",
+        [
+            "lib::mount::mapped::tests::o1_a_mapping_is_reckoned_with_while_its_file_is_open_and_for_a_while_after",
+            "lib::mount::mapped::tests::o1_files_that_were_closed_long_ago_do_not_pile_up",
+        ],
+    ),
+    (
         "R4", "r4-who-writes-beside-readers-is-shown-another-number-at-once", "src/mount/coordinated/begin.rs",
         "beside.or_else(current).map(",
         "beside.or_else(current).filter(|_| false).map(",

@@ -87,8 +87,8 @@ SESSIONS = [
     ),
     (
         "W10", "w10-rules-hold-for-who-writes-an-ordinary-file", "src/mount/handles.rs",
-        "Handle::Ordinary(file) if file.writes => Some(file.node),",
-        "Handle::Ordinary(file) if file.writes && false => Some(file.node),",
+        "Handle::Ordinary(file) if file.access.writes() => Some(file.node),",
+        "Handle::Ordinary(file) if file.access.writes() && false => Some(file.node),",
         ["kinds::w10_lines_of_who_appends_go_on_in_the_file_that_a_rule_takes_in"],
     ),
     (

@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags, Result};
@@ -13,6 +14,7 @@ use super::attr;
 use super::descriptors;
 use super::entry::Entry;
 use super::handles::Ordinary;
+use super::mapped::Mtime;
 use super::nodes::{Name, NodeId};
 use super::pin::{self, Access, Pin};
 use super::tree::{Caller, Tree};
@@ -61,8 +63,7 @@ impl Tree {
             let writer = pin.writer()?;
             caller.changes(writer, || rustix::fs::ftruncate(writer, 0))?;
         }
-        let writes = access.writes();
-        Ok(Arc::new(Ordinary { node: id, pin, writes }))
+        Ok(Arc::new(Ordinary { node: id, pin, access }))
     }
 
     fn first_open(&self, id: NodeId, flags: OFlags) -> Result<(OwnedFd, Access)> {
@@ -157,17 +158,38 @@ impl Tree {
             Arc::new(Ordinary {
                 node: id,
                 pin,
-                writes: Access::of(flags).writes(),
+                access: Access::of(flags),
             }),
         ))
+    }
+
+    /// A file was opened. `true`: the kernel must not keep what it knows of its attributes.
+    pub fn reckons_with_mapping(&self, file: &Ordinary) -> bool {
+        file.may_be_mapped() && mtime(&file.pin).is_ok_and(|mtime| self.mapped.opened(file.node, mtime, Instant::now()))
+    }
+
+    /// A handle is synced or closed: the kernel hears of what was stored through a mapping. Waits for nothing that a request can hold.
+    pub fn tell_stored(&self, file: &Ordinary) {
+        if file.may_be_mapped() && mtime(&file.pin).is_ok_and(|mtime| self.mapped.has_changed(file.node, mtime)) {
+            self.attributes_changed(file.node);
+        }
     }
 
     /// The last descriptor of an open file description is closed.
     pub fn close(&self, file: Arc<Ordinary>) {
         let node = file.node;
+        if file.may_be_mapped() {
+            self.tell_stored(&file);
+            self.mapped.closed(node, Instant::now());
+        }
         drop(file);
         self.nodes.handle_closed(node);
     }
+}
+
+fn mtime(pin: &Pin) -> Result<Mtime> {
+    let stat = rustix::fs::fstat(pin.fd())?;
+    Ok((stat.st_mtime, stat.st_mtime_nsec))
 }
 
 /// Opens for reading, or for both where writing is asked: the pin serves later opens too.

@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -21,7 +20,7 @@ use super::coordinated::{Coordination, Creation, Opened, Wish};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
-use super::handles::{Handle, Ordinary};
+use super::handles::Handle;
 use super::init;
 use super::modes::Mode;
 use super::nodes::{Name, NodeId};
@@ -59,29 +58,6 @@ impl Fs {
         reply_entry(&self.tree, result, reply);
     }
 
-    /// Gives an open ordinary file its number, and says how the kernel is to open it.
-    fn opened(&self, file: &Arc<Ordinary>) -> Result<(FileHandle, FopenFlags, Mode<Pin>)> {
-        let wish = if self.tree.identity(file.node)?.private {
-            // The daemon changes these files underneath.
-            Mode::Direct
-        } else if file.pin.backing().is_some() {
-            Mode::Passing(Arc::clone(&file.pin))
-        } else {
-            Mode::Cached
-        };
-        let handle = Handle::Ordinary(Arc::clone(file));
-        let (number, mode) = self.tree.handles.insert(handle, file.node, wish);
-        // Where other opens of the inode may pass the daemon by, its pages grow stale.
-        let sole = !self.tree.shared_backing && !self.tree.passthrough.load(Ordering::Relaxed);
-        let flags = match &mode {
-            Mode::Passing(pin) if Arc::ptr_eq(pin, &file.pin) => FopenFlags::empty(),
-            Mode::Cached if sole => FopenFlags::FOPEN_KEEP_CACHE,
-            Mode::Cached => FopenFlags::empty(),
-            Mode::Passing(_) | Mode::Direct => FopenFlags::FOPEN_DIRECT_IO,
-        };
-        Ok((FileHandle(number), flags | FopenFlags::FOPEN_NOFLUSH, mode))
-    }
-
     /// Runs `work` on a worker thread and replies from there.
     pub(super) fn later(&self, reply: ReplyEmpty, work: impl FnOnce() -> Result<()> + Send + 'static) {
         self.tree.workers.run(move || reply_empty(work(), reply));
@@ -109,7 +85,7 @@ pub(super) fn open_flags(flags: i32) -> OFlags {
 fn reply_entry(tree: &Tree, result: Result<Entry>, reply: ReplyEntry) {
     match result {
         Ok(entry) => {
-            let ttl = tree.attr_ttl(entry.private, &entry.stat);
+            let ttl = tree.attr_ttl(entry.id, entry.private, &entry.stat);
             reply.entry(&ttl, &attr::attributes(entry.id, &entry.stat), GENERATION);
         }
         Err(error) => reply.error(reply_errno(error)),
@@ -326,7 +302,7 @@ impl fuser::Filesystem for Fs {
         let opened = self
             .tree
             .open(caller(request), node(ino), open_flags(flags.0), &register)
-            .and_then(|file| self.opened(&file));
+            .and_then(|file| self.opened(&file, true));
         match opened {
             Ok((number, flags, mode)) => reply_open(reply, number, flags, &mode),
             Err(error) => reply.error(reply_errno(error)),
@@ -358,10 +334,10 @@ impl fuser::Filesystem for Fs {
                 open_flags(flags),
                 &register,
             )
-            .and_then(|(entry, file)| Ok((self.opened(&file)?, entry)));
+            .and_then(|(entry, file)| Ok((self.opened(&file, false)?, entry)));
         match created {
             Ok((opened, entry)) => {
-                let ttl = self.tree.attr_ttl(false, &entry.stat);
+                let ttl = self.tree.attr_ttl(entry.id, false, &entry.stat);
                 reply_created(reply, ttl, &entry, opened);
             }
             Err(error) => reply.error(reply_errno(error)),
@@ -446,7 +422,11 @@ impl fuser::Filesystem for Fs {
                 let answer = Box::new(move |result| reply_empty(result, reply));
                 self.coordination.flush_append(caller(request), appender, answer);
             }
-            // Only kernels without FOPEN_NOFLUSH (before 5.16) ask; nothing is held back.
+            // Others than those that may be mapped: only kernels without FOPEN_NOFLUSH (before 5.16) ask.
+            Ok(Handle::Ordinary(file)) => {
+                self.tree.tell_stored(&file);
+                reply.ok();
+            }
             other => reply_empty(other.map(drop), reply),
         }
     }
@@ -505,7 +485,7 @@ impl fuser::Filesystem for Fs {
                         (Duration::ZERO, attr::attributes(entry.id, &entry.stat))
                     }
                     Some(entry) => (
-                        self.tree.attr_ttl(entry.private, &entry.stat),
+                        self.tree.attr_ttl(entry.id, entry.private, &entry.stat),
                         attr::attributes(entry.id, &entry.stat),
                     ),
                     None => {

@@ -207,7 +207,7 @@ fn shown(
         let ttl = if uncertain {
             Duration::ZERO
         } else {
-            tree.attr_ttl(before.private, &stat)
+            tree.attr_ttl(id, before.private, &stat)
         };
         return Ok(Some((ttl, stat)));
     }

@@ -10,7 +10,7 @@ use rustix::io::{Errno, Result};
 use super::coordinated::{Appender, Reader, Writer};
 use super::modes::{Mode, Modes};
 use super::nodes::NodeId;
-use super::pin::Pin;
+use super::pin::{Access, Pin};
 
 /// What an open made.
 #[derive(Debug, Clone)]
@@ -44,8 +44,15 @@ pub struct Ordinary {
     pub node: NodeId,
     /// What it shares with the other handles of the node.
     pub pin: Arc<Pin>,
-    /// It was opened to write.
-    pub writes: bool,
+    /// What it was opened for.
+    pub access: Access,
+}
+
+impl Ordinary {
+    /// Whether it can be mapped to be stored to, past the daemon.
+    pub fn may_be_mapped(&self) -> bool {
+        self.access == Access::Both && self.pin.backing().is_some()
+    }
 }
 
 /// The table of open handles. Its lock is held only to look one up.
@@ -122,7 +129,7 @@ impl Handles {
     /// Those of them that are open to be written to.
     pub fn ordinary_writers(&self) -> HashSet<NodeId> {
         let node = |handle: &Handle| match handle {
-            Handle::Ordinary(file) if file.writes => Some(file.node),
+            Handle::Ordinary(file) if file.access.writes() => Some(file.node),
             _ => None,
         };
         self.of_kind(|open| node(&open.handle))

@@ -12,6 +12,7 @@ mod fs;
 mod getattr;
 mod handles;
 mod init;
+mod mapped;
 mod modes;
 pub mod nodes;
 pub mod notices;

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fuser::{FileHandle, FopenFlags, ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite};
@@ -15,7 +16,7 @@ use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
 use super::fs::{Fs, GENERATION, reply_created, reply_empty, reply_open};
-use super::handles::Handle;
+use super::handles::{Handle, Ordinary};
 use super::modes::Mode;
 use super::nodes::{Name, NodeId};
 use super::pin::Pin;
@@ -111,6 +112,37 @@ impl Fs {
             }
             result => self.reply_entry(result, reply),
         }
+    }
+
+    /// Gives an open ordinary file its number, and says how the kernel is to open it. `before`: it may have attributes of the node already.
+    pub fn opened(&self, file: &Arc<Ordinary>, before: bool) -> Result<(FileHandle, FopenFlags, Mode<Pin>)> {
+        let wish = if self.tree.identity(file.node)?.private {
+            // The daemon changes these files underneath.
+            Mode::Direct
+        } else if file.pin.backing().is_some() {
+            Mode::Passing(Arc::clone(&file.pin))
+        } else {
+            Mode::Cached
+        };
+        let handle = Handle::Ordinary(Arc::clone(file));
+        let (number, mode) = self.tree.handles.insert(handle, file.node, wish);
+        // Where other opens of the inode may pass the daemon by, its pages grow stale.
+        let sole = !self.tree.shared_backing && !self.tree.passthrough.load(Ordering::Relaxed);
+        let flags = match &mode {
+            Mode::Passing(pin) if Arc::ptr_eq(pin, &file.pin) => FopenFlags::empty(),
+            Mode::Cached if sole => FopenFlags::FOPEN_KEEP_CACHE,
+            Mode::Cached => FopenFlags::empty(),
+            Mode::Passing(_) | Mode::Direct => FopenFlags::FOPEN_DIRECT_IO,
+        };
+        if self.tree.reckons_with_mapping(file) && before {
+            self.tree.attributes_changed(file.node);
+        }
+        // Otherwise nothing is held back that a close(2) would have to wait for.
+        let noflush = match file.may_be_mapped() {
+            true => FopenFlags::empty(),
+            false => FopenFlags::FOPEN_NOFLUSH,
+        };
+        Ok((FileHandle(number), flags | noflush, mode))
     }
 
     /// open(2) of a coordinated file. Data goes through the daemon: the shadow because it is staged, a version because R2 will bind it at
@@ -327,7 +359,14 @@ impl Fs {
     /// fsync(2) or fdatasync(2).
     pub fn sync(&self, number: u64, data_only: bool, reply: ReplyEmpty) {
         match self.tree.handles.get(number) {
-            Ok(Handle::Ordinary(file)) => self.later(reply, move || file.sync(data_only)),
+            Ok(Handle::Ordinary(file)) => {
+                let tree = Arc::clone(&self.tree);
+                self.later(reply, move || {
+                    let synced = file.sync(data_only);
+                    tree.tell_stored(&file);
+                    synced
+                });
+            }
             Ok(Handle::Reader(reader)) => self.later(reply, move || file::sync(reader.shown().open_fd()?, data_only)),
             Ok(Handle::Writer(writer)) => {
                 let answer = Box::new(move |result| reply_empty(result, reply));
@@ -398,7 +437,7 @@ impl Fs {
                 let ttl = if uncertain {
                     Duration::ZERO
                 } else {
-                    tree.attr_ttl(false, &stat)
+                    tree.attr_ttl(node, false, &stat)
                 };
                 reply.attr(&ttl, &attr::attributes(tree.nodes.number(node), &stat));
             }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
@@ -14,6 +14,7 @@ use rustix::io::{Errno, Result};
 use super::attr;
 use super::dirs::DirCache;
 use super::handles::Handles;
+use super::mapped::Mapped;
 use super::nodes::{Identity, Name, NodeId, NodeTable, ROOT};
 use super::notices::{News, Notices, Silence};
 use super::pin::Pin;
@@ -51,6 +52,8 @@ pub struct Tree {
     /// What the kernel must keep nothing of for now.
     pub unkept: Arc<Unkept>,
     images: OnceLock<Arc<Images<RealDisk>>>,
+    /// What may change without the kernel.
+    pub(super) mapped: Mapped,
 }
 
 /// Proof that no name changes meanwhile.
@@ -134,6 +137,7 @@ impl Tree {
             notices: OnceLock::new(),
             unkept: Arc::default(),
             images: OnceLock::new(),
+            mapped: Mapped::default(),
         })
     }
 
@@ -267,10 +271,13 @@ impl Tree {
         }
     }
 
-    /// The same for an entry or attributes with this stat: set-id bits are asked for each time ([`attr::has_set_id`]), and directories at which somebody is to wait.
-    pub fn attr_ttl(&self, private: bool, stat: &Stat) -> Duration {
+    /// The same for a node's entry or attributes with this stat: set-id bits are asked for each time ([`attr::has_set_id`]), and directories at which somebody is to wait; what may be mapped is
+    /// so every second ([`Mapped`]).
+    pub fn attr_ttl(&self, id: NodeId, private: bool, stat: &Stat) -> Duration {
         if attr::has_set_id(stat) || self.unkept.has_directory(&attr::identity(stat, private)) {
             Duration::ZERO
+        } else if self.mapped.may_be(id, Instant::now()) {
+            self.ttl(private).min(attr::TTL_SHARED)
         } else {
             self.ttl(private)
         }

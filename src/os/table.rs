@@ -113,9 +113,11 @@ impl Table {
     pub fn holds(&self, number: u32, file: File) -> bool {
         let is_it = |open: Open| {
             let on_device = file.device.is_none_or(|device| device == open.device);
-            let by_number = || file.inos.contains(&open.ino);
-            let node = file.node.filter(|_| on_device).zip(self.node(number));
-            on_device && node.map_or_else(by_number, |(looked_for, node)| looked_for == node)
+            on_device
+                && match file.node.map(|looked_for| (looked_for, self.node(number))) {
+                    Some((looked_for, Some(node))) => looked_for == node,
+                    _ => file.inos.contains(&open.ino),
+                }
         };
         self.open(number).is_some_and(is_it) && self.writes(number)
     }

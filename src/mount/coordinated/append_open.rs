@@ -20,6 +20,7 @@ use crate::mount::attr;
 use crate::mount::file::BY_DAEMON;
 use crate::mount::handles::{Handle, Ordinary};
 use crate::mount::nodes::NodeId;
+use crate::mount::pin;
 use crate::mount::tree::Caller;
 use crate::session::FileKey;
 
@@ -258,7 +259,7 @@ impl Coordination {
             file: Arc::new(Ordinary {
                 node: session.about.node,
                 pin: session.pin(),
-                writes: true,
+                access: pin::Access::Write,
             }),
             right: Right::new(
                 session.about.caller,

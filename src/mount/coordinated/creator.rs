@@ -13,6 +13,7 @@ use super::{Answer, Coordination, Creation, Target, Writer};
 use crate::mount::attr;
 use crate::mount::handles::{Handle, Ordinary};
 use crate::mount::nodes::{Identity, Name, NodeId};
+use crate::mount::pin;
 use crate::mount::tree::Caller;
 use crate::os::{proc, syscall};
 use crate::session::{FileKey, Intent, ProcId, SessionId};
@@ -99,7 +100,7 @@ impl Coordination {
         let file = Ordinary {
             node,
             pin,
-            writes: false,
+            access: pin::Access::Read,
         };
         if self.tree.nodes.open_pin(node).is_none() {
             self.tree.nodes.set_open_pin(node, &file.pin);

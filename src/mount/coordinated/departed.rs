@@ -25,7 +25,7 @@ impl Coordination {
                 let file = Arc::new(Ordinary {
                     node,
                     pin,
-                    writes: true,
+                    access: Access::Write,
                 });
                 self.tree.handles.replace(number, Handle::Ordinary(file));
             }

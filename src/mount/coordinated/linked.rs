@@ -206,7 +206,7 @@ impl Coordination {
             return Ok(Arc::new(Ordinary {
                 node,
                 pin,
-                writes: false,
+                access: Access::Read,
             }));
         }
         let opened = self.tree.open(caller, node, OFlags::RDONLY, BY_DAEMON)?;

@@ -17,7 +17,7 @@ use super::{Answer, Coordination, Target, caller};
 use crate::mount::entry::Entry;
 use crate::mount::handles::Ordinary;
 use crate::mount::nodes::{Identity, Name, NodeId};
-use crate::mount::pin::Pin;
+use crate::mount::pin::{self, Pin};
 use crate::mount::tree::Caller;
 use crate::session::{FileKey, Intent, Opener, SessionId};
 use crate::store::record::How;
@@ -95,7 +95,7 @@ impl Coordination {
                     Ok(Some(pin)) => Ok(Arc::new(Ordinary {
                         node,
                         pin,
-                        writes: false,
+                        access: pin::Access::Read,
                     })),
                     Ok(None) => Err(Errno::STALE),
                     Err(errno) => Err(errno),
@@ -161,7 +161,7 @@ impl Coordination {
         Ok(Arc::new(Ordinary {
             node,
             pin,
-            writes: false,
+            access: pin::Access::Read,
         }))
     }
 
