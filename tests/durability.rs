@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -348,4 +349,140 @@ fn f3_w8_w10_a_rename_that_fails_when_it_has_been_made_is_known_to_who_appends()
     assert_eq!(project.read("log.md"), "new\n", "it has been made");
     assert_eq!(logger.does("os.write(fd, b'two\\n'), os.close(fd)"), "(4, None)");
     assert_eq!(project.read("log.md"), "new\ntwo\n");
+}
+
+/// A publish has copied what the file is when it syncs. What is changed then waits, whoever asks for it by whatever, and is the new version's.
+#[test]
+fn w11_what_is_changed_while_a_version_is_being_published_is_that_versions() {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", "one\n"), ("concord.toml", "durability = \"atomic\"\n")]);
+    let daemon = project.mount();
+    let (mut writer, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    assert_eq!(writer.does("put('a.md', 'two\\n')"), "None");
+    assert_eq!(other.does("path, seen = 'a.md', os.open('a.md', os.O_RDONLY)"), "ok");
+    for by in ["path", "seen"] {
+        for (change, found) in [
+            ("os.chmod(BY, 0o604)", "oct(os.stat('a.md').st_mode) == '0o100604'"),
+            ("os.setxattr(BY, 'user.a', b'b')", "os.listxattr('a.md') == ['user.a']"),
+            ("os.removexattr(BY, 'user.a')", "os.listxattr('a.md') == []"),
+            ("os.chmod(BY, 0o644)", "oct(os.stat('a.md').st_mode) == '0o100644'"),
+        ] {
+            let before = mode(&project.path("a.md"));
+            writer.does("fd = os.open('a.md', os.O_WRONLY | os.O_TRUNC)");
+            writer.does("os.write(fd, b'three')");
+            let Some(tracer) = injected(&project, daemon, SYNCS, "delay_enter=60000000", None) else {
+                return;
+            };
+            writer.starts("os.close(fd)");
+            eventually("it syncs", || is_held(daemon));
+            other.starts(&change.replace("BY", by));
+            eventually("the change waits", || waits(other.0.pid()));
+            end(tracer);
+            assert_eq!((&*writer.says(), &*other.says()), ("None", "None"), "{change} by {by}");
+            for who in [&mut writer, &mut other] {
+                assert_eq!(who.does(found), "True", "{change} by {by}");
+            }
+            let replaced = project.history("a.md")[1]["version"].as_u64().unwrap();
+            let kept = kept(&project, replaced);
+            assert_eq!(mode(&kept), before, "H4: {change} by {by}");
+        }
+    }
+}
+
+/// It comes to its own session, which is ending; of a file that it creates there is nothing else yet.
+#[test]
+fn w11_what_a_writer_changes_by_name_while_it_closes_the_file_in_another_thread_stays() {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", "one\n"), ("concord.toml", "durability = \"atomic\"\n")]);
+    let daemon = project.mount();
+    let (mut writer, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    for name in ["a.md", "new.md"] {
+        for (change, found) in [
+            ("os.chmod(name, 0o604)", "oct(os.stat(name).st_mode) == '0o100604'"),
+            ("os.setxattr(name, 'user.a', b'b')", "os.listxattr(name) == ['user.a']"),
+        ] {
+            let open = format!("name = {name:?}; fd = os.open(name, os.O_RDWR | os.O_CREAT)");
+            assert_eq!(writer.does(&open), "ok");
+            writer.does("os.write(fd, b'two'); closing = threading.Thread(target=os.close, args=(fd,))");
+            let Some(tracer) = injected(&project, daemon, SYNCS, "delay_enter=60000000", None) else {
+                return;
+            };
+            writer.does("closing.start()");
+            eventually("it syncs", || is_held(daemon));
+            writer.starts(change);
+            eventually("the change waits", || waits(writer.0.pid()));
+            end(tracer);
+            assert_eq!(writer.says(), "None", "{change} of {name}");
+            writer.does("closing.join()");
+            other.does(&format!("name = {name:?}"));
+            for who in [&mut writer, &mut other] {
+                assert_eq!(who.does(found), "True", "{change} of {name}");
+            }
+        }
+    }
+}
+
+/// Its mapping outlived the version, and so did what was stored there.
+#[test]
+fn w11_what_is_changed_while_a_late_version_is_being_published_is_that_versions() {
+    watchdog();
+    let mut project = Project::unmounted(&[("a.md", "one\n"), ("concord.toml", "durability = \"atomic\"\n")]);
+    let daemon = project.mount();
+    let (mut writer, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    writer.does("libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p");
+    writer.does("libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]");
+    for (change, found) in [
+        ("os.chmod('a.md', 0o604)", "oct(os.stat('a.md').st_mode) == '0o100604'"),
+        (
+            "os.setxattr('a.md', 'user.a', b'b')",
+            "os.listxattr('a.md') == ['user.a']",
+        ),
+        ("os.utime('a.md', (5, 6))", "os.stat('a.md').st_mtime == 6"),
+    ] {
+        writer.does("fd = os.open('a.md', os.O_RDWR)");
+        writer.does("os.write(fd, b'two\\n')");
+        writer.does("at = libc.mmap(None, 4096, 3, 1, fd, ctypes.c_long(0))");
+        assert_eq!(writer.does("os.close(fd)"), "None");
+        writer.does("ctypes.memset(at, 76, 1)");
+        let Some(tracer) = injected(&project, daemon, SYNCS, "delay_enter=60000000", None) else {
+            return;
+        };
+        assert_eq!(writer.does("libc.munmap(at, 4096)"), "0");
+        eventually("it syncs", || is_held(daemon));
+        other.starts(change);
+        eventually("the change waits", || waits(other.0.pid()));
+        end(tracer);
+        assert_eq!(other.says(), "None", "{change}");
+        for who in [&mut writer, &mut other] {
+            assert_eq!(who.does(found), "True", "{change}");
+        }
+        assert_eq!(project.read("a.md"), "Lwo\n");
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode()
+}
+
+/// Where a replaced version is, of the only file that has so many.
+fn kept(project: &Project, version: u64) -> PathBuf {
+    let below = |at: PathBuf| std::fs::read_dir(at).unwrap().map(|entry| entry.unwrap().path());
+    let mut histories = below(project.path(".concord/history")).flat_map(below);
+    histories
+        .find_map(|key| Some(key.join(version.to_string())).filter(|kept| kept.exists()))
+        .unwrap()
+}
+
+/// Whether strace has a thread of the daemon wait before a system call.
+fn is_held(daemon: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{daemon}/task")).unwrap().flatten();
+    let mut status = threads.map(|thread| std::fs::read_to_string(thread.path().join("status")).unwrap_or_default());
+    status.any(|status| status.contains("State:\tt"))
+}
+
+/// Whether a process waits in a system call that is not read(2), as a puppet does whom nobody has told anything.
+fn waits(pid: u32) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let number = call.split(' ').next().and_then(|number| number.parse::<i64>().ok());
+    number.is_some_and(|number| number >= 0 && number != libc::SYS_read)
 }

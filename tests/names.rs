@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::puppet::Puppet;
-use support::{Project, run, succeed, wait, watchdog};
+use support::{Project, eventually, run, succeed, wait, watchdog};
 
 fn project() -> Project {
     watchdog();
@@ -460,6 +460,70 @@ fn w11_what_a_session_changes_by_descriptor_wins() {
     assert_eq!(other.does("os.chmod('STATE.md', 0o640)"), "None");
     assert_eq!(holder.does("(f.write('text'), f.close())"), "(4, None)");
     assert_eq!(other.does("oct(os.stat('STATE.md').st_mode)"), "0o100604");
+}
+
+/// What msync(2) has written back is published when the mapping ends; on a plain filesystem it is there before.
+#[test]
+fn w11_times_that_are_set_after_what_a_mapping_has_stored_late_stay() {
+    let project = project();
+    let (mut writer, mut other) = (Puppet::new(&project), Puppet::new(&project));
+    writer.does("libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p");
+    writer.does("at = lambda fd: ctypes.c_void_p(libc.mmap(None, 4096, 3, 1, fd, ctypes.c_long(0)))");
+    writer.does("fd = os.open('STATE.md', os.O_RDWR)");
+    writer.does("os.write(fd, b'v2'); at = at(fd); os.close(fd)");
+    writer.does("ctypes.memset(at, 76, 1)");
+    assert_eq!(writer.does("libc.msync(at, ctypes.c_size_t(4096), 4)"), "0");
+    assert_eq!(
+        other.does("get('STATE.md')[:2], os.utime('STATE.md', (5, 6))"),
+        "('v2', None)"
+    );
+    assert_eq!(writer.does("libc.munmap(at, ctypes.c_size_t(4096))"), "0");
+    eventually("it is published", || project.read("STATE.md").starts_with("L2"));
+    assert_eq!(other.does("os.stat('STATE.md').st_mtime"), "6.0");
+}
+
+const CHANGES_BY_READER: &str =
+    "os.fchmod(fd, 0o604), os.fchown(fd, 7, 8), os.setxattr(fd, 'user.a', b'b'), os.utime(fd, (5, 6))";
+const CHANGED: &str =
+    "(lambda s: (oct(s.st_mode), s.st_uid, s.st_gid, s.st_mtime))(os.stat('STATE.md')), os.listxattr('STATE.md')";
+
+#[test]
+fn w11_what_a_reader_changes_by_its_descriptor_is_the_file_that_was_saved_since() {
+    for save in ["put('STATE.md', 'v2')", "os.truncate('STATE.md', 1)"] {
+        for looks in ["None", "os.read(fd, 9) and None", "fcntl.flock(fd, fcntl.LOCK_EX)"] {
+            let project = project();
+            let (mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+            assert_eq!(reader.does("fd = os.open('STATE.md', os.O_RDONLY)"), "ok");
+            assert_eq!(reader.does("os.read(fd, 1) and None"), "None");
+            assert_eq!(writer.does(save), "None");
+            assert_eq!(reader.does(looks), "None");
+            assert_eq!(reader.does(CHANGES_BY_READER), "(None, None, None, None)");
+            let changed = "(('0o100604', 7, 8, 6.0), ['user.a'])";
+            assert_eq!(writer.does(CHANGED), changed, "{looks} after {save}");
+            assert_eq!(writer.does("put('STATE.md', 'v3')"), "None");
+            assert_eq!(reader.does("os.removexattr(fd, 'user.a')"), "None");
+            assert_eq!(writer.does("os.listxattr('STATE.md')"), "[]");
+        }
+    }
+}
+
+#[test]
+fn w11_what_a_reader_changes_of_a_file_that_was_replaced_by_another_is_not_that_one() {
+    for replace in [
+        "put('new.txt', 'v2'), os.rename('new.txt', 'STATE.md')",
+        "put('NEW.md', 'v2'), os.rename('NEW.md', 'STATE.md')",
+        "os.unlink('STATE.md'), put('STATE.md', 'v2')",
+    ] {
+        let project = project();
+        let (mut reader, mut writer) = (Puppet::new(&project), Puppet::new(&project));
+        assert_eq!(reader.does("fd = os.open('STATE.md', os.O_RDONLY)"), "ok");
+        assert_eq!(reader.does("os.read(fd, 1) and None"), "None");
+        assert_eq!(writer.does(replace), "(None, None)");
+        let before = writer.does(CHANGED);
+        assert_eq!(reader.does(CHANGES_BY_READER), "(None, None, None, None)");
+        assert_eq!(writer.does(CHANGED), before, "{replace}");
+        assert_eq!(reader.does("oct(os.fstat(fd).st_mode)"), "0o100604", "{replace}");
+    }
 }
 
 /// As `with tempfile.NamedTemporaryFile(...)` and os.replace() in it do.

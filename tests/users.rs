@@ -633,3 +633,32 @@ fn a_directory_that_becomes_a_link_behind_the_mount_leads_no_save_astray() {
     project.mount_with(&["--shared-backing", "--backing", plain.to_str().unwrap()]);
     race_of_links(&project, &plain);
 }
+
+/// The kernel lets him in by the version that he has open, or has found.
+#[test]
+fn w11_who_changes_a_later_version_of_what_he_has_open_may_do_what_its_permissions_say() {
+    if not_root() {
+        return;
+    }
+    let project = Project::with(&[FAST, ("f.md", "old")]);
+    let mut root = Puppet::new(&project);
+    for (then, chmod, write) in [
+        ((0, 0, 0o644), "EPERM", "EACCES"),
+        ((0, 0, 0o666), "EPERM", "None"),
+        ((2001, 0, 0o644), "None", "None"),
+    ] {
+        set(&project, "f.md", (2001, 3001, 0o644));
+        let mut a = user(&project, A);
+        assert_eq!(a.does("fd = os.open('f.md', os.O_RDONLY)"), "ok");
+        assert_eq!(a.does("os.read(fd, 1) and None"), "None");
+        assert_eq!(root.does("put('f.md', 'new')"), "None");
+        set(&project, "f.md", then);
+        assert_eq!(a.does("os.setxattr(fd, 'user.a', b'b')"), write, "{then:?}");
+        assert_eq!(a.does("os.utime(fd)"), write, "{then:?}");
+        assert_eq!(what(&project, "f.md"), then);
+        assert_eq!(a.does("os.fchmod(fd, 0o2604)"), chmod, "{then:?}");
+        // He is not in its group.
+        let changed = if chmod == "None" { (then.0, then.1, 0o604) } else { then };
+        assert_eq!(what(&project, "f.md"), changed, "{then:?}");
+    }
+}

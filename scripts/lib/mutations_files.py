@@ -663,6 +663,61 @@ FILES = [
         ["names::w11_attributes_changed_during_and_outside_a_session_stay"],
     ),
     (
+        "W11", "w11-a-change-does-not-wait-for-a-publish", "src/mount/coordinated/metadata.rs",
+        "let _turn = self.turns.try_take(name)?;",
+        "",
+        ["durability::w11_what_is_changed_while_a_version_is_being_published_is_that_versions"],
+    ),
+    (
+        "W11", "w11-a-change-on-a-worker-does-not-wait-for-a-publish", "src/mount/coordinated/metadata.rs",
+        "let _turn = self.turns.take(&[&name]);",
+        "",
+        [
+            "durability::w11_what_is_changed_while_a_version_is_being_published_is_that_versions",
+            "durability::w11_what_is_changed_while_a_late_version_is_being_published_is_that_versions",
+            "durability::w11_what_a_writer_changes_by_name_while_it_closes_the_file_in_another_thread_stays",
+        ],
+    ),
+    (
+        "W11", "w11-a-reader-changes-the-version-that-was-replaced", "src/mount/coordinated/metadata.rs",
+        "self.tree.nodes.is_former(node) || self.walks_again",
+        "self.walks_again",
+        [
+            "names::w11_what_a_reader_changes_by_its_descriptor_is_the_file_that_was_saved_since",
+            "durability::w11_what_is_changed_while_a_version_is_being_published_is_that_versions",
+        ],
+    ),
+    (
+        "W11", "w11-a-reader-changes-what-is-another-file-by-now", "src/mount/coordinated/metadata.rs",
+        "self.tree.nodes.is_former(node) || self.walks_again",
+        "true || self.walks_again",
+        ["names::w11_what_a_reader_changes_of_a_file_that_was_replaced_by_another_is_not_that_one"],
+    ),
+    (
+        "W11", "w11-who-owned-the-version-before-changes-the-current-one", "src/mount/coordinated/metadata.rs",
+        "let _caller = (caller.uid != 0).then(",
+        "let _caller = false.then(",
+        ["users::w11_who_changes_a_later_version_of_what_he_has_open_may_do_what_its_permissions_say"],
+    ),
+    (
+        "W11", "w11-who-might-write-to-the-version-before-changes-the-current-one", "src/mount/coordinated/metadata.rs",
+        "if stat.st_uid != caller.uid && change.about != About::Mode {",
+        "if false {",
+        ["users::w11_who_changes_a_later_version_of_what_he_has_open_may_do_what_its_permissions_say"],
+    ),
+    (
+        "W11", "w11-times-set-after-what-was-stored-late-are-the-version-befores", "src/mount/coordinated/metadata.rs",
+        "change.about == About::Times)",
+        "false)",
+        ["names::w11_times_that_are_set_after_what_a_mapping_has_stored_late_stay"],
+    ),
+    (
+        "W11", "w11-a-change-that-the-ctime-does-not-tell-is-not-copied", "src/store/shadow.rs",
+        "        self.meta_from = None;\n    }",
+        "    }",
+        ["lib::store::tests_real::a_change_that_the_ctime_does_not_tell_is_copied_by_who_knows_of_it"],
+    ),
+    (
         "W11", "w11-a-chmod-by-descriptor-is-lost", "src/mount/coordinated/session/shadow.rs",
         "staged.shadow.meta_touched = true;",
         "staged.shadow.meta_touched = false;",

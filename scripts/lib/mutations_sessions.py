@@ -3,9 +3,8 @@
 SESSIONS = [
     (
         "W6", "w6-a-thread-reads-what-another-published-before-it", "src/mount/coordinated/close.rs",
-        """                session.appeared();
-                if session.is_late() {""",
-        """                if session.is_late() {""",
+        "        session.appeared();\n    }",
+        "    }",
         ["unlocked::w6_a_thread_finds_what_it_has_saved_or_what_another_saved_after_it"],
     ),
     (
@@ -203,7 +202,7 @@ SESSIONS = [
         ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
     ),
     (
-        "R4", "r4-times-set-by-a-late-writers-descriptor-are-the-version-befores", "src/mount/coordinated/truncate.rs",
+        "R4", "r4-times-set-by-a-late-writers-descriptor-are-the-version-befores", "src/mount/coordinated/metadata.rs",
         "(is_of_lineage(caller, &late) && !self.walks_again(caller)).then_some(late)",
         "(is_of_lineage(caller, &late) && self.walks_again(caller)).then_some(late)",
         ["model::what_went_wrong_once_goes_right"],
@@ -216,8 +215,8 @@ SESSIONS = [
     ),
     (
         "R4", "r4-a-session-that-ends-takes-the-node-from-the-one-beside-it", "src/mount/coordinated/close.rs",
-        "                self.leave_node(session, true);\n                session.appeared();\n                if session.is_late() {",
-        "                session.appeared();\n                if session.is_late() {",
+        "        self.leave_node(session, true);\n        if session.is_late() {",
+        "        if session.is_late() {",
         ["opened::r4_a_node_that_several_sessions_had_is_what_the_last_of_them_has_published"],
     ),
     (
@@ -246,12 +245,8 @@ SESSIONS = [
     ),
     (
         "R1", "r1-a-replaced-version-is-reached-by-its-name", "src/mount/coordinated/close.rs",
-        """            Ok(published) => {
-                self.replaced(&mut log);
-                self.replace_node(replaced, session);""",
-        """            Ok(published) => {
-                self.replaced(&mut log);
-                drop(replaced);""",
+        "        self.replace_node(replaced, session);\n",
+        "        drop(replaced);\n",
         ["readers::r1_a_path_descriptor_keeps_its_version"],
     ),
     (
@@ -604,7 +599,7 @@ SESSIONS = [
         ["waiting::w1_f3_nothing_that_a_holder_does_after_it_was_cut_off_seems_to_succeed"],
     ),
     (
-        "W1", "w1-the-mode-of-what-is-lost-is-changed", "src/mount/coordinated/truncate.rs",
+        "W1", "w1-the-mode-of-what-is-lost-is-changed", "src/mount/coordinated/metadata.rs",
         "Some((_, errno)) if !self.walks_again(caller) =>",
         "Some((_, errno)) if self.walks_again(caller) =>",
         [

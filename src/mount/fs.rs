@@ -544,12 +544,9 @@ impl fuser::Filesystem for Fs {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        if self.coordination.is_astray(caller(request), node(ino)) {
-            return reply.error(reply_errno(Errno::STALE));
-        }
-        let ready = self.coordination.refuse_lost(caller(request), node(ino));
-        let set = |file: BorrowedFd<'_>| xattr::set(caller(request), file, name, value, flags);
-        reply_empty(self.change_attributes(node(ino), ready, set), reply);
+        let (by, name, value) = (caller(request), name.to_owned(), value.to_owned());
+        let set = move |file: BorrowedFd<'_>| xattr::set(by, file, &name, &value, flags);
+        self.change_attributes(by, node(ino), set, reply);
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -573,12 +570,9 @@ impl fuser::Filesystem for Fs {
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if self.coordination.is_astray(caller(request), node(ino)) {
-            return reply.error(reply_errno(Errno::STALE));
-        }
-        let ready = self.coordination.refuse_lost(caller(request), node(ino));
-        let remove = |file: BorrowedFd<'_>| xattr::remove(file, name);
-        reply_empty(self.change_attributes(node(ino), ready, remove), reply);
+        let name = name.to_owned();
+        let remove = move |file: BorrowedFd<'_>| xattr::remove(file, &name);
+        self.change_attributes(caller(request), node(ino), remove, reply);
     }
 
     /// Regular files are always ready. After ENOSYS the kernel says so itself, and asks no more.

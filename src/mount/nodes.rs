@@ -203,6 +203,15 @@ impl NodeTable {
             .map_or_else(Vec::new, |all| all.iter().copied().collect())
     }
 
+    /// Whether a node stands for a version of the file that its name leads to still, which is at a later one.
+    pub fn is_former(&self, id: NodeId) -> bool {
+        let inner = self.inner.read();
+        let is_detached = inner.nodes.get(&id).is_some_and(|node| node.detached);
+        // One that was made for a reader is as the one that it is shown as.
+        let shown = inner.shown_as.get(&id).copied().unwrap_or(id);
+        is_detached && inner.nodes.get(&shown).is_some_and(|node| node.former)
+    }
+
     /// A name does not lead to the file any more that it led to. Returns its former nodes, which are none from now on.
     pub fn end_formers(&self, name: &Name) -> Vec<NodeId> {
         if self.inner.read().formers.is_empty() {

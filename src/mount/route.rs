@@ -11,7 +11,9 @@ use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use super::attr;
-use super::coordinated::{Appender, Coordination, Creation, Finds, Need, Opened, Outdated, Target, Use, Writer};
+use super::coordinated::{
+    About, Appender, Change, Coordination, Creation, Finds, Need, Opened, Outdated, Target, Use, Writer,
+};
 use super::entry::{Entry, New};
 use super::errno::reply_errno;
 use super::file;
@@ -408,16 +410,31 @@ impl Fs {
         self.tree.make(caller, parent, name, new, umask)
     }
 
-    /// setxattr(2), removexattr(2): `change` makes the change to each file that it concerns.
+    /// setxattr(2), removexattr(2): `make` makes the change to each file that it concerns.
     pub fn change_attributes(
         &self,
+        caller: Caller,
         node: NodeId,
-        ready: Result<()>,
-        change: impl Fn(BorrowedFd<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let anchor = ready.and_then(|()| self.tree.anchor_to_change(node))?;
-        self.coordination.touch(node, &change)?;
-        change(anchor.as_fd())
+        make: impl Fn(BorrowedFd<'_>) -> Result<()> + Send + 'static,
+        reply: ReplyEmpty,
+    ) {
+        if let Err(errno) = self.coordination.refuse_lost(caller, node) {
+            return reply.error(reply_errno(errno));
+        }
+        if let Some(name) = self.coordination.name_to_change(node) {
+            let change = Change {
+                caller,
+                about: About::Attributes,
+                make: Box::new(make),
+            };
+            let answer = Box::new(move |changed: Result<Stat>| reply_empty(changed.map(|_| ()), reply));
+            return self.coordination.change_metadata(node, &name, change, answer);
+        }
+        if self.coordination.is_astray(caller, node) {
+            return reply.error(reply_errno(Errno::STALE));
+        }
+        let anchor = self.tree.anchor_to_change(node);
+        reply_empty(anchor.and_then(|anchor| make(anchor.as_fd())), reply);
     }
 
     /// chmod(2), chown(2), truncate(2), utimensat(2) and their f… forms.
@@ -429,7 +446,9 @@ impl Fs {
         changes: Changes,
         reply: ReplyAttr,
     ) {
-        let uncertain = self.coordination.growing(node).is_some() || self.coordination.is_shadow(node);
+        let uncertain = self.coordination.growing(node).is_some()
+            || self.coordination.is_shadow(node)
+            || self.tree.nodes.is_detached(node);
         let tree = Arc::clone(&self.tree);
         let answer = move |result: Result<Stat>| match result {
             Ok(mut stat) => {
@@ -471,23 +490,22 @@ impl Fs {
                     _ => answer(Err(Errno::STALE)),
                 }
             }
-            _ if self.coordination.stat_of_session(caller, node).is_some() => self.tree.workers.run(move || {
-                let touched = coordination.touch(node, |current| changes.set_metadata(caller, current));
-                let set = touched.and_then(|()| tree.set_attributes(caller, node, handle, &changes));
-                answer(set.map(|stat| coordination.stat_of_session(caller, node).unwrap_or(stat)));
-            }),
-            _ if self.coordination.is_astray(caller, node) => answer(Err(Errno::STALE)),
+            (None, _) if self.coordination.is_shadow(node) => {
+                change(&tree, &coordination, (caller, node), changes, answer);
+            }
             _ if let Err(errno) = self.coordination.refuse_lost(caller, node) => answer(Err(errno)),
             _ if changes.are_times()
                 && let Some(late) = self.coordination.late_by_descriptor(caller, node) =>
             {
                 self.tree.workers.run(move || {
                     let set = late.change(|staged| changes.set_metadata(caller, staged.shadow.file.as_fd()));
-                    answer(match set {
-                        // It is a version by now, and the node is that one's.
-                        Err(Errno::BUSY | Errno::STALE) => tree.set_attributes(caller, node, handle, &changes),
-                        set => set.and_then(|()| tree.stat(node)),
-                    });
+                    match set {
+                        // It is a version by now, or about to be one.
+                        Err(Errno::BUSY | Errno::STALE) => {
+                            change(&tree, &coordination, (caller, node), changes, answer)
+                        }
+                        set => answer(set.and_then(|()| tree.stat(node))),
+                    }
                 });
             }
             _ if let Some(appender) = self.coordination.appended_by_descriptor(caller, node) => {
@@ -495,18 +513,39 @@ impl Fs {
                     move || coordination.change_appended(caller, &appender, |file| changes.set_metadata(caller, file));
                 self.tree.workers.run(move || answer(set()));
             }
+            (None, _) if self.coordination.name_to_change(node).is_some() => {
+                change(&tree, &coordination, (caller, node), changes, answer);
+            }
+            _ if self.coordination.is_astray(caller, node) => answer(Err(Errno::STALE)),
             _ => {
                 let image = self.tree.is_image(node);
                 // Whatever handle it is: the metadata of a file that is written in place is its inode's.
-                let set = self
-                    .tree
-                    .set_attributes(caller, node, handle.filter(|_| !image), &changes);
-                if image {
-                    self.coordination.follow_times_of(node);
-                }
-                answer(set);
+                let handle = handle.filter(|_| !image);
+                answer(self.tree.set_attributes(caller, node, handle, &changes));
             }
         }
+    }
+}
+
+/// chmod(2), chown(2) or utimensat(2), of a coordinated file as the file that its name leads to.
+fn change(
+    tree: &Tree,
+    coordination: &Arc<Coordination>,
+    (caller, node): (Caller, NodeId),
+    changes: Changes,
+    answer: impl FnOnce(Result<Stat>) + Send + 'static,
+) {
+    match coordination.name_to_change(node) {
+        Some(name) => {
+            let about = if changes.are_times() { About::Times } else { About::Mode };
+            let change = Change {
+                caller,
+                about,
+                make: Box::new(move |file| changes.set_metadata(caller, file)),
+            };
+            coordination.change_metadata(node, &name, change, Box::new(answer));
+        }
+        None => answer(tree.set_attributes(caller, node, None, &changes)),
     }
 }
 

@@ -38,6 +38,13 @@ pub struct Shadow<D: Disk> {
     pub(super) meta_from: Option<(u64, i64)>,
 }
 
+impl<D: Disk> Shadow<D> {
+    /// The file's metadata was changed since it was copied, though its ctime may not tell.
+    pub fn forget_metadata(&mut self) {
+        self.meta_from = None;
+    }
+}
+
 /// The parts of a shadow's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ShadowName {

@@ -134,6 +134,27 @@ fn a_publish_keeps_owner_mode_acl_and_attributes_and_so_does_the_version_it_repl
     assert_eq!(fs::metadata(p.at(".concord")).unwrap().mode() & 0o777, 0o700);
 }
 
+/// As where the clock of the filesystem has not moved between two changes.
+#[test]
+fn a_change_that_the_ctime_does_not_tell_is_copied_by_who_knows_of_it() {
+    let project = Project::new();
+    let store = project.store();
+    let name = OsStr::new("a.md");
+    fs::write(project.at("a.md"), "one").unwrap();
+    for (known, mode) in [(false, 0o644), (true, 0o600)] {
+        fs::set_permissions(project.at("a.md"), PermissionsExt::from_mode(0o644)).unwrap();
+        let mut shadow = project.begin(&store, 1, name);
+        fs::set_permissions(project.at("a.md"), PermissionsExt::from_mode(0o600)).unwrap();
+        let now = fs::metadata(project.at("a.md")).unwrap();
+        shadow.meta_from = Some((now.ino(), now.ctime() * 1_000_000_000 + now.ctime_nsec()));
+        if known {
+            shadow.forget_metadata();
+        }
+        store.publish(shadow, &project.place(name), &info(1)).unwrap();
+        assert_eq!(fs::metadata(project.at("a.md")).unwrap().mode() & 0o777, mode);
+    }
+}
+
 #[test]
 fn a_set_id_bit_does_not_survive_an_unprivileged_writer() {
     let p = Project::new();

@@ -217,6 +217,11 @@ impl Coordination {
         appender: &Appender,
         change: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
     ) -> Result<Stat, Errno> {
+        // Nobody publishes meanwhile.
+        let _turn = match self.appended(appender) {
+            Appended::Named(name, _) => Some(self.turns.take(&[&name])),
+            Appended::Departed(_) | Appended::Gone => None,
+        };
         let file = match self.appended(appender) {
             Appended::Named(_, Some(file)) | Appended::Departed(file) => file,
             Appended::Named(name, None) => Arc::new(self.live_of(&name)?),

@@ -171,7 +171,7 @@ impl Coordination {
 
     /// The writer is answered last: its next open must find the file free.
     fn over(self: &Arc<Self>, session: Arc<Session>, outcome: Outcome) {
-        if matches!(outcome, Outcome::Lost(_)) || session.about.how == How::Late {
+        if matches!(outcome, Outcome::Lost(_)) {
             self.rebind_to_current(&session);
         }
         self.files.lock().remove_session(&session);
@@ -340,9 +340,7 @@ impl Coordination {
         match published {
             Ok(published) => {
                 self.replaced(&mut log);
-                self.replace_node(replaced, session);
-                self.leave_node(session, true);
-                session.appeared();
+                self.nodes_follow_publish(replaced, session);
                 if session.is_late() {
                     self.counts.add(Counted::Late);
                 }
@@ -366,13 +364,21 @@ impl Coordination {
                 );
                 if error.published {
                     self.replaced(&mut log);
-                    self.replace_node(replaced, session);
-                    self.leave_node(session, true);
-                    session.appeared();
+                    self.nodes_follow_publish(replaced, session);
                 }
                 Outcome::Lost(from_io(&error.source))
             }
         }
+    }
+
+    /// What a session has staged is current. Before its turn is over: who changes the file's metadata next finds it by its node.
+    fn nodes_follow_publish(&self, replaced: Option<Arc<Pin>>, session: &Session) {
+        self.replace_node(replaced, session);
+        self.leave_node(session, true);
+        if session.is_late() {
+            self.rebind_to_current(session);
+        }
+        session.appeared();
     }
 
     /// The inode that a publish to this name will replace, held.

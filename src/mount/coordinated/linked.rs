@@ -369,10 +369,9 @@ impl Coordination {
         images.follow_times(live).map_err(|error| from_io(&error))
     }
 
-    /// The same of a node's.
-    pub fn follow_times_of(&self, node: NodeId) {
-        let live = self.target_of(node).map(|target| self.live_of(&target.name));
-        if let Some(Ok(live)) = live
+    /// The same of what a name leads to.
+    pub(super) fn follow_times_of(&self, name: &Name) {
+        if let Ok(live) = self.live_of(name)
             && let Err(errno) = self.follow_times(&live)
         {
             // Then it is of no use, and made anew.

@@ -1,6 +1,5 @@
-//! truncate(2) by path, and changes of metadata by name, beside sessions (W8, W11).
+//! truncate(2) by path (W8).
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::Stat;
@@ -11,8 +10,6 @@ use super::close::Ending;
 use super::files::{Finds, Granted, InHand, Need};
 use super::permission::{LetIn, Rights};
 use super::session::Session;
-use super::shown::is_of_lineage;
-use super::staged::Staged;
 use super::wait::Claim;
 use super::{Answer, Coordination, Target};
 use crate::mount::nodes::{Identity, NodeId};
@@ -133,65 +130,5 @@ impl Coordination {
         let ended = self.end_now(session, why);
         let stat = rustix::fs::fstat(session.pin().fd());
         set.and(ended).and(stat)
-    }
-
-    /// Owner, mode, times or attributes of a node are about to change. Where a session that has changed nothing is on it, `change` makes the change to the current
-    /// version too. Any other session's shadow has its own from now on, and there is something to publish. Nothing happens to a session that is ending: its metadata
-    /// is settled.
-    ///
-    /// # Errors
-    /// As [`Session::fill`], and those of `change`.
-    pub fn touch(&self, node: NodeId, change: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>) -> Result<(), Errno> {
-        let Some(session) = self.files.lock().session_on(node).cloned() else {
-            return Ok(());
-        };
-        if let Some(base) = self.unchanged_base(&session) {
-            return change(base.as_fd()).and_then(|()| self.follow_times(&base));
-        }
-        match session.touch(&self.store) {
-            Err(Errno::BUSY | Errno::STALE) => Ok(()),
-            result => result,
-        }
-    }
-
-    /// What is written late by a node, where its writer asks by a descriptor: the time of its modification is its own. All else is the version's, which the node
-    /// stands for until it is published.
-    pub fn late_by_descriptor(&self, caller: Caller, node: NodeId) -> Option<Arc<Session>> {
-        let late = {
-            let files = self.files.lock();
-            let on_node = files.late_sessions().iter().rfind(|late| late.about.node == node);
-            Arc::clone(on_node?)
-        };
-        (is_of_lineage(caller, &late) && !self.walks_again(caller)).then_some(late)
-    }
-
-    /// Whether owner, mode, times or attributes of a node are about to be changed by a descriptor of a session that was lost, which the kernel does not name in these
-    /// calls: then nothing is left of what they would change.
-    ///
-    /// # Errors
-    /// As [`Session::staged`] of a session that was lost.
-    pub fn refuse_lost(&self, caller: Caller, node: NodeId) -> Result<(), Errno> {
-        let writers = self.tree.handles.writers_on(node).into_iter();
-        let lost: Vec<_> = writers.filter_map(|writer| writer.lost()).collect();
-        match lost.iter().find(|(session, _)| is_of_lineage(caller, session)) {
-            Some((_, errno)) if !self.walks_again(caller) => Err(*errno),
-            _ => Ok(()),
-        }
-    }
-
-    /// The current version's file, when a session has it open and changed nothing yet. A change of its metadata is made to both, as without a
-    /// session, and is nothing to publish: touch(1) makes no version.
-    fn unchanged_base(&self, session: &Session) -> Option<Arc<std::fs::File>> {
-        let unchanged = |staged: &mut Staged| Ok(staged.base.clone().filter(|_| !staged.changed && !staged.unlinked));
-        let base = session.staged(unchanged).ok().flatten()?;
-        let (held, current) = (rustix::fs::fstat(&base).ok()?, self.stat(&session.name()).ok()?);
-        if (held.st_dev, held.st_ino) != (current.st_dev, current.st_ino) {
-            return None;
-        }
-        // Of a file that is written in place the inode has the metadata.
-        match self.store.images().inode_of(held.st_ino) {
-            Some(_) => self.live_of(&session.name()).ok().map(Arc::new),
-            None => Some(base),
-        }
     }
 }

@@ -34,6 +34,14 @@ impl Turns {
             names: names.iter().map(|name| (*name).clone()).collect(),
         }
     }
+
+    /// The same if it is nobody else's just now, for a thread that reads requests too: for as long as a change of metadata takes.
+    pub fn try_take(&self, name: &Name) -> Option<Turn<'_>> {
+        self.taken.lock().insert(name.clone()).then(|| Turn {
+            turns: self,
+            names: vec![name.clone()],
+        })
+    }
 }
 
 impl Drop for Turn<'_> {
