@@ -938,10 +938,7 @@ FILES = [
         "R4", "r4-a-new-version-is-shown-by-the-number-of-the-one-before", "src/mount/coordinated/close.rs",
         "        self.tree.nodes.shows_itself(session.about.node);\n",
         "",
-        [
-            "readers::r4_who_writes_beside_readers_is_shown_the_number_that_he_has_found_until_he_has_saved",
-            "readers::r4_what_an_unlock_has_published_has_a_number_of_its_own_by_name_and_by_descriptor",
-        ],
+        ["readers::r4_who_writes_beside_readers_is_shown_the_number_that_he_has_found_until_he_has_saved"],
     ),
     (
         "F3", "f3-a-change-of-names-that-was-made-and-failed-is-forgotten", "src/mount/coordinated/names.rs",
