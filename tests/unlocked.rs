@@ -5,7 +5,6 @@ mod support;
 use std::collections::HashMap;
 use std::time::Duration;
 
-
 use rustix::process::Signal;
 use support::puppet::Puppet;
 use support::{Project, run, succeed, wait, watchdog};
