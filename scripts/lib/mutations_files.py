@@ -20,8 +20,8 @@ FILES = [
     ),
     (
         "W11", "w11-who-removes-the-name-that-he-came-by-finds-his-file-nowhere", "src/mount/coordinated/names.rs",
-        "Some(info) if info.names == [name.clone()] && session.name() != *name => {",
-        "Some(info) if info.names.is_empty() && session.name() != *name => {",
+        "session.name() != *name && info.is_some_and(|info| info.names.contains(name))",
+        "session.name() == *name && info.is_some_and(|info| info.names.is_empty())",
         ["model::what_went_wrong_once_goes_right"],
     ),
     (

@@ -1304,10 +1304,13 @@ SESSIONS = [
         ["lineage::w11_who_appends_changes_the_mode_of_the_file_that_its_lines_go_to"],
     ),
     (
-        "W8", "w8-a-session-s-node-keeps-a-name-that-was-removed", "src/mount/coordinated/names.rs",
-        "            for session in sessions {\n",
-        "            for session in sessions.take(0) {\n",
-        ["given_names::w8_a_file_that_lost_a_name_beside_a_session_is_linked_by_the_other_that_it_has"],
+        "W8", "w8-a-session-s-node-keeps-a-name-that-was-removed", "src/mount/coordinated/linked.rs",
+        "nodes.for_each(|node| self.tree.nodes.call_only(node, home.clone()));",
+        "nodes.for_each(drop);",
+        [
+            "given_names::w8_a_file_that_lost_a_name_beside_a_session_is_linked_by_the_other_that_it_has",
+            "model::what_went_wrong_once_goes_right",
+        ],
     ),
     (
         "W2", "w2-who-was-sent-round-is-known-by-the-key-only", "src/mount/coordinated/files/reroutes.rs",

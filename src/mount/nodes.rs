@@ -227,11 +227,6 @@ impl NodeTable {
         ended
     }
 
-    /// A name is gone that a node may have, besides others.
-    pub fn lose_name(&self, id: NodeId, name: &Name) {
-        self.inner.write().lose_name(id, name, &self.dirs);
-    }
-
     /// A coordinated name that has led to a node is about to lead elsewhere.
     pub fn will_depart(&self, id: NodeId, name: &Name, now: Instant) {
         let mut inner = self.inner.write();

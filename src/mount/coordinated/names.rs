@@ -81,16 +81,15 @@ impl Coordination {
                 .all_sessions()
                 .map(|(_, session)| session)
                 .chain(files.late_sessions());
-            for session in sessions {
-                let (nodes, node) = (&self.tree.nodes, session.about.node);
-                match nodes.info(node) {
-                    // Its opener came by this one, and the session is for another.
-                    Some(info) if info.names == [name.clone()] && session.name() != *name => {
-                        nodes.call_only(node, session.name());
-                    }
-                    _ => nodes.lose_name(node, name),
-                }
-            }
+            // Its opener came by this name, and the session is for another.
+            let is_called_so = |session: &&Arc<Session>| {
+                let info = self.tree.nodes.info(session.about.node);
+                session.name() != *name && info.is_some_and(|info| info.names.contains(name))
+            };
+            let nodes = sessions
+                .filter(is_called_so)
+                .map(|session| (session.about.node, session.name()));
+            nodes.for_each(|(node, name)| self.tree.nodes.call_only(node, name));
             return Ok(());
         }
         let who = self.descriptions.of(process, caller.uid);
