@@ -93,25 +93,38 @@ fn w2_w8_who_is_stopped_and_continued_while_it_waits_goes_on() {
     }
 }
 
+/// The kernel has an interrupted flock(2) begun again where there is no handler: behind those who have come meanwhile.
 #[test]
-fn w12_who_is_stopped_and_continued_while_it_waits_for_a_lock_gets_it() {
+fn w12_who_is_stopped_and_continued_while_it_waits_for_a_lock_keeps_its_place() {
     for name in ["STATE.md", "tmp"] {
         let project = project();
-        let mut holder = Puppet::new(&project);
-        holder.does(&format!("f = open('{name}', 'r')"));
-        assert_eq!(holder.does("fcntl.flock(f, fcntl.LOCK_EX)"), "None");
-        let mut waiter = Running::start(project.sh(&format!("exec 9< {name}; echo ready; exec flock 9")));
-        assert_eq!(waiter.hear(), "ready");
-        support::eventually("it waits for the lock", || {
-            let waiting = &project.status()["locks"][0]["waiting"];
-            waiting.as_array().is_some_and(|waiting| waiting.len() == 1)
-        });
+        let mut three: Vec<Puppet> = (0..3).map(|_| Puppet::new(&project)).collect();
+        let waiting = |count: usize| {
+            support::eventually("they wait for the lock", || {
+                let waiting = &project.status()["locks"][0]["waiting"];
+                waiting.as_array().map_or(0, Vec::len) == count
+            });
+        };
+        for (before, puppet) in three.iter_mut().enumerate() {
+            assert_eq!(puppet.does(&format!("f = open('{name}', 'r')")), "ok");
+            puppet.starts("fcntl.flock(f, fcntl.LOCK_EX)");
+            match before {
+                0 => assert_eq!(puppet.says(), "None"),
+                others => waiting(others),
+            }
+        }
         for signal in [Signal::STOP, Signal::CONT] {
-            waiter.signal(signal);
+            three[1].0.signal(signal);
             std::thread::sleep(NOTICED);
         }
-        assert_eq!(holder.does("fcntl.flock(f, fcntl.LOCK_UN)"), "None");
-        assert!(wait(&mut waiter.0, Duration::from_secs(60)).success(), "{name}");
+        waiting(2);
+        assert_eq!(three[0].does("fcntl.flock(f, fcntl.LOCK_UN)"), "None");
+        waiting(1);
+        assert_eq!(
+            project.status()["locks"][0]["held"][0]["pid"],
+            three[1].0.pid(),
+            "{name}"
+        );
     }
 }
 

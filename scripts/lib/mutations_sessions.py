@@ -440,7 +440,7 @@ SESSIONS = [
         "& !self.ignored;",
         [
             "signals::w2_w8_who_is_stopped_and_continued_while_it_waits_goes_on",
-            "signals::w12_who_is_stopped_and_continued_while_it_waits_for_a_lock_gets_it",
+            "signals::w12_who_is_stopped_and_continued_while_it_waits_for_a_lock_keeps_its_place",
             "lib::os::signals::tests::every_signal_ends_the_waits_that_it_ends_elsewhere",
         ],
     ),
