@@ -476,8 +476,17 @@ fn kept(project: &Project, version: u64) -> PathBuf {
 /// Whether strace has a thread of the daemon wait before a system call.
 fn is_held(daemon: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{daemon}/task")).unwrap().flatten();
-    let mut status = threads.map(|thread| std::fs::read_to_string(thread.path().join("status")).unwrap_or_default());
-    status.any(|status| status.contains("State:\tt"))
+    let mut threads = threads.map(|thread| {
+        let read = |name| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+        (read("status"), read("syscall"))
+    });
+    // strace(1) stops a thread when it attaches to it, too.
+    let syncs = |call: &str| {
+        [libc::SYS_fsync, libc::SYS_fdatasync]
+            .iter()
+            .any(|sync| call.starts_with(&format!("{sync} ")))
+    };
+    threads.any(|(status, call)| status.contains("State:\tt") && syncs(&call))
 }
 
 /// Whether a process waits in a system call that is not read(2), as a puppet does whom nobody has told anything.

@@ -7,7 +7,7 @@ use super::ops::{NAMES, Name, RW};
 use super::permissions::WRITE;
 use super::puppets::{Answer, Time};
 use super::queue::Admission;
-use super::world::{Change, Expected, Inode, Kind, Line, Pending, Pid, Place, Sid, Stage, What, World};
+use super::world::{Change, Expected, Inode, Kind, Line, Pending, Pid, Place, Session, Sid, Stage, What, World};
 
 fn errno(name: &str) -> Expected {
     Expected::Is(Answer::errno(name))
@@ -341,7 +341,12 @@ impl World {
             What::Exchange(..) | What::Link(..) => None,
         };
         if let Some(gone) = gone {
-            self.sessions[gone].unlinked = true;
+            // All of its lineage's on that file.
+            let name = self.sessions[gone].name;
+            let of_file = |session: &&mut Session| session.name == name && session.stage == Stage::Open;
+            let all = self.sessions.iter_mut().filter(of_file);
+            all.filter(|session| session.how != "late")
+                .for_each(|session| session.unlinked = true);
         }
         self.drift(what);
         if let What::Rename(gone, _) | What::Unlink(gone) = what

@@ -28,9 +28,10 @@ impl Coordination {
     pub fn unlink(self: &Arc<Self>, caller: Caller, target: Target, answer: Answer<()>) {
         let opener = caller::opener(caller);
         let own = self.own_session(&target.name, &opener);
-        if let (Err(Errno::NOENT), Some(own)) = (self.stat(&target.name), &own) {
+        let created = own.as_ref().filter(|own| own.creates());
+        if let (Err(Errno::NOENT), Some(created)) = (self.stat(&target.name), created) {
             // Its creator takes the file back before it appeared.
-            let lost = self.lose_name(own);
+            let lost = self.lose_name(created);
             if lost.is_ok() {
                 self.locks.lock().removed(&Whose::Name(target.name));
             }
@@ -45,15 +46,22 @@ impl Coordination {
         let work = move |this: &Arc<Coordination>| {
             let former_names = own.as_ref().map_or_else(Vec::new, |own| this.former_names(own));
             this.remove_name(caller, process, &name, &target)?;
-            if let Some(own) = own
-                && !this.goes_on_elsewhere(&own, &name, &former_names)
-            {
-                // One that is over has published already.
-                let _ = this.lose_name(&own);
-            }
+            own.iter().for_each(|own| this.leave_name(own, &name, &former_names));
             Ok(())
         };
         self.with_all(caller, opener, errand, work, answer);
+    }
+
+    /// The name of a session was removed, or given to another file, by its own lineage, which may have others on the file: each goes on under another name that the
+    /// file has, or with a file that has none.
+    pub(super) fn leave_name(self: &Arc<Self>, own: &Session, name: &Name, former_names: &[Name]) {
+        let all = self.files.lock().sessions(own.file()).to_vec();
+        for session in all.iter().filter(|session| session.name() == *name) {
+            if !self.goes_on_elsewhere(session, name, former_names) {
+                // One that is over has published already.
+                let _ = self.lose_name(session);
+            }
+        }
     }
 
     /// A session's file has no name any more, and its node is not what the name leads to: who has it open and has not read yet reads that (R2).

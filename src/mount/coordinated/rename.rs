@@ -142,11 +142,8 @@ impl Coordination {
                     own.iter().for_each(|own| own.set_name(moving.old.clone()));
                     exchanged.into_iter().for_each(|own| own.set_name(moving.new.clone()));
                 }
-                (Ok(_), Some(replaced))
-                    if exchanged.is_none() && !this.goes_on_elsewhere(replaced, &moving.new, &former_names) =>
-                {
-                    // One that is over has published already.
-                    let _ = this.lose_name(replaced);
+                (Ok(_), Some(replaced)) if exchanged.is_none() => {
+                    this.leave_name(replaced, &moving.new, &former_names);
                 }
                 _ => {}
             }
