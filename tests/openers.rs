@@ -726,7 +726,12 @@ fn h1_r1_a_version_is_not_written_to_though_its_name_and_its_directory_are_gone(
         r"['version one\n', 'version one\n']"
     );
     assert_eq!(project.show("s/c.md", 1), b"version one\n");
-    // What was ordinary is nobody's but its opener's.
+    // What is staged for no name any more is nobody's but its writer's.
+    opener.does("(os.mkdir('s'), put('s/d.md', 'old'))");
+    opener.does("staged = os.open('s/d.md', os.O_RDWR)");
+    opener.does("(os.unlink('s/d.md'), os.rmdir('s'))");
+    assert_eq!(opener.does("put(f'/proc/self/fd/{staged}', 'new')"), "None");
+    // And so is what was ordinary.
     opener.does("(os.mkdir('s'), put('s/o.txt', 'old'))");
     opener.does("other = os.open('s/o.txt', os.O_PATH)");
     opener.does("(os.unlink('s/o.txt'), os.rmdir('s'))");

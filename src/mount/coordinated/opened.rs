@@ -115,7 +115,8 @@ impl Coordination {
     fn is_kept_version(&self, node: NodeId) -> bool {
         let names = self.tree.nodes.info(node).map_or_else(Vec::new, |info| info.names);
         let is_nowhere = |name: &Name| self.tree.nodes.path_of(name.parent).is_none();
-        self.tree.nodes.is_detached(node) && names.iter().any(is_nowhere)
+        let is_shadow = || self.files.lock().session_on(node).is_some();
+        self.tree.nodes.is_detached(node) && names.iter().any(is_nowhere) && !is_shadow()
     }
 
     /// Whether one of the names of a node is not coordinated.
