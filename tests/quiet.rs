@@ -262,3 +262,29 @@ fn w11_what_is_changed_by_path_is_the_current_versions_also_by_a_kept_entry() {
         assert_eq!(Puppet::new(&project).does(shown), "True", "{change}");
     }
 }
+
+/// Asked for by name, they need no look at the file's own attributes, which would lead to a walk.
+#[test]
+fn w11_attributes_that_are_asked_for_by_a_kept_entry_are_the_current_versions() {
+    watchdog();
+    let mut project = Project::unmounted(&[("STATE.md", "first\n")]);
+    let daemon = project.mount();
+    assert!(run(project.sh("echo second, and longer > STATE.md")).status.success());
+    let _untold = Untold::new(daemon);
+    for (attribute, asked) in [
+        ("user.a", "'user.a' in os.listxattr('STATE.md')"),
+        ("user.b", "os.getxattr('STATE.md', 'user.b') == b'x'"),
+    ] {
+        let mut keeper = Puppet::new(&project);
+        keeper.does("f = open('STATE.md'); f.read()");
+        let mut other = looker(&project, &["STATE.md"]);
+        let version = if project.read("STATE.md") == "first\n" { 2 } else { 1 };
+        let mut restore = concord(&["restore"]);
+        restore.arg(format!("{}@{version}", project.path("STATE.md").display()));
+        assert!(run(restore).status.success());
+        // By what it has open it means the file that is there now.
+        let set = format!("os.setxattr(f.fileno(), '{attribute}', b'x')");
+        assert_eq!(keeper.does(&set), "None");
+        assert_eq!(other.does(asked), "True", "{asked}");
+    }
+}

@@ -202,12 +202,6 @@ SESSIONS = [
         ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
     ),
     (
-        "R4", "r4-times-set-by-a-late-writers-descriptor-are-the-version-befores", "src/mount/coordinated/metadata.rs",
-        "(is_of_lineage(caller, &late) && !self.walks_again(caller)).then_some(late)",
-        "(is_of_lineage(caller, &late) && self.walks_again(caller)).then_some(late)",
-        ["model::what_went_wrong_once_goes_right"],
-    ),
-    (
         "R4", "r4-what-a-session-stages-is-shared-with-the-one-beside-it", "src/mount/coordinated/flock.rs",
         "Some(beside) => beside.shared().cloned(),",
         "Some(beside) => Some(beside.pin()),",
@@ -226,10 +220,10 @@ SESSIONS = [
         ["quiet::w6_what_is_published_without_a_walk_is_found_by_kept_entries"],
     ),
     (
-        "W11", "w11-a-kept-entry-leads-changes-to-the-version-before", "src/mount/coordinated/shown.rs",
+        "W11", "w11-a-kept-entry-leads-to-the-attributes-of-the-version-before", "src/mount/coordinated/shown.rs",
         "self.tree.nodes.is_left_behind(node) && self.walks_again(caller)",
         "false && self.walks_again(caller)",
-        ["quiet::w11_what_is_changed_by_path_is_the_current_versions_also_by_a_kept_entry"],
+        ["quiet::w11_attributes_that_are_asked_for_by_a_kept_entry_are_the_current_versions"],
     ),
     (
         "O2", "o2-quiet-files-are-asked-for-each-time", "src/mount/coordinated/kept.rs",

@@ -494,20 +494,6 @@ impl Fs {
                 change(&tree, &coordination, (caller, node), changes, answer);
             }
             _ if let Err(errno) = self.coordination.refuse_lost(caller, node) => answer(Err(errno)),
-            _ if changes.are_times()
-                && let Some(late) = self.coordination.late_by_descriptor(caller, node) =>
-            {
-                self.tree.workers.run(move || {
-                    let set = late.change(|staged| changes.set_metadata(caller, staged.shadow.file.as_fd()));
-                    match set {
-                        // It is a version by now, or about to be one.
-                        Err(Errno::BUSY | Errno::STALE) => {
-                            change(&tree, &coordination, (caller, node), changes, answer)
-                        }
-                        set => answer(set.and_then(|()| tree.stat(node))),
-                    }
-                });
-            }
             _ if let Some(appender) = self.coordination.appended_by_descriptor(caller, node) => {
                 let set =
                     move || coordination.change_appended(caller, &appender, |file| changes.set_metadata(caller, file));

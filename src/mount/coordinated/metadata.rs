@@ -227,17 +227,6 @@ impl Coordination {
         }
     }
 
-    /// What is written late by a node, where its writer asks by a descriptor: the time of its modification is its own. All else is the version's, which the node
-    /// stands for until it is published.
-    pub fn late_by_descriptor(&self, caller: Caller, node: NodeId) -> Option<Arc<Session>> {
-        let late = {
-            let files = self.files.lock();
-            let on_node = files.late_sessions().iter().rfind(|late| late.about.node == node);
-            Arc::clone(on_node?)
-        };
-        (is_of_lineage(caller, &late) && !self.walks_again(caller)).then_some(late)
-    }
-
     /// Whether owner, mode, times or attributes of a node are about to be changed by a descriptor of a session that was lost, which the kernel does not name in these
     /// calls: then nothing is left of what they would change.
     ///
