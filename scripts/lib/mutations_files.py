@@ -498,8 +498,8 @@ FILES = [
     ),
     (
         "W8", "w8-a-rename-over-ones-own-open-file-is-undone-at-its-close", "src/mount/coordinated/rename.rs",
-        "let _ = this.lose_name(replaced);",
-        "let _ = replaced.name();",
+        "this.leave_name(replaced, &moving.new, &former_names);",
+        "drop((replaced.name(), &former_names));",
         ["openers::w8_a_holder_may_rename_over_its_own_open_file"],
     ),
     (
@@ -576,8 +576,8 @@ FILES = [
     ),
     (
         "W9", "w9-what-its-creator-unlinks-appears-all-the-same", "src/mount/coordinated/names.rs",
-        "let lost = self.lose_name(own);",
-        "let lost = own.is_open().then_some(()).ok_or(Errno::STALE);",
+        "let lost = self.lose_name(created);",
+        "let lost = created.is_open().then_some(()).ok_or(Errno::STALE);",
         ["names::w9_a_new_file_that_its_creator_unlinks_never_appears"],
     ),
     (

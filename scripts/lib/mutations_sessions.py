@@ -1274,9 +1274,9 @@ SESSIONS = [
         ["users::w8_who_does_not_own_a_file_that_was_removed_makes_no_name_of_it"],
     ),
     (
-        "W8", "w8-a-file-that-lost-a-name-to-another-loses-what-is-written", "src/mount/coordinated/rename.rs",
-        "!this.goes_on_elsewhere(replaced, &moving.new, &former_names)",
-        "(true || !this.goes_on_elsewhere(replaced, &moving.new, &former_names))",
+        "W8", "w8-a-file-that-lost-a-name-to-another-loses-what-is-written", "src/mount/coordinated/names.rs",
+        "if !self.goes_on_elsewhere(session, name, former_names) {",
+        "if true || !self.goes_on_elsewhere(session, name, former_names) {",
         ["lineage::w8_a_holder_links_the_version_that_the_name_leads_to"],
     ),
     (
