@@ -382,7 +382,9 @@ else:
     while True:
         event = os.read(fan, 24)
         _, _, _, _, _, fd, _ = struct.unpack('IBBHQii', event)
-        print(os.pread(fd, 99, 0).decode(), flush=True)
+        # The daemon tells its own process of the mount by a file of the store.
+        if '/.concord/' not in os.readlink(f'/proc/self/fd/{fd}'):
+            print(os.pread(fd, 99, 0).decode(), flush=True)
         os.close(fd)";
     let mut watcher = Running::start(project.python(program));
     if watcher.hear() == "none" {
