@@ -368,6 +368,19 @@ for where, name, kind in raw(60):
     }
 }
 
+/// What it had lost was a name, and no link.
+#[test]
+fn a_watch_ends_with_a_file_that_came_from_a_coordinated_name_when_it_is_replaced() {
+    let project = Project::with(&[("STATE.md", "0")]);
+    let save = |number| project.sh(&format!("echo {number} > new.md && mv new.md STATE.md"));
+    succeed(save(0));
+    for number in 1..4 {
+        let mut watcher = watcher(&project, "('DELETE_SELF',)", "content()");
+        succeed(save(number));
+        assert_eq!(watcher.hear(), number.to_string());
+    }
+}
+
 #[test]
 fn fanotify_hands_out_the_version_that_was_published() {
     let project = Project::with(&[("STATE.md", "0")]);

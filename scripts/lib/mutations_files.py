@@ -2,6 +2,12 @@
 
 FILES = [
     (
+        "R4", "r4-what-was-renamed-is-counted-as-linked-once-more", "src/mount/coordinated/rename.rs",
+        "self.will_depart(old, false);",
+        "self.will_depart(old, true);",
+        ["notices::a_watch_ends_with_a_file_that_came_from_a_coordinated_name_when_it_is_replaced"],
+    ),
+    (
         "W8", "w8-a-late-write-takes-back-the-file-that-replaced-its-own", "src/mount/coordinated/close.rs",
         "if session.is_late() && staged.base.as_deref().is_some_and(is_anothers) {",
         "if session.is_late() && staged.base.as_deref().is_some_and(|_: &std::fs::File| false) {",
@@ -108,8 +114,8 @@ FILES = [
     ),
     (
         "W8", "w8-who-opens-what-has-just-left-gets-the-ordinary-file", "src/mount/coordinated/opened.rs",
-        "nodes.for_each(|node| self.tree.nodes.will_depart(node, name, now));",
-        "nodes.for_each(|node| self.tree.nodes.will_depart(node, name, now - std::time::Duration::from_secs(60)));",
+        "nodes.for_each(|node| self.tree.nodes.will_depart(node, name, unlinked, now));",
+        "nodes.for_each(|node| self.tree.nodes.will_depart(node, name, unlinked, now - std::time::Duration::from_secs(60)));",
         ["departed::w8_who_opens_a_file_that_is_just_leaving_for_an_ordinary_name_gets_what_the_coordinated_one_leads_to"],
     ),
     (

@@ -227,12 +227,17 @@ impl NodeTable {
         ended
     }
 
-    /// A coordinated name that has led to a node is about to lead elsewhere.
-    pub fn will_depart(&self, id: NodeId, name: &Name, now: Instant) {
+    /// A coordinated name that has led to a node is about to lead elsewhere; where it is `unlinked`, the file will have a link less.
+    pub fn will_depart(&self, id: NodeId, name: &Name, unlinked: bool, now: Instant) {
         let mut inner = self.inner.write();
         if inner.nodes.get(&id).is_some_and(|node| node.lookups > 0) {
-            inner.departed.note(id, name, now);
+            inner.departed.note(id, name, unlinked, now);
         }
+    }
+
+    /// Whether the file of a node has lost a link lately by which a coordinated name has led to it.
+    pub fn is_unlinked(&self, id: NodeId, now: Instant) -> bool {
+        self.inner.read().departed.is_unlinked(id, now)
     }
 
     /// The coordinated name that has led to a node until lately.

@@ -79,7 +79,7 @@ impl Coordination {
             // What it holds is there under its other names.
             let image = self.image_at(name);
             let before = self.stat_backing(name)?;
-            self.will_depart(name);
+            self.will_depart(name, true);
             self.tree.remove(name.parent, &name.name)?;
             self.name_left_image(image, name);
             self.name_changed(name, &before);

@@ -127,18 +127,19 @@ impl Coordination {
     }
 
     /// A coordinated name is about to lead elsewhere, and its file stays, or comes, where an ordinary name leads to: who has just found it may be about to open it.
-    pub(super) fn will_depart(&self, name: &Name) {
+    /// `unlinked`: it has a link less then.
+    pub(super) fn will_depart(&self, name: &Name, unlinked: bool) {
         let found = |stat: Stat| self.tree.nodes.find(attr::identity(&stat, false));
         let led_to = [self.stat(name), self.stat_backing(name)].into_iter().flatten();
         let nodes = led_to.filter_map(found).chain(self.tree.nodes.formers(name));
         let now = Instant::now();
-        nodes.for_each(|node| self.tree.nodes.will_depart(node, name, now));
+        nodes.for_each(|node| self.tree.nodes.will_depart(node, name, unlinked, now));
     }
 
-    /// Whether a coordinated name has led to a node until lately. The kernel counts its links down when it learns that unlink(2) has removed one, also where it has
-    /// been told the new count meanwhile; at 0 it does not link the file any more. So who links it must ask anew.
+    /// Whether a coordinated name that led to a node was unlinked lately. The kernel counts its links down when it learns of that, also where it has been told the new
+    /// count meanwhile; at 0 it does not link the file any more. So who links it must ask anew.
     pub fn is_left_by_name(&self, node: NodeId) -> bool {
-        self.tree.nodes.departed_from(node, Instant::now()).is_some()
+        self.tree.nodes.is_unlinked(node, Instant::now())
     }
 
     /// The coordinated name that has led to a node until lately.

@@ -214,10 +214,10 @@ impl Coordination {
             Err(errno) => return Err(errno),
         };
         if moving.source.is_some() {
-            self.will_depart(old);
+            self.will_depart(old, false);
         }
         if moving.target.is_some() && replaced.is_some_and(|stat| moving.exchanges() || stat.st_nlink > 1) {
-            self.will_depart(new);
+            self.will_depart(new, !moving.exchanges());
         }
         Ok(Found {
             moved,

@@ -10,21 +10,42 @@ const ON_THE_WAY_AT_MOST: Duration = Duration::from_secs(30);
 /// More entries than this are worth looking through for those that are too old.
 const SWEEP_MIN: usize = 1024;
 
-/// By node, the name and when it went.
+/// By node, the name that went.
 #[derive(Debug, Default)]
-pub(super) struct Departed(HashMap<NodeId, (Name, Instant)>);
+pub(super) struct Departed(HashMap<NodeId, Gone>);
+
+#[derive(Debug)]
+struct Gone {
+    name: Name,
+    since: Instant,
+    /// The file has a link less by it.
+    unlinked: bool,
+}
 
 impl Departed {
-    pub fn note(&mut self, node: NodeId, name: &Name, now: Instant) {
-        self.0.insert(node, (name.clone(), now));
+    pub fn note(&mut self, node: NodeId, name: &Name, unlinked: bool, now: Instant) {
+        let gone = Gone {
+            name: name.clone(),
+            since: now,
+            unlinked: unlinked || self.is_unlinked(node, now),
+        };
+        self.0.insert(node, gone);
         if self.0.len() >= SWEEP_MIN && self.0.len().is_power_of_two() {
-            self.0.retain(|_, (_, since)| is_recent(*since, now));
+            self.0.retain(|_, gone| gone.is_recent(now));
         }
     }
 
     pub fn name_of(&self, node: NodeId, now: Instant) -> Option<&Name> {
-        let (name, since) = self.0.get(&node)?;
-        is_recent(*since, now).then_some(name)
+        self.recent(node, now).map(|gone| &gone.name)
+    }
+
+    /// Whether it has a link less since then.
+    pub fn is_unlinked(&self, node: NodeId, now: Instant) -> bool {
+        self.recent(node, now).is_some_and(|gone| gone.unlinked)
+    }
+
+    fn recent(&self, node: NodeId, now: Instant) -> Option<&Gone> {
+        self.0.get(&node).filter(|gone| gone.is_recent(now))
     }
 
     /// The kernel has forgotten a node: nobody is on the way to it, and its number may be another file's soon.
@@ -33,8 +54,10 @@ impl Departed {
     }
 }
 
-fn is_recent(since: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(since) <= ON_THE_WAY_AT_MOST
+impl Gone {
+    fn is_recent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) <= ON_THE_WAY_AT_MOST
+    }
 }
 
 #[cfg(test)]
@@ -47,11 +70,14 @@ mod tests {
         let (mut departed, start) = (Departed::default(), Instant::now());
         let name = |number: u64| Name::new(ROOT, number.to_string().as_ref());
         let late = start + ON_THE_WAY_AT_MOST + Duration::from_millis(1);
-        departed.note(NodeId(1), &name(1), start);
+        departed.note(NodeId(1), &name(1), true, start);
         assert_eq!(departed.name_of(NodeId(1), start + ON_THE_WAY_AT_MOST), Some(&name(1)));
         assert_eq!(departed.name_of(NodeId(1), late), None);
         assert_eq!(departed.name_of(NodeId(2), start), None);
-        (2..=SWEEP_MIN as u64).for_each(|number| departed.note(NodeId(number), &name(number), late));
+        departed.note(NodeId(1), &name(2), false, start);
+        assert!(departed.is_unlinked(NodeId(1), start) && !departed.is_unlinked(NodeId(1), late));
+        (2..=SWEEP_MIN as u64).for_each(|number| departed.note(NodeId(number), &name(number), false, late));
+        assert!(!departed.is_unlinked(NodeId(2), late));
         assert_eq!(departed.0.len(), SWEEP_MIN - 1, "those that are too old go");
     }
 }

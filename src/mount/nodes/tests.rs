@@ -299,7 +299,7 @@ fn a_file_that_gets_the_number_of_one_that_departed_has_not_departed() {
         table.intern(name(ROOT, "a"), identity(100), FileType::RegularFile)
     });
     let first = file();
-    table.will_depart(first, &name(ROOT, "a"), now);
+    table.will_depart(first, &name(ROOT, "a"), true, now);
     assert_eq!(table.departed_from(first, now), Some(name(ROOT, "a")));
     table.remove_name(first, &name(ROOT, "a"), held(), true);
     assert_eq!(
@@ -312,7 +312,7 @@ fn a_file_that_gets_the_number_of_one_that_departed_has_not_departed() {
     let open = held();
     table.set_open_pin(first, &open);
     table.forget(first, 1);
-    table.will_depart(first, &name(ROOT, "a"), now);
+    table.will_depart(first, &name(ROOT, "a"), true, now);
     assert_eq!(table.departed_from(file(), now), None, "nobody was on the way to it");
 }
 
