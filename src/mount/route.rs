@@ -490,8 +490,11 @@ impl Fs {
                     _ => answer(Err(Errno::STALE)),
                 }
             }
-            (None, _) if self.coordination.is_shadow(node) => {
-                change(&tree, &coordination, (caller, node), changes, answer);
+            (None, _)
+                if self.coordination.is_shadow(node)
+                    && let Some(name) = self.coordination.name_to_change(node) =>
+            {
+                change(&coordination, (caller, node), &name, changes, answer);
             }
             _ if let Err(errno) = self.coordination.refuse_lost(caller, node) => answer(Err(errno)),
             _ if let Some(appender) = self.coordination.appended_by_descriptor(caller, node) => {
@@ -499,8 +502,8 @@ impl Fs {
                     move || coordination.change_appended(caller, &appender, |file| changes.set_metadata(caller, file));
                 self.tree.workers.run(move || answer(set()));
             }
-            (None, _) if self.coordination.name_to_change(node).is_some() => {
-                change(&tree, &coordination, (caller, node), changes, answer);
+            (None, _) if let Some(name) = self.coordination.name_to_change(node) => {
+                change(&coordination, (caller, node), &name, changes, answer);
             }
             _ if self.coordination.is_astray(caller, node) => answer(Err(Errno::STALE)),
             _ => {
@@ -515,24 +518,18 @@ impl Fs {
 
 /// chmod(2), chown(2) or utimensat(2), of a coordinated file as the file that its name leads to.
 fn change(
-    tree: &Tree,
     coordination: &Arc<Coordination>,
     (caller, node): (Caller, NodeId),
+    name: &Name,
     changes: Changes,
     answer: impl FnOnce(Result<Stat>) + Send + 'static,
 ) {
-    match coordination.name_to_change(node) {
-        Some(name) => {
-            let about = if changes.are_times() { About::Times } else { About::Mode };
-            let change = Change {
-                caller,
-                about,
-                make: Box::new(move |file| changes.set_metadata(caller, file)),
-            };
-            coordination.change_metadata(node, &name, change, Box::new(answer));
-        }
-        None => answer(tree.set_attributes(caller, node, None, &changes)),
-    }
+    let change = Change {
+        caller,
+        about: if changes.are_times() { About::Times } else { About::Mode },
+        make: Box::new(move |file| changes.set_metadata(caller, file)),
+    };
+    coordination.change_metadata(node, name, change, Box::new(answer));
 }
 
 /// Whether who opens with these flags leaves the file as it is.

@@ -113,10 +113,10 @@ impl Coordination {
     /// Whether a node stands for a version of a file that was removed, and then its directory: no rule says any more that it is coordinated, and its inode is the
     /// history's (H1). An ordinary file that was removed has no name left.
     fn is_kept_version(&self, node: NodeId) -> bool {
-        let names = self.tree.nodes.info(node).map_or_else(Vec::new, |info| info.names);
-        let is_nowhere = |name: &Name| self.tree.nodes.path_of(name.parent).is_none();
-        let is_shadow = || self.files.lock().session_on(node).is_some();
-        self.tree.nodes.is_detached(node) && names.iter().any(is_nowhere) && !is_shadow()
+        let nodes = &self.tree.nodes;
+        let is_nowhere = |name: &Name| nodes.path_of(name.parent).is_none();
+        let has_lost_its_directory = || nodes.info(node).is_some_and(|info| info.names.iter().any(is_nowhere));
+        nodes.is_detached(node) && has_lost_its_directory() && self.files.lock().session_on(node).is_none()
     }
 
     /// Whether one of the names of a node is not coordinated.
