@@ -228,13 +228,30 @@ fn w6_what_is_published_without_a_walk_is_found_by_kept_entries() {
     }
 }
 
-#[test]
-fn w11_what_is_changed_by_path_is_the_current_versions_also_by_a_kept_entry() {
+/// A file with two versions, of which watchers are not told.
+fn two_versions() -> (Project, Untold) {
     watchdog();
     let mut project = Project::unmounted(&[("STATE.md", "first\n")]);
     let daemon = project.mount();
     assert!(run(project.sh("echo second, and longer > STATE.md")).status.success());
-    let _untold = Untold::new(daemon);
+    (project, Untold::new(daemon))
+}
+
+/// The other of both is restored, while one process has the version before open and the kernel keeps an entry that leads to that; another has walked there.
+fn one_version_behind(project: &Project) -> (Puppet, Puppet) {
+    let mut keeper = Puppet::new(project);
+    keeper.does("f = open('STATE.md'); f.read()");
+    let other = looker(project, &["STATE.md"]);
+    let version = if project.read("STATE.md") == "first\n" { 2 } else { 1 };
+    let mut restore = concord(&["restore"]);
+    restore.arg(format!("{}@{version}", project.path("STATE.md").display()));
+    assert!(run(restore).status.success());
+    (keeper, other)
+}
+
+#[test]
+fn w11_what_is_changed_by_path_is_the_current_versions_also_by_a_kept_entry() {
+    let (project, _untold) = two_versions();
     for (change, shown) in [
         (
             "os.chmod('STATE.md', 0o640)",
@@ -247,13 +264,7 @@ fn w11_what_is_changed_by_path_is_the_current_versions_also_by_a_kept_entry() {
         ("os.utime('STATE.md', (1, 2))", "os.stat('STATE.md').st_mtime == 2"),
         ("os.link('STATE.md', 'other.md')", "get('other.md') == get('STATE.md')"),
     ] {
-        let mut keeper = Puppet::new(&project);
-        keeper.does("f = open('STATE.md'); f.read()");
-        let mut other = looker(&project, &["STATE.md"]);
-        let version = if project.read("STATE.md") == "first\n" { 2 } else { 1 };
-        let mut restore = concord(&["restore"]);
-        restore.arg(format!("{}@{version}", project.path("STATE.md").display()));
-        assert!(run(restore).status.success());
+        let (_keeper, mut other) = one_version_behind(&project);
         assert!(matches!(&*other.does(change), "None"), "{change}");
         // By the kernel's entry, by an open, and by the entry that the kernel has after that.
         for shown in [shown, "os.stat('STATE.md').st_size == len(get('STATE.md'))", shown] {
@@ -266,22 +277,12 @@ fn w11_what_is_changed_by_path_is_the_current_versions_also_by_a_kept_entry() {
 /// Asked for by name, they need no look at the file's own attributes, which would lead to a walk.
 #[test]
 fn w11_attributes_that_are_asked_for_by_a_kept_entry_are_the_current_versions() {
-    watchdog();
-    let mut project = Project::unmounted(&[("STATE.md", "first\n")]);
-    let daemon = project.mount();
-    assert!(run(project.sh("echo second, and longer > STATE.md")).status.success());
-    let _untold = Untold::new(daemon);
+    let (project, _untold) = two_versions();
     for (attribute, asked) in [
         ("user.a", "'user.a' in os.listxattr('STATE.md')"),
         ("user.b", "os.getxattr('STATE.md', 'user.b') == b'x'"),
     ] {
-        let mut keeper = Puppet::new(&project);
-        keeper.does("f = open('STATE.md'); f.read()");
-        let mut other = looker(&project, &["STATE.md"]);
-        let version = if project.read("STATE.md") == "first\n" { 2 } else { 1 };
-        let mut restore = concord(&["restore"]);
-        restore.arg(format!("{}@{version}", project.path("STATE.md").display()));
-        assert!(run(restore).status.success());
+        let (mut keeper, mut other) = one_version_behind(&project);
         // By what it has open it means the file that is there now.
         let set = format!("os.setxattr(f.fileno(), '{attribute}', b'x')");
         assert_eq!(keeper.does(&set), "None");
