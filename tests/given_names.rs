@@ -278,3 +278,28 @@ fn w11_who_opens_a_name_that_is_left_waits_for_who_has_removed_the_one_that_stoo
         assert_eq!(project.read(removed), "another\n");
     }
 }
+
+/// Otherwise what he goes on to write would take back what they have put there.
+#[test]
+fn w8_a_saver_who_waits_for_a_name_that_is_left_waits_on_for_who_has_removed_the_other() {
+    watchdog();
+    for (removed, left) in [("a.md", "b.md"), ("b.md", "a.md")] {
+        let project = linked("v1\n", &[]);
+        let [mut holder, mut saver] = [(); 2].map(|()| Puppet::new(&project));
+        holder.does(&format!("f = open('{removed}', 'r+')"));
+        saver.does("put('new.txt', 'saved\\n')");
+        saver.starts(&format!("os.replace('new.txt', '{left}')"));
+        project.await_sessions(1, 1);
+        assert_eq!(holder.does(&format!("os.unlink('{removed}')")), "None");
+        project.await_sessions(1, 1);
+        holder.does("(f.seek(0, 2), f.write('held\\n'), f.close())");
+        assert_eq!(saver.says(), "None");
+        assert_eq!(project.read(left), "saved\n", "{left}");
+        let versions: Vec<_> = project
+            .history(left)
+            .iter()
+            .map(|version| version["how"].clone())
+            .collect();
+        assert_eq!(versions[..2], ["rename", "close"], "{versions:?}");
+    }
+}

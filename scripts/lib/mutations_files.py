@@ -2,6 +2,12 @@
 
 FILES = [
     (
+        "W8", "w8-a-saver-who-waited-does-not-see-that-the-queue-is-another", "src/mount/coordinated/taking.rs",
+        "Ok(Granted { id, waited: true, .. }) if this.has_moved(&target.name, file) => {",
+        "Ok(Granted { id, waited: true, .. }) if false && this.has_moved(&target.name, file) => {",
+        ["given_names::w8_a_saver_who_waits_for_a_name_that_is_left_waits_on_for_who_has_removed_the_other"],
+    ),
+    (
         "R4", "r4-what-was-renamed-is-counted-as-linked-once-more", "src/mount/coordinated/rename.rs",
         "self.will_depart(old, false);",
         "self.will_depart(old, true);",
@@ -512,19 +518,19 @@ FILES = [
         "W8", "w8-a-failed-rename-takes-the-session-along", "src/mount/coordinated/rename.rs",
         "own.iter().for_each(|own| own.set_name(moving.old.clone()));",
         "own.iter().for_each(|own| drop(own.name()));",
-        ["openers::w8_a_failed_rename_leaves_the_holders_session_where_it_was"],
+        ["creators::w8_a_failed_rename_leaves_the_holders_session_where_it_was"],
     ),
     (
         "W9", "w9-a-directory-is-renamed-over-one-with-an-unborn-file", "src/mount/coordinated/directories.rs",
         ".rename(from, to, flags, |directory| self.creates_in(directory))",
         ".rename(from, to, flags, |_| false)",
-        ["openers::w9_a_directory_in_which_somebody_creates_a_file_is_not_empty"],
+        ["creators::w9_a_directory_in_which_somebody_creates_a_file_is_not_empty"],
     ),
     (
         "W9", "w9-a-directory-goes-while-who-has-waited-begins-to-create", "src/mount/coordinated/begin.rs",
         "let making = makes.then(",
         "let making = (makes && false).then(",
-        ["openers::w9_a_directory_goes_with_nothing_in_it_or_stays_for_who_waited_to_create"],
+        ["creators::w9_a_directory_goes_with_nothing_in_it_or_stays_for_who_waited_to_create"],
     ),
     (
         "W8", "w8-unlink-answers-before-the-name-is-free", "src/mount/coordinated/taking.rs",

@@ -681,7 +681,7 @@ SESSIONS = [
         "W8", "w8-handles-of-a-file-with-an-ordinary-name-stay-a-sessions", "src/mount/coordinated/rename.rs",
         "if renamed.is_ok() {\n                own.iter().chain(exchanged)",
         "if renamed.is_err() {\n                own.iter().chain(exchanged)",
-        ["openers::w8_a_holders_file_under_an_ordinary_name_is_a_file_like_any_other"],
+        ["creators::w8_a_holders_file_under_an_ordinary_name_is_a_file_like_any_other"],
     ),
     (
         "W5", "w5-descendants-are-not-asked", "src/mount/coordinated/holders.rs",
